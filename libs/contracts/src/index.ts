@@ -1,1 +1,6 @@
-export {};
+export * from './error-map';
+export * from './failure';
+export * from './jobs';
+export * from './openai';
+export * from './native';
+export * from './fleet';

@@ -1,1 +1,7 @@
-export {};
+export * from './assert';
+export * from './backoff';
+export * from './clock';
+export * from './errors';
+export * from './ids';
+export * from './json';
+export * from './logger';

@@ -1,0 +1,1 @@
+export * as fleet from './generated/tunefleet/fleet/v1/fleet';

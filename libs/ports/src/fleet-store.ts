@@ -1,0 +1,134 @@
+import type { ArtifactRef, Failure } from '@tunefleet/contracts';
+import type { JsonObject, JsonValue } from '@tunefleet/foundation';
+import type { Snapshot, Placement } from '@tunefleet/domain-scheduling';
+import type { AttemptRecord, CheckpointRecord, JobRecord, WorkerRecord } from './records';
+
+/** Names one attempt and its fencing token. Every write caused by a worker carries it. */
+export interface AttemptKey {
+  readonly jobId: string;
+  readonly attemptId: string;
+  readonly epoch: number;
+}
+
+/** `stale`: the epoch is over or the job has ended; the worker must stop and drop the attempt. */
+export type FencedResult = 'applied' | 'stale';
+
+export interface WorkerHello {
+  readonly id: string;
+  readonly bootId: string;
+  readonly name: string;
+  readonly version: string;
+  readonly device: WorkerRecord['device'];
+  readonly labels: Readonly<Record<string, string>>;
+  readonly jobKinds: readonly string[];
+  readonly modelsOnDisk: readonly string[];
+  readonly modelInMemory: string | null;
+  readonly sessionId: string;
+  readonly replicaId: string;
+}
+
+export type WorkerEvent =
+  | { readonly seq: number; readonly type: 'log'; readonly level: 'info' | 'warn' | 'error'; readonly message: string; readonly data: JsonValue }
+  | { readonly seq: number; readonly type: 'metrics'; readonly step: number; readonly values: Readonly<Record<string, number>> }
+  | {
+      readonly seq: number;
+      readonly type: 'progress';
+      readonly step: number;
+      readonly totalSteps: number;
+      readonly phase: string;
+      readonly tokensPerSecond: number;
+      readonly etaSeconds: number;
+    }
+  | {
+      readonly seq: number;
+      readonly type: 'checkpoint';
+      readonly step: number;
+      readonly artifacts: readonly ArtifactRef[];
+      readonly metrics: Readonly<Record<string, number>>;
+    };
+
+export interface Completion {
+  readonly result: JsonObject;
+  readonly artifacts: readonly ArtifactRef[];
+  /** Published with the terminal state: the adapter of a fine-tune job. */
+  readonly adapter?: { readonly name: string; readonly baseModel: string; readonly baseRevision: string; readonly tunerKind: string };
+  /** Result files, stored in the blob store already. */
+  readonly resultFiles: readonly { readonly filename: string; readonly bytes: number; readonly sha256: string }[];
+  readonly messages: readonly string[];
+}
+
+/** What to do with a job after one of its attempts ended without success (domain/jobs decides, the store applies). */
+export type AfterFailure =
+  | { readonly then: 'retry'; readonly counts: 'infrastructure' | 'resource' | 'none'; readonly delayMs: number; readonly specPatch?: JsonObject }
+  | { readonly then: 'fail' };
+
+/**
+ * Placement, leases and what workers report. All times are the database's; every worker write is conditional on
+ * (job, epoch) being the live one. Lock order: worker, job, attempt.
+ */
+export interface FleetStore {
+  /** Registers the worker under its new session; an attempt of another boot of it that is still live is left to its lease. */
+  helloWorker(hello: WorkerHello): Promise<WorkerRecord>;
+  /** False when a newer session has taken over: close this stream. */
+  touchWorker(workerId: string, sessionId: string, update: { memoryBytesFree?: number }): Promise<boolean>;
+  setCredit(
+    workerId: string,
+    sessionId: string,
+    credit: { jobs: number; modelsOnDisk: readonly string[]; modelInMemory: string | null },
+  ): Promise<boolean>;
+  /** The stream ended. The lease decides about its attempt. */
+  disconnectWorker(workerId: string, sessionId: string): Promise<void>;
+
+  /** Queued jobs that may be placed (bounded), workers with credit, running attempts. */
+  schedulingSnapshot(limit: number): Promise<Snapshot>;
+  /** Creates the attempt with the next epoch and its lease, spends the credit, moves the job to `running`. Null when anything changed since the snapshot. */
+  place(placement: Placement, leaseMs: number): Promise<AttemptRecord | null>;
+  setWaitingReasons(reasons: ReadonlyMap<string, string>): Promise<void>;
+  /** Attempts placed on this worker's session but not acknowledged: what to send down the stream. */
+  listUnacknowledged(workerId: string): Promise<readonly AssignmentRecord[]>;
+  /** Live attempts of the worker, for matching against its Hello. */
+  listLiveAttempts(workerId: string): Promise<readonly AttemptRecord[]>;
+  /** Live attempts of jobs that are no longer theirs to run (cancelled, paused): what Stop messages are owed. */
+  listStopRequests(workerId: string): Promise<readonly { key: AttemptKey; reason: 'cancelled' | 'paused' }[]>;
+
+  acknowledge(key: AttemptKey): Promise<FencedResult>;
+  /** Worker would not take it: ends the attempt as `revoked` and queues the job again. */
+  revoke(key: AttemptKey, reason: string): Promise<FencedResult>;
+  /** Renews from now on the database clock. */
+  renewLease(key: AttemptKey, leaseMs: number): Promise<FencedResult>;
+  isLive(key: AttemptKey): Promise<boolean>;
+
+  /** Stores events beyond the attempt's last sequence number, all or nothing; duplicates are skipped, a gap is refused. */
+  appendEvents(key: AttemptKey, events: readonly WorkerEvent[]): Promise<{ result: FencedResult; lastSeq: number }>;
+  /** The terminal transaction: result, adapter, result files, usage and state, once. */
+  complete(key: AttemptKey, completion: Completion): Promise<FencedResult>;
+  /** Ends the attempt as failed, lost or stopped and applies the decision to its job. */
+  endAttempt(
+    key: AttemptKey,
+    end: { readonly outcome: 'failed' | 'lost' | 'stopped' | 'revoked'; readonly failure: Failure | null; readonly after: AfterFailure },
+  ): Promise<FencedResult>;
+  /** A stopped attempt of a cancelled or paused job: only closes the attempt. */
+  closeAttempt(key: AttemptKey, outcome: 'stopped'): Promise<void>;
+
+  /** Live attempts whose lease has run out on the database clock, with their jobs. */
+  listExpired(limit: number): Promise<readonly { attempt: AttemptRecord; job: JobRecord }[]>;
+  /** Assigned but not acknowledged for so long. */
+  listUnacknowledgedOlderThan(ms: number, limit: number): Promise<readonly { attempt: AttemptRecord; job: JobRecord }[]>;
+  latestCheckpoint(jobId: string): Promise<CheckpointRecord | null>;
+  /** Marks workers silent for `suspectMs` suspect and for `offlineMs` offline. Returns how many changed. */
+  markSilentWorkers(suspectMs: number, offlineMs: number): Promise<number>;
+  getJob(id: string): Promise<JobRecord | null>;
+
+  /** Runs the callback whenever another process (or this one) says that something may be placed, sent or stopped. Best effort. */
+  onWake(callback: (topic: WakeTopic) => void): Promise<{ close(): Promise<void> }>;
+  wake(topic: WakeTopic): Promise<void>;
+}
+
+/** `schedule`: look at the queue again. `worker:<id>`: look at what that worker is owed. */
+export type WakeTopic = 'schedule' | `worker:${string}`;
+
+export interface AssignmentRecord {
+  readonly key: AttemptKey;
+  readonly job: JobRecord;
+  readonly resume: CheckpointRecord | null;
+}

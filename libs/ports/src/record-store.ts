@@ -1,0 +1,92 @@
+import type { JobKind } from '@tunefleet/contracts';
+import type { JobStatus } from '@tunefleet/domain-jobs';
+import type { JsonObject } from '@tunefleet/foundation';
+import type {
+  AdapterRecord,
+  AttemptRecord,
+  CheckpointRecord,
+  DatasetVersionRecord,
+  FileRecord,
+  JobEventRecord,
+  JobRecord,
+  MetricPointRecord,
+  Page,
+  PageRequest,
+  TeamRecord,
+  WorkerRecord,
+} from './records';
+
+/** What the HTTP API and intake read and write. Every method is one transaction; every query is scoped by team. */
+export interface RecordStore {
+  ensureTeam(name: string): Promise<TeamRecord>;
+
+  createFile(file: Pick<FileRecord, 'teamId' | 'filename' | 'purpose' | 'bytes' | 'sha256' | 'expiresAt'>): Promise<FileRecord>;
+  getFile(teamId: string, id: string): Promise<FileRecord | null>;
+  listFiles(teamId: string, request: PageRequest & { purpose?: string; order: 'asc' | 'desc' }): Promise<Page<FileRecord>>;
+  setFileStatus(id: string, status: FileRecord['status'], details: string | null): Promise<void>;
+  /** Tombstones the file. @throws invalid_input naming the live job that uses it. */
+  deleteFile(teamId: string, id: string): Promise<FileRecord | null>;
+
+  /** Writes the job, its first event and the outbox row for intake. Same idempotency key: the earlier job, `created: false`. */
+  createJob(request: NewJob): Promise<{ job: JobRecord; created: boolean }>;
+  getJob(teamId: string, id: string): Promise<JobRecord | null>;
+  listJobs(teamId: string, request: JobListRequest): Promise<Page<JobRecord>>;
+  /** Terminal and final: bumps the epoch, so that nothing a worker still sends can count. @throws illegal_transition */
+  cancelJob(teamId: string, id: string): Promise<JobRecord | null>;
+
+  /** Intake's end: `validating_files` -> `queued` with the worker's spec. False when the job is no longer validating. */
+  admitJob(id: string, admission: JobAdmission): Promise<boolean>;
+  /** Intake's refusal: `validating_files` -> `failed`. */
+  refuseJob(id: string, failure: NonNullable<JobRecord['error']>): Promise<boolean>;
+  /** Jobs still in `validating_files`, oldest first, for the reconciler. */
+  listUnvalidatedJobs(olderThanMs: number, limit: number): Promise<readonly JobRecord[]>;
+  getJobForIntake(id: string): Promise<JobRecord | null>;
+  upsertDatasetVersion(version: Omit<DatasetVersionRecord, 'id' | 'createdAt'>): Promise<DatasetVersionRecord>;
+
+  listEvents(jobId: string, request: PageRequest): Promise<Page<JobEventRecord>>;
+  appendEvent(event: Pick<JobEventRecord, 'jobId' | 'level' | 'type' | 'message' | 'data'>): Promise<void>;
+  listCheckpoints(jobId: string, request: PageRequest): Promise<Page<CheckpointRecord>>;
+  getCheckpoint(id: string): Promise<CheckpointRecord | null>;
+  /** All points of a job, by step then name; `sinceStep` exclusive. */
+  listMetrics(jobId: string, request: { name?: string; sinceStep?: number; limit: number }): Promise<readonly MetricPointRecord[]>;
+  listAttempts(jobId: string): Promise<readonly AttemptRecord[]>;
+
+  listAdapters(teamId: string): Promise<readonly AdapterRecord[]>;
+  getAdapterByName(teamId: string, name: string): Promise<AdapterRecord | null>;
+  getAdapterByJob(teamId: string, jobId: string): Promise<AdapterRecord | null>;
+  deleteAdapter(teamId: string, name: string): Promise<boolean>;
+
+  listWorkers(): Promise<readonly WorkerRecord[]>;
+  setWorkerCordoned(id: string, cordoned: boolean): Promise<WorkerRecord | null>;
+  countJobs(): Promise<Readonly<Partial<Record<JobStatus, number>>>>;
+  ping(): Promise<void>;
+}
+
+export interface NewJob {
+  readonly id: string;
+  readonly teamId: string;
+  readonly kind: JobKind;
+  readonly spec: JsonObject;
+  readonly baseModel: string;
+  readonly metadata: Readonly<Record<string, string>> | null;
+  readonly priority: number;
+  /** Queue and payload of the wake-up for intake. */
+  readonly queue: string;
+  readonly idempotency?: { readonly key: string; readonly requestHash: string };
+}
+
+export interface JobAdmission {
+  readonly spec: JsonObject;
+  readonly workerSpec: JsonObject;
+  readonly totalSteps: number | null;
+  readonly memoryBytesEstimate: number;
+  readonly trainingDatasetId: string | null;
+  readonly validationDatasetId: string | null;
+}
+
+export interface JobListRequest extends PageRequest {
+  readonly kind?: JobKind;
+  readonly status?: JobStatus;
+  /** All pairs must match; null: only jobs without metadata. */
+  readonly metadata?: Readonly<Record<string, string>> | null;
+}

@@ -1,0 +1,174 @@
+import type { ArtifactRef, Failure, JobKind } from '@tunefleet/contracts';
+import type { JobStatus } from '@tunefleet/domain-jobs';
+import type { JsonObject, JsonValue } from '@tunefleet/foundation';
+
+/** Rows of the record as the code sees them. Times are `Date`s read from the database clock. */
+
+export interface TeamRecord {
+  readonly id: string;
+  readonly name: string;
+}
+
+export interface FileRecord {
+  readonly id: string;
+  readonly teamId: string;
+  readonly filename: string;
+  readonly purpose: string;
+  readonly bytes: number;
+  readonly sha256: string;
+  readonly status: 'uploaded' | 'processed' | 'error';
+  readonly statusDetails: string | null;
+  readonly expiresAt: Date | null;
+  readonly createdAt: Date;
+  readonly deletedAt: Date | null;
+}
+
+export interface DatasetVersionRecord {
+  readonly id: string;
+  readonly teamId: string;
+  readonly contentHash: string;
+  readonly format: string;
+  readonly rowCount: number;
+  readonly summary: JsonObject;
+  readonly createdAt: Date;
+}
+
+export interface JobRecord {
+  readonly id: string;
+  readonly teamId: string;
+  readonly kind: JobKind;
+  readonly schemaVersion: number;
+  readonly status: JobStatus;
+  readonly priority: number;
+  readonly spec: JsonObject;
+  readonly workerSpec: JsonObject | null;
+  readonly baseModel: string;
+  readonly metadata: Readonly<Record<string, string>> | null;
+  readonly trainingDatasetId: string | null;
+  readonly validationDatasetId: string | null;
+  readonly memoryBytesEstimate: number | null;
+  readonly epoch: number;
+  readonly infraFailures: number;
+  readonly resourceFailures: number;
+  readonly notBefore: Date | null;
+  readonly waitingReason: string | null;
+  readonly step: number;
+  readonly totalSteps: number | null;
+  readonly phase: string | null;
+  readonly tokensPerSecond: number | null;
+  readonly estimatedFinish: Date | null;
+  readonly error: Failure | null;
+  readonly result: JsonObject | null;
+  readonly resultFileIds: readonly string[];
+  readonly createdAt: Date;
+  readonly queuedAt: Date | null;
+  readonly startedAt: Date | null;
+  readonly finishedAt: Date | null;
+}
+
+export type AttemptStatus = 'assigned' | 'running' | 'finished';
+export type AttemptOutcome = 'succeeded' | 'failed' | 'stopped' | 'lost' | 'revoked';
+
+export interface AttemptRecord {
+  readonly id: string;
+  readonly jobId: string;
+  readonly epoch: number;
+  readonly workerId: string;
+  readonly workerBootId: string;
+  readonly status: AttemptStatus;
+  readonly outcome: AttemptOutcome | null;
+  readonly leaseExpiresAt: Date;
+  readonly resumeCheckpointId: string | null;
+  readonly lastSeq: number;
+  readonly failure: Failure | null;
+  readonly assignedAt: Date;
+  readonly acknowledgedAt: Date | null;
+  readonly finishedAt: Date | null;
+}
+
+export interface CheckpointRecord {
+  readonly id: string;
+  readonly jobId: string;
+  readonly attemptId: string;
+  readonly epoch: number;
+  readonly step: number;
+  readonly artifacts: readonly ArtifactRef[];
+  readonly metrics: Readonly<Record<string, number>>;
+  readonly createdAt: Date;
+}
+
+export interface MetricPointRecord {
+  readonly name: string;
+  readonly step: number;
+  readonly value: number;
+}
+
+export interface JobEventRecord {
+  readonly id: string;
+  readonly jobId: string;
+  readonly level: 'info' | 'warn' | 'error';
+  readonly type: 'message' | 'metrics';
+  readonly message: string;
+  readonly data: JsonValue;
+  readonly createdAt: Date;
+}
+
+export interface AdapterRecord {
+  readonly id: string;
+  readonly teamId: string;
+  readonly jobId: string;
+  readonly name: string;
+  readonly baseModel: string;
+  readonly baseRevision: string;
+  readonly tunerKind: string;
+  readonly artifacts: readonly ArtifactRef[];
+  readonly createdAt: Date;
+}
+
+export interface WorkerDevice {
+  readonly kind: 'gpu' | 'cpu';
+  readonly name: string;
+  readonly backend: string;
+  readonly backendVersion: string;
+  readonly memoryBytesTotal: number;
+  readonly memoryBytesFree: number;
+  readonly bf16: boolean;
+  readonly threads: number;
+}
+
+export interface WorkerRecord {
+  readonly id: string;
+  readonly name: string;
+  readonly bootId: string;
+  readonly status: 'online' | 'suspect' | 'offline';
+  readonly cordoned: boolean;
+  readonly version: string;
+  readonly device: WorkerDevice;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly jobKinds: readonly string[];
+  readonly modelsOnDisk: readonly string[];
+  readonly modelInMemory: string | null;
+  readonly credit: number;
+  readonly sessionId: string | null;
+  readonly replicaId: string | null;
+  readonly lastSeenAt: Date;
+}
+
+export interface OutboxRecord {
+  readonly id: string;
+  readonly queue: string;
+  readonly messageId: string;
+  readonly payload: JsonObject;
+}
+
+/** Keyset page: newest first unless the method says otherwise. */
+export interface Page<T> {
+  readonly items: readonly T[];
+  readonly hasMore: boolean;
+}
+
+export interface PageRequest {
+  /** Id of the last item already seen. @throws not_found when no such item is visible. */
+  readonly after?: string;
+  readonly limit: number;
+}
