@@ -1,1 +1,2 @@
-export {};
+export * from './numeric/half';
+export * from './safetensors';
