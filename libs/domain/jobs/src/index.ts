@@ -1,1 +1,2 @@
 export * from './job-states';
+export * from './after-failure';
