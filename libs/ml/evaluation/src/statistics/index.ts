@@ -1,0 +1,2 @@
+export * from './mcnemar';
+export * from './wilson';

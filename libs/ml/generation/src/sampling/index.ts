@@ -1,0 +1,2 @@
+export * from './counter-random';
+export * from './sampler';

@@ -1,0 +1,44 @@
+import type { Clock } from '@tunefleet/foundation';
+import type { JobEvents } from './job-context';
+
+const REPORT_INTERVAL_MS = 200;
+/** Weight of the newest step in the moving rate: about the last ten steps count. */
+const NEWEST_WEIGHT = 0.1;
+
+/** Speed and time left of a job's steps; at most five reports a second, and always the last step's. */
+export class ProgressMeter {
+  #lastReportMs = -Infinity;
+  #secondsPerStep: number | null = null;
+  #tokensPerSecond = 0;
+
+  constructor(
+    private readonly events: JobEvents,
+    private readonly clock: Clock,
+    private readonly totalSteps: number,
+  ) {}
+
+  get tokensPerSecond(): number {
+    return this.#tokensPerSecond;
+  }
+
+  /** @param tokens fed to the model in this step    @param seconds the step took */
+  stepDone(step: number, phase: string, tokens: number, seconds: number): void {
+    this.#secondsPerStep = this.#secondsPerStep === null ? seconds : (1 - NEWEST_WEIGHT) * this.#secondsPerStep + NEWEST_WEIGHT * seconds;
+    this.#tokensPerSecond = seconds > 0 ? tokens / seconds : 0;
+    this.report(step, phase);
+  }
+
+  /** Something other than a step went on. */
+  report(step: number, phase: string): void {
+    const now = this.clock.monotonic();
+    if (now - this.#lastReportMs < REPORT_INTERVAL_MS && step < this.totalSteps) return;
+    this.#lastReportMs = now;
+    this.events.progress({
+      step,
+      totalSteps: this.totalSteps,
+      phase,
+      tokensPerSecond: this.#tokensPerSecond,
+      etaSeconds: Math.max(0, this.totalSteps - step) * (this.#secondsPerStep ?? 0),
+    });
+  }
+}
