@@ -1,0 +1,4 @@
+export * from './adapter-folder';
+export * from './adapter-keys';
+export * from './lora-config';
+export * from './model-card';
