@@ -1,0 +1,4 @@
+export * from './attempt-endings';
+export * from './completion';
+export * from './fleet-server';
+export * from './settings';

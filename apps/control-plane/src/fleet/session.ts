@@ -1,0 +1,307 @@
+import type { ArtifactRef, fleet } from '@tunefleet/contracts';
+import { assertNever, TunefleetError, type Clock, type JsonObject, type Logger } from '@tunefleet/foundation';
+import type { AssignmentRecord, AttemptKey, BlobStore, FencedResult, FleetStore, WorkerEvent } from '@tunefleet/ports';
+import type { AttemptEndings } from './attempt-endings';
+import { requireStored } from './completion';
+import { decideSession, matchRunning, newSessionState, type SessionCommand, type SessionInput, type SessionState } from './session-machine';
+import { PROTOCOL_VERSION, type FleetSettings } from './settings';
+import { collectArtifacts } from './spec-artifacts';
+import { parseWorkerMessage, type FinishedInput, type HelloInput } from './worker-input';
+
+/** The server's half of the stream, as the session needs it. */
+export interface SessionStream {
+  send(message: fleet.ServerMessage): void;
+  /** Ends the stream in good order. */
+  end(): void;
+  /** Ends the stream with an error status. */
+  abort(error: unknown): void;
+}
+
+export interface SessionDeps {
+  readonly store: FleetStore;
+  readonly blobs: Pick<BlobStore, 'stat'>;
+  readonly endings: AttemptEndings;
+  readonly settings: FleetSettings;
+  readonly replicaId: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Called once the worker is known: older sessions of it are fenced. */
+  readonly onRegistered: (workerId: string, session: FleetSession) => void;
+}
+
+/** Applies what `session-machine.ts` decides for one worker stream. Messages are handled one at a time, in order. */
+export class FleetSession {
+  private state: SessionState;
+  private workerId: string | null = null;
+  private busy = false;
+  private owed: 'idle' | 'sending' | 'again' = 'idle';
+  private readonly assigned = new Set<string>();
+  private readonly stopped = new Set<string>();
+
+  constructor(
+    readonly id: string,
+    private readonly stream: SessionStream,
+    private readonly deps: SessionDeps,
+  ) {
+    this.state = newSessionState(deps.clock.monotonic());
+  }
+
+  get isClosed(): boolean {
+    return this.state.phase === 'closed';
+  }
+
+  /** Handles one message to its end; the caller reads the next one only then, which is the stream's backpressure. */
+  async receive(wire: fleet.WorkerMessage): Promise<void> {
+    if (this.isClosed) return;
+    this.busy = true;
+    try {
+      await this.step({ type: 'message', atMs: this.deps.clock.monotonic(), message: parseWorkerMessage(wire) });
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  tick(): void {
+    this.spawn({ type: 'tick', atMs: this.deps.clock.monotonic(), busy: this.busy });
+  }
+
+  wake(): void {
+    this.spawn({ type: 'wake' });
+  }
+
+  fence(): void {
+    this.spawn({ type: 'fenced' });
+  }
+
+  shutdown(): void {
+    this.spawn({ type: 'shutdown' });
+  }
+
+  /** The stream is gone; the lease decides about attempts. */
+  async disconnected(): Promise<void> {
+    this.state = { ...this.state, phase: 'closed' };
+    if (this.workerId !== null) await this.deps.store.disconnectWorker(this.workerId, this.id);
+  }
+
+  /** Closes the session because of an error: the worker comes back and sends again what was not acknowledged. */
+  fail(error: unknown): void {
+    if (this.isClosed) return;
+    this.state = { ...this.state, phase: 'closed' };
+    this.deps.logger.error({ err: error, sessionId: this.id, workerId: this.workerId }, 'worker session failed');
+    this.stream.abort(error);
+  }
+
+  private spawn(input: SessionInput): void {
+    this.step(input).catch((error: unknown) => this.fail(error));
+  }
+
+  private async step(input: SessionInput): Promise<void> {
+    const { state, commands } = decideSession(this.state, input, this.deps.settings.silenceMs);
+    this.state = state;
+    for (const command of commands) await this.apply(command);
+  }
+
+  private async apply(command: SessionCommand): Promise<void> {
+    switch (command.do) {
+      case 'register':
+        return this.register(command.hello);
+      case 'credit':
+        return this.credit(command);
+      case 'renew':
+        return this.renew(command.keys, command.memoryBytesFree);
+      case 'append':
+        return this.append(command.key, command.events);
+      case 'finish':
+        return this.finish(command.finished);
+      case 'acknowledge':
+        return this.acknowledge(command.key);
+      case 'revoke':
+        this.deps.logger.warn({ ...command.key, workerId: this.workerId, reason: command.reason }, 'worker refused an assignment');
+        await this.deps.store.revoke(command.key, command.reason);
+        return this.deps.store.wake('schedule');
+      case 'send_owed':
+        return this.sendOwed();
+      case 'send_beat':
+        return this.send({ $case: 'beat', value: { seq: command.seq, memoryBytesFree: 0, running: [] } });
+      case 'goodbye':
+        this.send({ $case: 'goodbye', value: { reason: command.reason, reconnectAfterMs: command.reconnectAfterMs } });
+        return this.stream.end();
+      case 'abort':
+        this.deps.logger.warn({ sessionId: this.id, workerId: this.workerId }, command.message);
+        return this.stream.abort(new TunefleetError(command.code, command.message));
+      default:
+        return assertNever(command, 'session command');
+    }
+  }
+
+  private async register(hello: HelloInput): Promise<void> {
+    const { store, settings, replicaId } = this.deps;
+    if (hello.protocolVersion < PROTOCOL_VERSION) {
+      throw new TunefleetError('incompatible_artifact', `the worker speaks protocol ${hello.protocolVersion}, this control plane needs ${PROTOCOL_VERSION}: update the worker`);
+    }
+    await store.helloWorker({
+      id: hello.workerId,
+      bootId: hello.bootId,
+      name: hello.name,
+      version: hello.version,
+      device: hello.device,
+      labels: hello.labels,
+      jobKinds: hello.jobKinds,
+      modelsOnDisk: hello.modelsOnDisk,
+      modelInMemory: hello.modelInMemory,
+      sessionId: this.id,
+      replicaId,
+    });
+    this.workerId = hello.workerId;
+    this.deps.onRegistered(hello.workerId, this);
+    this.deps.logger.info({ workerId: hello.workerId, name: hello.name, bootId: hello.bootId, sessionId: this.id }, 'worker connected');
+    this.send({
+      $case: 'welcome',
+      value: {
+        protocolVersion: PROTOCOL_VERSION,
+        sessionId: this.id,
+        beatIntervalMs: settings.beatIntervalMs,
+        leaseMs: settings.leaseMs,
+        artifactChunkBytes: settings.artifactChunkBytes,
+      },
+    });
+    await this.matchAttempts(hello);
+  }
+
+  private async matchAttempts(hello: HelloInput): Promise<void> {
+    const live = await this.deps.store.listLiveAttempts(hello.workerId);
+    const match = matchRunning(
+      hello.bootId,
+      hello.running.map((running) => running.attempt),
+      live,
+    );
+    for (const key of match.stop) this.sendStop(key, 'stale');
+    for (const key of match.acknowledge) await this.acknowledge(key);
+    for (const key of match.keep) await this.renewOne(key);
+    for (const attempt of match.lost) {
+      // The agent that ran it is gone (its engine with it, by their closed channel), so nothing needs to wait for the lease.
+      const message = attempt.workerBootId === hello.bootId ? 'the worker no longer knows this attempt' : 'the worker was restarted';
+      const key = { jobId: attempt.jobId, attemptId: attempt.id, epoch: attempt.epoch };
+      await this.deps.endings.failed(key, { class: 'infrastructure', code: 'worker_lost', message, param: null, logTail: [] }, 'lost');
+    }
+  }
+
+  private async credit(credit: { jobs: number; modelsOnDisk: readonly string[]; modelInMemory: string | null }): Promise<void> {
+    if (!(await this.deps.store.setCredit(this.requireWorkerId(), this.id, credit))) return this.fence();
+    if (credit.jobs > 0) await this.deps.store.wake('schedule');
+  }
+
+  private async renew(keys: readonly AttemptKey[], memoryBytesFree: number): Promise<void> {
+    if (!(await this.deps.store.touchWorker(this.requireWorkerId(), this.id, { memoryBytesFree }))) return this.fence();
+    for (const key of keys) await this.renewOne(key);
+  }
+
+  private async renewOne(key: AttemptKey): Promise<void> {
+    const { leaseMs } = this.deps.settings;
+    if ((await this.deps.store.renewLease(key, leaseMs)) === 'stale') return this.sendStop(key, 'stale');
+    this.send({ $case: 'lease', value: { attempt: key, validForMs: leaseMs } });
+  }
+
+  private async acknowledge(key: AttemptKey): Promise<void> {
+    if ((await this.deps.store.acknowledge(key)) === 'stale') return this.sendStop(key, 'stale');
+    await this.renewOne(key);
+  }
+
+  private async append(key: AttemptKey, events: readonly WorkerEvent[]): Promise<void> {
+    const checked: WorkerEvent[] = [];
+    for (const event of events) checked.push(event.type === 'checkpoint' ? await this.checkpointOrWarning(event) : event);
+    const { result, lastSeq } = await this.deps.store.appendEvents(key, checked);
+    this.send({ $case: 'eventAck', value: { attempt: key, seq: lastSeq, stale: result === 'stale' } });
+  }
+
+  /** A checkpoint whose artifacts are not all stored could not be resumed from: it is noted, not registered. */
+  private async checkpointOrWarning(event: WorkerEvent & { type: 'checkpoint' }): Promise<WorkerEvent> {
+    try {
+      await requireStored(event.artifacts, this.deps.blobs);
+      return event;
+    } catch (error) {
+      if (!(error instanceof TunefleetError)) throw error;
+      return { seq: event.seq, type: 'log', level: 'warn', message: `The checkpoint of step ${event.step} was ignored: ${error.publicMessage}`, data: null };
+    }
+  }
+
+  private async finish(finished: FinishedInput): Promise<void> {
+    const { attempt: key, outcome } = finished;
+    let result: FencedResult;
+    switch (outcome.$case) {
+      case 'succeeded':
+        result = await this.deps.endings.succeeded(key, outcome.value.resultJson, outcome.value.artifacts);
+        break;
+      case 'failed':
+        result = await this.deps.endings.failed(key, outcome.value, 'failed');
+        break;
+      case 'stopped':
+        result = await this.deps.endings.stopped(key, outcome.value.reason);
+        break;
+      default:
+        return assertNever(outcome, 'outcome');
+    }
+    this.send({ $case: 'finishedAck', value: { attempt: key, stale: result === 'stale' } });
+  }
+
+  /** Sends every assignment and stop the record says is owed and this session has not carried yet. */
+  private async sendOwed(): Promise<void> {
+    if (this.owed !== 'idle') {
+      this.owed = 'again';
+      return;
+    }
+    try {
+      do {
+        this.owed = 'sending';
+        await this.sendOwedOnce(this.requireWorkerId());
+      } while (this.owedAgain());
+    } finally {
+      this.owed = 'idle';
+    }
+  }
+
+  private owedAgain(): boolean {
+    return this.owed === 'again' && !this.isClosed;
+  }
+
+  private async sendOwedOnce(workerId: string): Promise<void> {
+    const { store, settings } = this.deps;
+    for (const { key, reason } of await store.listStopRequests(workerId)) {
+      if (!this.stopped.has(key.attemptId)) this.sendStop(key, reason);
+    }
+    for (const assignment of await store.listUnacknowledged(workerId)) {
+      if (this.assigned.has(assignment.key.attemptId)) continue;
+      // The worker counts its lease from receipt, so the record's has to start now, not at placement.
+      if ((await store.renewLease(assignment.key, settings.leaseMs)) === 'stale') continue;
+      this.assigned.add(assignment.key.attemptId);
+      this.send({ $case: 'assign', value: toAssign(assignment, settings.leaseMs) });
+    }
+  }
+
+  private sendStop(key: AttemptKey, reason: string): void {
+    this.stopped.add(key.attemptId);
+    this.send({ $case: 'stop', value: { attempt: key, reason, graceMs: 0 } });
+  }
+
+  private send(message: NonNullable<fleet.ServerMessage['message']>): void {
+    this.stream.send({ message });
+  }
+
+  private requireWorkerId(): string {
+    if (this.workerId === null) throw new TunefleetError('invariant', 'a session acted before its hello');
+    return this.workerId;
+  }
+}
+
+function toAssign({ key, job, resume }: AssignmentRecord, leaseMs: number): fleet.Assign {
+  const spec: JsonObject = job.workerSpec ?? {};
+  return {
+    attempt: key,
+    kind: job.kind,
+    schemaVersion: job.schemaVersion,
+    specJson: JSON.stringify(spec),
+    inputs: collectArtifacts(spec),
+    resume: resume === null ? undefined : { step: resume.step, artifacts: resume.artifacts.map((artifact: ArtifactRef) => ({ ...artifact })) },
+    leaseMs,
+  };
+}

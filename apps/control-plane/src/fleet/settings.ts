@@ -1,0 +1,28 @@
+/** Times and bounds of the fleet protocol. Tests shorten the times; nothing else should. */
+export interface FleetSettings {
+  /** Both sides send a beat this often. */
+  readonly beatIntervalMs: number;
+  /** Nothing heard for so long: the session is closed. */
+  readonly silenceMs: number;
+  /** How long a worker may go on without contact. */
+  readonly leaseMs: number;
+  readonly artifactChunkBytes: number;
+  /** Largest message either way; an event batch is far below it. */
+  readonly maxMessageBytes: number;
+  readonly maxArtifactBytes: number;
+  /** Messages waiting to be written to one worker; a worker that reads slower than this is cut off. */
+  readonly maxUnsentMessages: number;
+}
+
+export const defaultFleetSettings: FleetSettings = {
+  beatIntervalMs: 5_000,
+  silenceMs: 15_000,
+  leaseMs: 30_000,
+  artifactChunkBytes: 256 * 1024,
+  maxMessageBytes: 4 * 1024 * 1024,
+  maxArtifactBytes: 64 * 1024 ** 3,
+  maxUnsentMessages: 1_000,
+};
+
+/** Version of the protocol in `proto/tunefleet/fleet/v1`. */
+export const PROTOCOL_VERSION = 1;

@@ -1,0 +1,69 @@
+import type { Logger } from '@tunefleet/foundation';
+import type { FleetStore, JobQueue, Outbox } from '@tunefleet/ports';
+import { Loop, type LoopStatus } from './loop';
+import { relayOutbox } from './outbox-relay';
+import { Reconciler, type ReconcilerDeps, type Repair } from './reconciler';
+import { schedulePass, type SchedulerDeps } from './scheduler';
+
+export interface ControlLoopsDeps extends Omit<ReconcilerDeps, 'outbox' | 'queue' | 'store'>, Omit<SchedulerDeps, 'store' | 'logger'> {
+  readonly store: FleetStore;
+  readonly outbox: Outbox;
+  readonly queue: JobQueue;
+  readonly logger: Logger;
+  readonly intervals?: Partial<ControlLoopIntervals>;
+}
+
+export interface ControlLoopIntervals {
+  readonly relayMs: number;
+  readonly scheduleMs: number;
+  readonly reconcileMs: number;
+}
+
+const defaultIntervals: ControlLoopIntervals = { relayMs: 1_000, scheduleMs: 5_000, reconcileMs: 5_000 };
+
+/** The loops of one replica. Each reads the record and may run on every replica at once. */
+export class ControlLoops {
+  private readonly relay: Loop;
+  private readonly scheduler: Loop;
+  private readonly reconcile: Loop;
+  private readonly reconciler: Reconciler;
+  private wakes: { close(): Promise<void> } | null = null;
+
+  constructor(private readonly deps: ControlLoopsDeps) {
+    const { logger, store } = deps;
+    const intervals = { ...defaultIntervals, ...deps.intervals };
+    this.reconciler = new Reconciler(deps);
+    this.relay = new Loop(() => relayOutbox(deps.outbox, deps.queue), { name: 'outbox-relay', intervalMs: intervals.relayMs, logger });
+    this.scheduler = new Loop(() => schedulePass({ store, plan: deps.plan, leaseMs: deps.leaseMs, logger }), { name: 'scheduler', intervalMs: intervals.scheduleMs, logger });
+    this.reconcile = new Loop(() => this.reconciler.pass(), { name: 'reconciler', intervalMs: intervals.reconcileMs, logger });
+  }
+
+  async start(): Promise<void> {
+    this.wakes = await this.deps.store.onWake((topic) => {
+      if (topic === 'schedule') this.scheduler.wake();
+    });
+    for (const loop of this.all()) loop.start();
+  }
+
+  /** After a job was written: its wake-up leaves at once instead of within a second. */
+  wakeRelay(): void {
+    this.relay.wake();
+  }
+
+  wakeScheduler(): void {
+    this.scheduler.wake();
+  }
+
+  async stop(): Promise<void> {
+    await this.wakes?.close();
+    await Promise.all(this.all().map((loop) => loop.stop()));
+  }
+
+  status(): { readonly loops: readonly LoopStatus[]; readonly repairs: Readonly<Record<Repair, number>> } {
+    return { loops: this.all().map((loop) => loop.status()), repairs: this.reconciler.repairs() };
+  }
+
+  private all(): readonly Loop[] {
+    return [this.relay, this.scheduler, this.reconcile];
+  }
+}

@@ -1,0 +1,3 @@
+export * from './control-loops';
+export * from './loop';
+export * from './reconciler';

@@ -1,0 +1,100 @@
+import { backoffDelayMs, type BackoffPolicy, type Logger } from '@tunefleet/foundation';
+
+export interface LoopOptions {
+  readonly name: string;
+  /** Runs at least this often, whether woken or not: losing every wake-up costs latency only. */
+  readonly intervalMs: number;
+  readonly logger: Logger;
+  /** Delay after an error; defaults to 1 s doubling to 30 s, jittered. */
+  readonly backoff?: BackoffPolicy;
+}
+
+export interface LoopStatus {
+  readonly name: string;
+  readonly runs: number;
+  readonly errors: number;
+  readonly consecutiveErrors: number;
+  readonly lastDurationMs: number;
+}
+
+const DEFAULT_BACKOFF: BackoffPolicy = { firstMs: 1_000, factor: 2, maxMs: 30_000 };
+
+/**
+ * Runs one body again and again: on a timer and when woken. Never twice at once; wakes during a run cause exactly one more.
+ * The body takes no input, because it reads what there is to do from the record.
+ */
+export class Loop {
+  private timer: NodeJS.Timeout | null = null;
+  private running: Promise<void> | null = null;
+  private wanted = false;
+  private stopped = true;
+  private runs = 0;
+  private errors = 0;
+  private consecutiveErrors = 0;
+  private lastDurationMs = 0;
+
+  constructor(
+    private readonly body: () => Promise<unknown>,
+    private readonly options: LoopOptions,
+  ) {}
+
+  start(): void {
+    this.stopped = false;
+    this.wake();
+  }
+
+  /** Runs soon. While errors back off, a wake does not cut the delay short: a broken dependency is not hammered. */
+  wake(): void {
+    if (this.stopped) return;
+    if (this.running !== null) {
+      this.wanted = true;
+      return;
+    }
+    if (this.consecutiveErrors > 0 && this.timer !== null) return;
+    this.launch();
+  }
+
+  /** Resolves when the run that is under way, if any, has ended. */
+  async stop(): Promise<void> {
+    this.stopped = true;
+    if (this.timer !== null) clearTimeout(this.timer);
+    this.timer = null;
+    await this.running;
+  }
+
+  status(): LoopStatus {
+    const { runs, errors, consecutiveErrors, lastDurationMs } = this;
+    return { name: this.options.name, runs, errors, consecutiveErrors, lastDurationMs };
+  }
+
+  private launch(): void {
+    if (this.timer !== null) clearTimeout(this.timer);
+    this.timer = null;
+    this.wanted = false;
+    this.running = this.runOnce().finally(() => {
+      this.running = null;
+      if (this.stopped) return;
+      if (this.wanted && this.consecutiveErrors === 0) return this.launch();
+      this.timer = setTimeout(() => this.launch(), this.delayMs());
+    });
+  }
+
+  private async runOnce(): Promise<void> {
+    const startedAt = performance.now();
+    try {
+      await this.body();
+      this.consecutiveErrors = 0;
+    } catch (error) {
+      this.errors++;
+      this.consecutiveErrors++;
+      this.options.logger.error({ err: error, loop: this.options.name, consecutiveErrors: this.consecutiveErrors }, 'loop run failed');
+    }
+    this.runs++;
+    this.lastDurationMs = performance.now() - startedAt;
+  }
+
+  private delayMs(): number {
+    if (this.consecutiveErrors === 0) return this.options.intervalMs;
+    return backoffDelayMs(this.options.backoff ?? DEFAULT_BACKOFF, this.consecutiveErrors);
+  }
+}

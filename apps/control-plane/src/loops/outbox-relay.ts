@@ -1,0 +1,21 @@
+import { jobKinds, type QueueName } from '@tunefleet/contracts';
+import { TunefleetError } from '@tunefleet/foundation';
+import type { JobQueue, Outbox, OutboxRecord } from '@tunefleet/ports';
+
+const BATCH = 100;
+const queueNames: ReadonlySet<string> = new Set(Object.values(jobKinds).map((kind) => kind.queue));
+
+/** Hands owed messages to the queue until none is left. Ids are derived from what they announce, so handing one over twice does nothing. */
+export async function relayOutbox(outbox: Outbox, queue: JobQueue): Promise<number> {
+  let total = 0;
+  for (;;) {
+    const published = await outbox.relay(BATCH, (message) => queue.add({ id: message.messageId, queue: queueNameOf(message), payload: message.payload }));
+    total += published;
+    if (published < BATCH) return total;
+  }
+}
+
+function queueNameOf(message: OutboxRecord): QueueName {
+  if (!queueNames.has(message.queue)) throw new TunefleetError('invariant', `outbox row ${message.id} names an unknown queue: ${message.queue}`);
+  return message.queue as QueueName;
+}

@@ -1,0 +1,117 @@
+import { jobKinds, type Failure } from '@tunefleet/contracts';
+import type { Clock, JsonObject, Logger } from '@tunefleet/foundation';
+import type { AttemptKey, AttemptRecord, FleetStore, JobQueue, JobRecord, Outbox, RecordStore } from '@tunefleet/ports';
+import type { AttemptEndings } from '../fleet/attempt-endings';
+
+export interface ReconcilerDeps {
+  readonly store: FleetStore;
+  readonly records: Pick<RecordStore, 'listUnvalidatedJobs'>;
+  readonly outbox: Pick<Outbox, 'prune'>;
+  readonly queue: Pick<JobQueue, 'add'>;
+  readonly endings: AttemptEndings;
+  /** Payload of the wake-up for intake, the same as the outbox carries. */
+  readonly intakePayload: (job: JobRecord) => JsonObject;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly settings?: Partial<ReconcilerSettings>;
+}
+
+export interface ReconcilerSettings {
+  /** An assignment nobody acknowledged for so long is taken back. */
+  readonly unacknowledgedMs: number;
+  readonly suspectMs: number;
+  readonly offlineMs: number;
+  /** A job still unvalidated after this is announced to intake again. */
+  readonly unvalidatedMs: number;
+  readonly outboxKeepMs: number;
+}
+
+export const defaultReconcilerSettings: ReconcilerSettings = {
+  unacknowledgedMs: 10_000,
+  suspectMs: 20_000,
+  offlineMs: 30_000,
+  unvalidatedMs: 30_000,
+  outboxKeepMs: 3_600_000,
+};
+
+export type Repair = 'lease_expired' | 'assignment_revoked' | 'worker_silent' | 'intake_reannounced' | 'outbox_pruned';
+
+/** Rows handled per repair and pass; the next pass takes the rest. */
+const BATCH = 100;
+
+/**
+ * Makes the record right again after anything that died in between, from the record alone. Every repair is conditional, so replicas may
+ * run it at the same time. Counts are kept: a steady rate of a repair points at a bug.
+ */
+export class Reconciler {
+  private readonly counts: Record<Repair, number> = { lease_expired: 0, assignment_revoked: 0, worker_silent: 0, intake_reannounced: 0, outbox_pruned: 0 };
+  private readonly settings: ReconcilerSettings;
+
+  constructor(private readonly deps: ReconcilerDeps) {
+    this.settings = { ...defaultReconcilerSettings, ...deps.settings };
+  }
+
+  repairs(): Readonly<Record<Repair, number>> {
+    return { ...this.counts };
+  }
+
+  /** One pass over all repairs. One that fails does not keep the others from running. @throws AggregateError of what failed */
+  async pass(): Promise<void> {
+    const errors: unknown[] = [];
+    const repairs = [() => this.expireLeases(), () => this.revokeUnacknowledged(), () => this.markSilent(), () => this.reannounceUnvalidated(), () => this.pruneOutbox()];
+    for (const repair of repairs) {
+      try {
+        await repair();
+      } catch (error) {
+        errors.push(error);
+      }
+    }
+    if (errors.length > 0) throw new AggregateError(errors, `${errors.length} repairs failed`);
+  }
+
+  private async expireLeases(): Promise<void> {
+    for (const { attempt } of await this.deps.store.listExpired(BATCH)) {
+      const failure: Failure = { class: 'infrastructure', code: 'worker_lost', message: 'the worker was not heard from before its lease ended', param: null, logTail: [] };
+      await this.deps.endings.failed(keyOf(attempt), failure, 'lost');
+      this.repaired('lease_expired', { attemptId: attempt.id, jobId: attempt.jobId, workerId: attempt.workerId });
+    }
+  }
+
+  private async revokeUnacknowledged(): Promise<void> {
+    const { store } = this.deps;
+    for (const { attempt } of await store.listUnacknowledgedOlderThan(this.settings.unacknowledgedMs, BATCH)) {
+      const key = keyOf(attempt);
+      if ((await store.revoke(key, 'the worker did not acknowledge the assignment')) === 'stale') await store.closeAttempt(key, 'stopped');
+      await store.wake('schedule');
+      this.repaired('assignment_revoked', { attemptId: attempt.id, jobId: attempt.jobId, workerId: attempt.workerId });
+    }
+  }
+
+  private async markSilent(): Promise<void> {
+    const changed = await this.deps.store.markSilentWorkers(this.settings.suspectMs, this.settings.offlineMs);
+    if (changed > 0) this.repaired('worker_silent', { workers: changed }, changed);
+  }
+
+  private async reannounceUnvalidated(): Promise<void> {
+    const { unvalidatedMs } = this.settings;
+    // The queue ignores an id it remembers, so each period has its own.
+    const period = Math.floor(this.deps.clock.now() / unvalidatedMs);
+    for (const job of await this.deps.records.listUnvalidatedJobs(unvalidatedMs, BATCH)) {
+      await this.deps.queue.add({ id: `again-${job.id}-${period}`, queue: jobKinds[job.kind].queue, payload: this.deps.intakePayload(job) });
+      this.repaired('intake_reannounced', { jobId: job.id });
+    }
+  }
+
+  private async pruneOutbox(): Promise<void> {
+    this.counts.outbox_pruned += await this.deps.outbox.prune(this.settings.outboxKeepMs);
+  }
+
+  private repaired(repair: Repair, fields: object, count = 1): void {
+    this.counts[repair] += count;
+    this.deps.logger.warn({ repair, total: this.counts[repair], ...fields }, 'repaired');
+  }
+}
+
+function keyOf(attempt: AttemptRecord): AttemptKey {
+  return { jobId: attempt.jobId, attemptId: attempt.id, epoch: attempt.epoch };
+}
