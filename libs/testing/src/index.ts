@@ -1,1 +1,2 @@
 export * from './tiny-model';
+export * from './postgres';

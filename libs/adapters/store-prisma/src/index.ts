@@ -1,1 +1,1 @@
-export {};
+export { migrateDatabase } from './migrations/migrate-database';
