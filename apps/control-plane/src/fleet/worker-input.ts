@@ -1,4 +1,4 @@
-import { artifactListSchema, failureClassSchema, failureSchema, type fleet } from '@tunefleet/contracts';
+import { artifactListSchema, failureClassSchema, failureSchema, type Failure, type fleet } from '@tunefleet/contracts';
 import { TunefleetError, type JsonObject, type JsonValue } from '@tunefleet/foundation';
 import type { AttemptKey, WorkerEvent } from '@tunefleet/ports';
 import { z } from 'zod';
@@ -87,9 +87,14 @@ const finishedSchema = z.object({
     z.object({
       $case: z.literal('failed'),
       value: z
-        .object({ failureClass: failureClassSchema, code: z.string(), message: z.string(), param: z.string(), logTail: z.array(z.string()) })
-        .transform((failed) => ({ class: failed.failureClass, code: failed.code, message: failed.message, param: failed.param || null, logTail: failed.logTail }))
-        .pipe(failureSchema),
+        .object({
+          failureClass: failureClassSchema,
+          code: failureSchema.shape.code,
+          message: failureSchema.shape.message,
+          param: z.string().max(100),
+          logTail: z.array(z.string().max(2000)).max(50),
+        })
+        .transform(({ failureClass, param, ...rest }): Failure => ({ ...rest, class: failureClass, param: param === '' ? null : param })),
     }),
     z.object({ $case: z.literal('stopped'), value: z.object({ reason: z.string().max(100) }) }),
   ]),

@@ -1,0 +1,296 @@
+import { link, mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ArtifactRef, Failure, fleet } from '@tunefleet/contracts';
+import { assertNever, errorCode, errorMessage, type Clock, type Logger } from '@tunefleet/foundation';
+import type { FromEngine, ToEngine } from '../engine-protocol';
+import type { ArtifactCache } from './artifact-cache';
+import type { ArtifactTransfer } from './artifact-transfer';
+import { EventLog } from './event-log';
+import { toEventPayload, toFailed } from './event-payload';
+import type { EngineExit } from './engine-process';
+import { LeaseClock } from './lease-clock';
+import type { WorkerPayload } from './server-link';
+import type { AgentSettings } from './settings';
+import { decideStop, type StopReason } from './stop-plan';
+
+export interface AttemptDeps {
+  readonly settings: AgentSettings;
+  readonly cache: ArtifactCache;
+  readonly transfer: ArtifactTransfer;
+  /** Folder for this attempt alone. */
+  readonly workDir: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly engine: { send(message: ToEngine): boolean; kill(): void; readonly recentLines: readonly string[] };
+  /** There may be something to send. */
+  readonly onOutput: () => void;
+}
+
+/** preparing: fetching inputs; running: the engine has it; stopping: asked to stop; ending: uploads and events go out; over: told and acknowledged. */
+type Phase = 'preparing' | 'running' | 'stopping' | 'ending' | 'over';
+
+type Outcome = NonNullable<fleet.Finished['outcome']>;
+
+/**
+ * One attempt from its assignment to the acknowledged end. The engine's events are numbered and kept until they are stored; checkpoints are uploaded
+ * in order and reported only then; Finished goes out after everything else and is repeated until acknowledged.
+ */
+export class Attempt {
+  readonly ref: fleet.AttemptRef;
+  private phase: Phase = 'preparing';
+  private step = 0;
+  private stopReason: StopReason | null = null;
+  private outcome: Outcome | null = null;
+  private finishedSent = false;
+  /** Events are worth nothing any more: the attempt was cancelled or is stale. */
+  private dropEvents = false;
+  private readonly events = new EventLog();
+  private readonly lease: LeaseClock;
+  private readonly transfers = new AbortController();
+  /** Uploads, one after the other. */
+  private uploads: Promise<void> = Promise.resolve();
+  private killTimer: NodeJS.Timeout | null = null;
+
+  constructor(
+    private readonly assign: fleet.Assign & { attempt: fleet.AttemptRef },
+    private readonly deps: AttemptDeps,
+  ) {
+    this.ref = assign.attempt;
+    this.lease = new LeaseClock(deps.clock, deps.settings.leaseMarginMs, () => this.stop('lease_lost', deps.settings.checkpointStopMs));
+    this.lease.renew(assign.leaseMs);
+  }
+
+  is(ref: fleet.AttemptRef | undefined): boolean {
+    return ref?.attemptId === this.ref.attemptId && ref.epoch === this.ref.epoch;
+  }
+
+  get isOver(): boolean {
+    return this.phase === 'over';
+  }
+
+  running(): fleet.RunningAttempt {
+    return { attempt: this.ref, step: this.step, lastSeq: this.events.lastSeq };
+  }
+
+  /** Fetches inputs and hands the job to the engine. Never rejects. */
+  async start(): Promise<void> {
+    try {
+      const run = await this.prepare();
+      if (this.phase !== 'preparing') return;
+      this.phase = 'running';
+      if (!this.deps.engine.send(run)) this.fail(engineFailure('engine_crashed', 'the engine is not running', this.deps.engine.recentLines));
+    } catch (error) {
+      if (this.phase === 'preparing') this.failPreparing(error);
+    }
+  }
+
+  onEngine(message: Exclude<FromEngine, { type: 'ready' }>): void {
+    if (message.runId !== this.ref.attemptId || this.phase === 'ending' || this.phase === 'over') return;
+    switch (message.type) {
+      case 'log':
+      case 'metrics':
+      case 'progress':
+        if (message.type !== 'log') this.step = Math.max(this.step, message.step);
+        return this.record(toEventPayload(message));
+      case 'checkpoint':
+        return this.queueUpload(() => this.uploadCheckpoint(message));
+      case 'model':
+        return;
+      case 'succeeded':
+        if (this.dropEvents) return this.end(stoppedOutcome(this.stopReason));
+        this.queueUpload(async () => {
+          await this.uploadFiles(message.dir, message.files);
+          this.outcome ??= { $case: 'succeeded', value: { resultJson: JSON.stringify(message.result), artifacts: [...message.files] } };
+        });
+        return this.end(null);
+      case 'failed':
+        return this.end(this.stopReason === null ? toFailed(message.failure, this.deps.engine.recentLines) : stoppedOutcome(this.stopReason));
+      case 'stopped':
+        return this.end(stoppedOutcome(this.stopReason ?? 'stale'));
+      default:
+        return assertNever(message, 'engine message');
+    }
+  }
+
+  /** The engine process died with this attempt in it, or was killed because it did not stop in time. */
+  onEngineExit(exit: EngineExit): void {
+    if (this.phase !== 'running' && this.phase !== 'stopping') return;
+    if (this.stopReason !== null) return this.end(stoppedOutcome(this.stopReason));
+    this.fail(engineFailure('engine_crashed', describeExit(exit), exit.logTail));
+  }
+
+  renewLease(validForMs: number): void {
+    if (this.phase !== 'over') this.lease.renew(validForMs);
+  }
+
+  /** @param graceMs how long the engine may take; with a checkpoint to write if the reason allows one */
+  stop(reason: StopReason, graceMs: number): void {
+    if (this.phase === 'over') return;
+    const plan = decideStop(reason, graceMs, this.deps.settings);
+    if (plan.drop) {
+      this.dropEvents = true;
+      this.transfers.abort();
+    }
+    if (this.phase === 'ending') {
+      // Lost lease: what is on its way keeps going, it may still be accepted. Dropped: nothing is worth waiting for.
+      if (plan.drop) this.outcome = stoppedOutcome(reason);
+      return this.deps.onOutput();
+    }
+    if (this.stopReason !== null && !plan.drop) return;
+    this.stopReason = reason;
+    this.deps.logger.info({ ...this.ref, reason, checkpoint: plan.checkpoint }, 'stopping attempt');
+    if (this.phase === 'preparing') {
+      this.transfers.abort();
+      return this.end(stoppedOutcome(reason));
+    }
+    this.phase = 'stopping';
+    this.deps.engine.send({ type: 'stop', runId: this.ref.attemptId, checkpoint: plan.checkpoint });
+    if (this.killTimer !== null) clearTimeout(this.killTimer);
+    this.killTimer = setTimeout(() => {
+      this.deps.logger.warn({ ...this.ref, waitMs: plan.killAfterMs }, 'the engine did not stop in time and is killed');
+      this.deps.engine.kill();
+    }, plan.killAfterMs);
+  }
+
+  /** What to send next, in order: events, then the end. Null: nothing now. */
+  nextMessage(): WorkerPayload | null {
+    if (this.phase === 'over') return null;
+    const batch = this.dropEvents ? null : this.events.nextBatch();
+    if (batch !== null) return { $case: 'events', value: { attempt: this.ref, events: [...batch] } };
+    if (this.phase !== 'ending' || this.outcome === null || this.finishedSent) return null;
+    if (!this.dropEvents && !this.events.isDrained) return null;
+    this.finishedSent = true;
+    return { $case: 'finished', value: { attempt: this.ref, lastSeq: this.events.lastSeq, outcome: this.outcome } };
+  }
+
+  onEventAck(ack: fleet.EventAck): void {
+    if (ack.stale) return this.stop('stale', 0);
+    this.events.acknowledge(ack.seq);
+  }
+
+  /** The stream is new: what was not acknowledged on the old one is sent again. */
+  rewind(): void {
+    this.events.rewind();
+    this.finishedSent = false;
+  }
+
+  /** The end is on record: clean up. */
+  async close(): Promise<void> {
+    this.phase = 'over';
+    this.lease.stop();
+    this.transfers.abort();
+    if (this.killTimer !== null) clearTimeout(this.killTimer);
+    await this.uploads;
+    this.deps.cache.release();
+    await rm(this.deps.workDir, { recursive: true, force: true });
+  }
+
+  private async prepare(): Promise<ToEngine> {
+    const { workDir } = this.deps;
+    await rm(workDir, { recursive: true, force: true });
+    const outputDir = join(workDir, 'output');
+    await mkdir(outputDir, { recursive: true });
+    const inputFiles: Record<string, string> = {};
+    for (const artifact of this.assign.inputs) inputFiles[artifact.sha256] = await this.fetch(artifact);
+    let resumeDir: string | null = null;
+    if (this.assign.resume !== undefined) {
+      resumeDir = join(workDir, 'resume');
+      await mkdir(resumeDir);
+      for (const artifact of this.assign.resume.artifacts) await link(await this.fetch(artifact), join(resumeDir, artifact.name));
+      this.step = this.assign.resume.step;
+    }
+    return {
+      type: 'run',
+      runId: this.ref.attemptId,
+      kind: this.assign.kind,
+      schemaVersion: this.assign.schemaVersion,
+      spec: JSON.parse(this.assign.specJson) as Record<string, unknown>,
+      inputFiles,
+      resumeDir,
+      outputDir,
+    };
+  }
+
+  private fetch(artifact: ArtifactRef): Promise<string> {
+    return this.deps.cache.ensure(artifact, (wanted, file, signal) => this.deps.transfer.download(this.ref, wanted, file, signal), this.transfers.signal);
+  }
+
+  private record(payload: ReturnType<typeof toEventPayload>): void {
+    if (this.dropEvents) return;
+    try {
+      this.events.add(payload, this.deps.clock.now());
+      this.deps.onOutput();
+    } catch (error) {
+      this.deps.engine.kill();
+      this.fail({ class: 'platform', code: 'event_buffer_full', message: errorMessage(error), param: null, logTail: [] });
+    }
+  }
+
+  private queueUpload(upload: () => Promise<void>): void {
+    this.uploads = this.uploads.then(upload).catch((error: unknown) => this.onUploadError(error));
+  }
+
+  private async uploadCheckpoint(checkpoint: FromEngine & { type: 'checkpoint' }): Promise<void> {
+    if (this.dropEvents) return;
+    await this.uploadFiles(checkpoint.dir, checkpoint.files);
+    for (const file of checkpoint.files) await this.deps.cache.adopt(join(checkpoint.dir, file.name), file);
+    this.record({ $case: 'checkpoint', value: { step: checkpoint.step, artifacts: [...checkpoint.files], metrics: { ...checkpoint.metrics } } });
+    await rm(checkpoint.dir, { recursive: true, force: true });
+  }
+
+  private async uploadFiles(dir: string, files: readonly ArtifactRef[]): Promise<void> {
+    for (const file of files) await this.deps.transfer.upload(this.ref, file, join(dir, file.name), this.transfers.signal);
+  }
+
+  private onUploadError(error: unknown): void {
+    const code = errorCode(error);
+    if (code === 'cancelled') return;
+    if (code === 'lease_lost') return this.stop('stale', 0);
+    this.deps.logger.error({ err: error, ...this.ref }, 'an artifact could not be uploaded');
+    const failure: Failure = { class: 'infrastructure', code: 'upload_failed', message: errorMessage(error).slice(0, 4000), param: null, logTail: [] };
+    if (this.phase === 'ending') {
+      this.outcome ??= toFailed(failure, []);
+      return this.deps.onOutput();
+    }
+    this.deps.engine.kill();
+    this.fail(failure);
+  }
+
+  private failPreparing(error: unknown): void {
+    const code = errorCode(error);
+    if (code === 'lease_lost') return this.stop('stale', 0);
+    this.deps.logger.error({ err: error, ...this.ref }, 'attempt could not be prepared');
+    this.fail({ class: 'infrastructure', code: code === 'not_found' ? 'artifact_missing' : 'preparation_failed', message: errorMessage(error).slice(0, 4000), param: null, logTail: [] });
+  }
+
+  private fail(failure: Failure): void {
+    this.end(toFailed(failure, []));
+  }
+
+  /** The engine is done with it; what is left is to bring uploads and events out. Null: the outcome comes with the last upload. */
+  private end(outcome: Outcome | null): void {
+    this.phase = 'ending';
+    if (this.killTimer !== null) clearTimeout(this.killTimer);
+    this.uploads = this.uploads.then(() => {
+      this.outcome ??= outcome;
+      this.deps.onOutput();
+    });
+    if (this.dropEvents) this.outcome ??= outcome;
+    this.deps.onOutput();
+  }
+}
+
+function stoppedOutcome(reason: StopReason | null): Outcome {
+  return { $case: 'stopped', value: { reason: reason ?? 'stale' } };
+}
+
+function engineFailure(code: string, message: string, logTail: readonly string[]): Failure {
+  return { class: 'infrastructure', code, message, param: null, logTail: [...logTail] };
+}
+
+function describeExit({ code, signal, crashes }: EngineExit): string {
+  const how = signal === null ? `with code ${code}` : `on signal ${signal}`;
+  // The kernel's out-of-memory killer sends SIGKILL as well, so it cannot be told apart from an operator's kill.
+  const hint = signal === 'SIGKILL' ? '; the system may have run out of memory' : '';
+  return `the engine process ended ${how}${hint} (crash ${crashes} of this worker)`;
+}

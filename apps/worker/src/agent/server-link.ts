@@ -1,0 +1,138 @@
+import { status, type ClientDuplexStream, type Metadata, type ServiceError } from '@grpc/grpc-js';
+import type { fleet } from '@tunefleet/contracts';
+import { backoffDelayMs, sleep, type Clock, type Logger } from '@tunefleet/foundation';
+import type { AgentSettings } from './settings';
+
+export type WorkerPayload = NonNullable<fleet.WorkerMessage['message']>;
+export type ServerPayload = NonNullable<fleet.ServerMessage['message']>;
+
+export interface ServerLinkOptions {
+  readonly client: fleet.FleetClient;
+  readonly metadata: Metadata;
+  readonly settings: Pick<AgentSettings, 'silenceMs' | 'reconnect' | 'reconnectRunningMaxMs'>;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly hello: () => fleet.Hello;
+  readonly beat: (seq: number) => fleet.Beat;
+  /** True while an attempt's lease depends on coming back soon. */
+  readonly isUrgent: () => boolean;
+  readonly onWelcome: (welcome: fleet.Welcome) => void;
+  readonly onMessage: (message: ServerPayload) => void;
+  /** The control plane will not have this worker: its token is wrong, or a newer process speaks for it. */
+  readonly onRefused: (reason: string) => void;
+}
+
+interface SessionEnd {
+  readonly error: ServiceError | null;
+  readonly welcomed: boolean;
+  readonly goodbye: fleet.Goodbye | null;
+}
+
+type Stream = ClientDuplexStream<fleet.WorkerMessage, fleet.ServerMessage>;
+
+/** Holds the one session with the control plane and opens it again, with full jitter, whenever it ends. */
+export class ServerLink {
+  private stream: Stream | null = null;
+  private isWelcomed = false;
+  private wasEverWelcomed = false;
+  private readonly closing = new AbortController();
+  private running: Promise<void> | null = null;
+
+  constructor(private readonly options: ServerLinkOptions) {}
+
+  start(): void {
+    this.running = this.run();
+  }
+
+  get isOpen(): boolean {
+    return this.isWelcomed;
+  }
+
+  /** False when there is no open session: say it again after the next Welcome. */
+  send(message: WorkerPayload): boolean {
+    if (this.stream === null || !this.isWelcomed) return false;
+    this.stream.write({ message });
+    return true;
+  }
+
+  async close(): Promise<void> {
+    this.closing.abort();
+    this.stream?.end();
+    this.stream?.cancel();
+    await this.running;
+  }
+
+  private async run(): Promise<void> {
+    let failures = 0;
+    while (!this.closing.signal.aborted) {
+      const { error, welcomed, goodbye } = await this.session();
+      if (this.closing.signal.aborted) return;
+      if (goodbye !== null && goodbye.reconnectAfterMs === 0) return this.options.onRefused(goodbye.reason);
+      if (error?.code === status.UNAUTHENTICATED && !this.wasEverWelcomed) return this.options.onRefused(error.details);
+      failures = welcomed ? 1 : failures + 1;
+      const delayMs = this.delayMs(failures, goodbye);
+      this.options.logger.warn({ delayMs, failures, reason: goodbye?.reason ?? error?.details ?? 'the stream ended' }, 'no contact with the control plane, trying again');
+      await sleep(delayMs, this.closing.signal);
+    }
+  }
+
+  private delayMs(failures: number, goodbye: fleet.Goodbye | null): number {
+    const { reconnect, reconnectRunningMaxMs } = this.options.settings;
+    const policy = this.options.isUrgent() ? { ...reconnect, maxMs: Math.min(reconnect.maxMs, reconnectRunningMaxMs) } : reconnect;
+    return (goodbye?.reconnectAfterMs ?? 0) + backoffDelayMs(policy, failures);
+  }
+
+  /** One session from Hello to its end; never rejects. */
+  private session(): Promise<SessionEnd> {
+    return new Promise((resolve) => {
+      const { clock, settings, logger } = this.options;
+      const stream: Stream = this.options.client.session(this.options.metadata);
+      this.stream = stream;
+      let heardAt = clock.monotonic();
+      let goodbye: fleet.Goodbye | null = null;
+      let beats: NodeJS.Timeout | null = null;
+      const watch = setInterval(() => {
+        if (clock.monotonic() - heardAt <= settings.silenceMs) return;
+        logger.warn({ silenceMs: settings.silenceMs }, 'nothing was heard from the control plane');
+        stream.cancel();
+      }, Math.max(20, settings.silenceMs / 5));
+      const end = (error: ServiceError | null): void => {
+        if (this.stream !== stream) return;
+        clearInterval(watch);
+        if (beats !== null) clearInterval(beats);
+        const welcomed = this.isWelcomed;
+        this.stream = null;
+        this.isWelcomed = false;
+        resolve({ error, welcomed, goodbye });
+      };
+      stream.on('error', (error: ServiceError) => end(error));
+      stream.on('end', () => {
+        stream.end();
+        end(null);
+      });
+      stream.on('data', ({ message }: fleet.ServerMessage) => {
+        if (this.stream !== stream || message === undefined) return;
+        heardAt = clock.monotonic();
+        if (message.$case === 'goodbye') {
+          goodbye = message.value;
+          stream.end();
+        } else if (message.$case === 'welcome') {
+          this.isWelcomed = true;
+          this.wasEverWelcomed = true;
+          beats = this.startBeats(stream, message.value.beatIntervalMs);
+          this.options.onWelcome(message.value);
+        } else {
+          this.options.onMessage(message);
+        }
+      });
+      stream.write({ message: { $case: 'hello', value: this.options.hello() } });
+    });
+  }
+
+  private startBeats(stream: Stream, intervalMs: number): NodeJS.Timeout {
+    let seq = 0;
+    return setInterval(() => {
+      if (this.stream === stream) stream.write({ message: { $case: 'beat', value: this.options.beat(++seq) } });
+    }, Math.max(10, intervalMs));
+  }
+}

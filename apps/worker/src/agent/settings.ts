@@ -1,0 +1,38 @@
+import type { BackoffPolicy } from '@tunefleet/foundation';
+
+/** Times and bounds of the agent. Tests shorten the times. */
+export interface AgentSettings {
+  /** Nothing heard from the control plane for so long: the session is closed and opened again. */
+  readonly silenceMs: number;
+  /** The engine is stopped this long before the lease ends. */
+  readonly leaseMarginMs: number;
+  /** Full jitter; the first try after a cut is fast. */
+  readonly reconnect: BackoffPolicy;
+  /** Longest wait between tries while an attempt is running, so that its lease outlives a restart of the control plane. */
+  readonly reconnectRunningMaxMs: number;
+  /** Retries of artifact transfers. */
+  readonly transfer: BackoffPolicy;
+  /** How long the engine may take to answer a stop without a checkpoint before it is killed. */
+  readonly stopMs: number;
+  /** The same with a checkpoint to write. */
+  readonly checkpointStopMs: number;
+  /** The whole of a graceful shutdown. */
+  readonly shutdownMs: number;
+  /** Restarts of a crashed engine. */
+  readonly engineRestart: BackoffPolicy;
+  /** How long an engine may take to open its device. */
+  readonly engineReadyMs: number;
+}
+
+export const defaultAgentSettings: AgentSettings = {
+  silenceMs: 15_000,
+  leaseMarginMs: 5_000,
+  reconnect: { firstMs: 1_000, factor: 2, maxMs: 60_000 },
+  reconnectRunningMaxMs: 3_000,
+  transfer: { firstMs: 500, factor: 2, maxMs: 15_000 },
+  stopMs: 2_000,
+  checkpointStopMs: 20_000,
+  shutdownMs: 30_000,
+  engineRestart: { firstMs: 500, factor: 2, maxMs: 60_000 },
+  engineReadyMs: 120_000,
+};

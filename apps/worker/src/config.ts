@@ -1,0 +1,59 @@
+import { hostname } from 'node:os';
+import { join, resolve } from 'node:path';
+import { TunefleetError } from '@tunefleet/foundation';
+import { z } from 'zod';
+
+const GIBIBYTE = 1024 ** 3;
+const optionalText = z.preprocess((value) => (value === '' ? undefined : value), z.string().trim().min(1).optional());
+
+const environmentSchema = z.object({
+  TUNEFLEET_CONTROL_PLANE: z.string().regex(/^(grpcs?:\/\/)?[^/\s]+:\d{1,5}$/, 'host:port, or grpcs://host:port for TLS').default('127.0.0.1:8081'),
+  TUNEFLEET_WORKER_TOKEN: z.string().min(8, 'at least 8 characters').max(200),
+  TUNEFLEET_WORKER_NAME: optionalText.pipe(
+    z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, 'letters, digits, dot, hyphen, underscore; at most 64').optional(),
+  ),
+  TUNEFLEET_DATA_DIR: z.string().min(1).default('.tunefleet'),
+  TUNEFLEET_CACHE_DIR: optionalText,
+  TUNEFLEET_ARTIFACT_CACHE_BYTES: z.coerce.number().int().min(0).default(20 * GIBIBYTE),
+  TUNEFLEET_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
+});
+
+export interface WorkerConfig {
+  /** host:port */
+  readonly controlPlane: string;
+  readonly tls: boolean;
+  readonly workerToken: string;
+  readonly name: string;
+  /** Absolute; this worker's own, shared with no other. */
+  readonly workerDir: string;
+  /** Absolute; model weights, may be shared by the workers of a machine. */
+  readonly cacheDir: string;
+  /** Bound of the artifact cache in `workerDir`. */
+  readonly artifactCacheBytes: number;
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent';
+}
+
+/** @throws invalid_input naming every variable at fault; values are left out, some of them are secrets. */
+export function parseWorkerConfig(environment: Readonly<Record<string, string | undefined>>): WorkerConfig {
+  const parsed = environmentSchema.safeParse(environment);
+  if (!parsed.success) {
+    const problems = parsed.error.issues.map((issue) => {
+      const name = String(issue.path[0] ?? 'environment');
+      return environment[name] === undefined ? `${name} is not set` : `${name}: ${issue.message}`;
+    });
+    throw new TunefleetError('invalid_input', `the environment is not complete: ${problems.join('; ')}`, { reason: 'invalid_configuration' });
+  }
+  const env = parsed.data;
+  const dataDir = resolve(env.TUNEFLEET_DATA_DIR);
+  const name = env.TUNEFLEET_WORKER_NAME ?? hostname().replace(/[^A-Za-z0-9._-]/g, '-').slice(0, 64);
+  return {
+    controlPlane: env.TUNEFLEET_CONTROL_PLANE.replace(/^grpcs?:\/\//, ''),
+    tls: env.TUNEFLEET_CONTROL_PLANE.startsWith('grpcs://'),
+    workerToken: env.TUNEFLEET_WORKER_TOKEN,
+    name,
+    workerDir: join(dataDir, 'workers', name),
+    cacheDir: env.TUNEFLEET_CACHE_DIR === undefined ? join(dataDir, 'cache') : resolve(env.TUNEFLEET_CACHE_DIR),
+    artifactCacheBytes: env.TUNEFLEET_ARTIFACT_CACHE_BYTES,
+    logLevel: env.TUNEFLEET_LOG_LEVEL,
+  };
+}
