@@ -1,0 +1,7 @@
+/** Model sources: hub, local folders, package mirrors. Nothing here touches TensorFlow. */
+export { withFolderLock, type LockOptions } from './folder-lock';
+export { mirrorCatalogue, mirrorRevision, type MirrorEntry } from './mirror-catalogue';
+export { ModelCache, cacheDirectory } from './model-cache';
+export { ModelResolver, modelResolverOptions, type ModelResolverOptions } from './model-resolver';
+export { SafetensorsWeights } from './safetensors-weights';
+export * from './types';
