@@ -1,62 +1,19 @@
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { errorMessage, systemClock } from '@tunefleet/foundation';
+import { errorMessage } from '@tunefleet/foundation';
 import { pino } from 'pino';
-import { Agent } from './agent/agent';
-import { lockInstance } from './agent/single-instance';
 import { parseWorkerConfig } from './config';
-
-/** Exit codes: 0 stopped on request, 1 configuration or refusal by the control plane, 2 the parent went away. */
-const EXIT_REFUSED = 1;
-const EXIT_ORPHANED = 2;
-const VERSION = '0.1.0';
-const HEALTH_LOG_MS = 60_000;
+import { EXIT_REFUSED, runWorkerProcess } from './worker-process';
 
 async function main(): Promise<void> {
   const config = parseWorkerConfig(process.env);
-  const logger = pino({ level: config.logLevel, base: { worker: config.name } });
-  const agent = new Agent({
-    ...config,
-    version: VERSION,
-    engine: { file: engineFile(), env: engineEnvironment(config.cacheDir) },
-    clock: systemClock,
-    logger,
-    onReady: ({ workerId }) => {
-      logger.info({ workerId }, 'worker ready');
-      if (process.connected) process.send?.({ type: 'ready', workerId, name: config.name });
-    },
-    onRefused: (reason) => {
-      logger.error({ controlPlane: config.controlPlane }, `the control plane refused this worker: ${reason}`);
-      void agent.kill().finally(() => process.exit(EXIT_REFUSED));
-    },
+  await runWorkerProcess({
+    config,
+    // The engine is built beside this bundle.
+    engineFile: join(dirname(fileURLToPath(import.meta.url)), 'engine.mjs'),
+    environment: process.env,
+    logger: pino({ level: config.logLevel, base: { worker: config.name } }),
   });
-  await lockInstance(config.workerDir, () => agent.health());
-
-  let asked = 0;
-  const shutDown = (signal: NodeJS.Signals): void => {
-    asked++;
-    logger.info({ signal }, asked === 1 ? 'shutting down' : 'shutting down at once');
-    if (asked > 1) process.exit(0);
-    void agent.stop().finally(() => process.exit(0));
-  };
-  process.on('SIGTERM', shutDown);
-  process.on('SIGINT', shutDown);
-  // A worker that was started by another process must not outlive it; the engine goes the same way when this one ends.
-  process.on('disconnect', () => process.exit(EXIT_ORPHANED));
-
-  await agent.start();
-  setInterval(() => logger.info(agent.health(), 'worker health'), HEALTH_LOG_MS).unref();
-}
-
-/** The engine is built beside this bundle. */
-function engineFile(): string {
-  return process.env['TUNEFLEET_ENGINE_FILE'] ?? join(dirname(fileURLToPath(import.meta.url)), 'engine.mjs');
-}
-
-/** The engine talks to no one but this process: it gets no token. */
-function engineEnvironment(cacheDir: string): Record<string, string | undefined> {
-  const { TUNEFLEET_WORKER_TOKEN: _token, TUNEFLEET_API_KEY: _key, DATABASE_URL: _database, REDIS_URL: _redis, ...rest } = process.env;
-  return { ...rest, TUNEFLEET_CACHE_DIR: cacheDir };
 }
 
 main().catch((error: unknown) => {

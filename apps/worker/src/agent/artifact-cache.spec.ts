@@ -1,0 +1,82 @@
+import { appendFile, mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { sha256Hex } from '@tunefleet/foundation';
+import { ArtifactCache, type FetchArtifact } from './artifact-cache';
+
+const signal = new AbortController().signal;
+const contents = ['alpha', 'bravo', 'charl'];
+const artifacts = contents.map((text, i) => ({ name: `file-${i}`, sha256: sha256Hex(text), bytes: text.length }));
+const [alpha, bravo, charlie] = artifacts as [(typeof artifacts)[0], (typeof artifacts)[0], (typeof artifacts)[0]];
+
+let dir: string;
+let fetched: string[];
+const fetch: FetchArtifact = async (artifact, file) => {
+  fetched.push(artifact.name);
+  await appendFile(file, contents[artifacts.findIndex((known) => known.sha256 === artifact.sha256)] ?? '');
+};
+
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'artifact-cache-'));
+  fetched = [];
+});
+afterEach(() => rm(dir, { recursive: true, force: true }));
+
+async function open(maxBytes: number): Promise<ArtifactCache> {
+  const cache = new ArtifactCache(dir, maxBytes);
+  await cache.open();
+  return cache;
+}
+
+test('an artifact is fetched once and kept under its hash', async () => {
+  const cache = await open(100);
+  const file = await cache.ensure(alpha, fetch, signal);
+  expect(await readFile(file, 'utf8')).toBe('alpha');
+  expect(await (await open(100)).ensure(alpha, fetch, signal)).toBe(file);
+  expect(fetched).toEqual(['file-0']);
+});
+
+test('wrong bytes are thrown away, so that the next try starts over', async () => {
+  const cache = await open(100);
+  const wrong: FetchArtifact = (_artifact, file) => writeFile(file, 'alphx');
+  await expect(cache.ensure(alpha, wrong, signal)).rejects.toMatchObject({ code: 'incompatible_artifact' });
+  expect(await readFile(await cache.ensure(alpha, fetch, signal), 'utf8')).toBe('alpha');
+});
+
+test('a cut download is continued where it stopped', async () => {
+  const cache = await open(100);
+  const cut: FetchArtifact = async (_artifact, file) => {
+    await writeFile(file, 'alp');
+    throw new Error('cut');
+  };
+  await expect(cache.ensure(alpha, cut, signal)).rejects.toThrow('cut');
+  const rest: FetchArtifact = (_artifact, file) => appendFile(file, 'ha');
+  expect(await readFile(await cache.ensure(alpha, rest, signal), 'utf8')).toBe('alpha');
+});
+
+test('beyond its bound the least recently used goes first, but nothing the attempt holds', async () => {
+  const cache = await open(10);
+  const first = await cache.ensure(alpha, fetch, signal);
+  await utimes(first, new Date(1_000), new Date(1_000));
+  await cache.ensure(bravo, fetch, signal);
+  await cache.ensure(charlie, fetch, signal);
+  expect(await readdir(join(dir, 'files'))).toHaveLength(3);
+  cache.release();
+  const upload = join(dir, 'upload');
+  await writeFile(upload, 'delta');
+  await cache.adopt(upload, { name: 'd', sha256: sha256Hex('delta'), bytes: 5 });
+  const left = await readdir(join(dir, 'files'));
+  expect(left).not.toContain(alpha.sha256);
+  expect(left).toHaveLength(2);
+});
+
+test('an adopted file needs no download', async () => {
+  const cache = await open(100);
+  const upload = join(dir, 'upload');
+  await writeFile(upload, 'bravo');
+  await cache.adopt(upload, bravo);
+  await cache.adopt(upload, bravo);
+  await rm(upload);
+  expect(await readFile(await cache.ensure(bravo, fetch, signal), 'utf8')).toBe('bravo');
+  expect(fetched).toEqual([]);
+});

@@ -1,0 +1,22 @@
+import { parseWorkerConfig } from './config';
+
+const token = { TUNEFLEET_WORKER_TOKEN: 'long-enough-token' };
+
+test('workers of one data folder have folders of their own and share the model cache', () => {
+  const one = parseWorkerConfig({ ...token, TUNEFLEET_DATA_DIR: '/data', TUNEFLEET_WORKER_NAME: 'one' });
+  const two = parseWorkerConfig({ ...token, TUNEFLEET_DATA_DIR: '/data', TUNEFLEET_WORKER_NAME: 'two' });
+  expect([one.workerDir, two.workerDir]).toEqual(['/data/workers/one', '/data/workers/two']);
+  expect([one.cacheDir, two.cacheDir]).toEqual(['/data/cache', '/data/cache']);
+});
+
+test('the scheme says whether the connection is encrypted', () => {
+  const parse = (address: string) => parseWorkerConfig({ ...token, TUNEFLEET_CONTROL_PLANE: address });
+  expect(parse('host:8081')).toMatchObject({ controlPlane: 'host:8081', tls: false });
+  expect(parse('grpcs://host:443')).toMatchObject({ controlPlane: 'host:443', tls: true });
+});
+
+test('every variable at fault is named, none of their values is', () => {
+  const parse = (): unknown => parseWorkerConfig({ TUNEFLEET_WORKER_TOKEN: 'short', TUNEFLEET_CONTROL_PLANE: 'nowhere', TUNEFLEET_WORKER_NAME: '../x' });
+  expect(parse).toThrow(/TUNEFLEET_CONTROL_PLANE.*TUNEFLEET_WORKER_TOKEN.*TUNEFLEET_WORKER_NAME/);
+  expect(parse).not.toThrow(/short|nowhere|\.\.\/x/);
+});
