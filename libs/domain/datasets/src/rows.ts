@@ -1,0 +1,87 @@
+/** The two row formats of training and evaluation files, as the OpenAI API defines them, for text models. */
+import { z } from 'zod';
+
+export const MESSAGES_MAX = 2048;
+const TEXT_MAX = 4_000_000;
+
+/** An issue with one of our rule ids; schemas' own issues get theirs in `problems.ts`. */
+function rule(context: z.RefinementCtx, id: string, path: (string | number)[], message: string): void {
+  context.addIssue({ code: 'custom', path, message, params: { rule: id } });
+}
+
+const textPart = z.object({
+  type: z.literal('text', { error: 'only text parts are supported: this service trains text models; remove the part or write its content as text' }),
+  text: z.string().max(TEXT_MAX),
+});
+
+/** A text, or a list of text parts, which is joined. */
+const contentSchema = z
+  .union([z.string().max(TEXT_MAX), z.array(textPart).max(256)], { error: 'content must be a text or a list of {"type": "text", "text": ...} parts' })
+  .transform((content) => (typeof content === 'string' ? content : content.map(({ text }) => text).join('')));
+
+const toolCallSchema = z.object({
+  id: z.string().max(200),
+  type: z.literal('function'),
+  function: z.object({ name: z.string().min(1).max(200), arguments: z.string().max(TEXT_MAX) }),
+});
+
+/** `developer` is the newer name of `system`; templates know the older one. */
+const roleSchema = z
+  .enum(['system', 'developer', 'user', 'assistant', 'tool'], { error: ({ input }) => `role is ${JSON.stringify(input)?.slice(0, 60)}; it must be system, developer, user, assistant or tool` })
+  .transform((role) => (role === 'developer' ? 'system' : role));
+
+const messageSchema = z.object({
+  role: roleSchema,
+  content: contentSchema.nullish(),
+  name: z.string().max(64).optional(),
+  tool_calls: z.array(toolCallSchema).min(1).max(128).optional(),
+  tool_call_id: z.string().max(200).optional(),
+  weight: z.union([z.literal(0), z.literal(1)], { error: 'weight must be 0 (do not learn this turn) or 1' }).optional(),
+});
+export type DatasetMessage = z.infer<typeof messageSchema>;
+
+export const chatRowSchema = z
+  .object({
+    messages: z.array(messageSchema, { error: 'messages must be a list of {"role", "content"} objects' }).min(1, { error: 'messages is empty; a conversation needs a user and an assistant message' }).max(MESSAGES_MAX),
+    tools: z.array(z.record(z.string(), z.unknown())).max(128).optional(),
+    parallel_tool_calls: z.boolean().optional(),
+  })
+  .superRefine(({ messages }, context) => {
+    for (const [index, message] of messages.entries()) checkMessage(message, index, context);
+    const last = messages.length - 1;
+    if (last < 0) return; // reported by the list's own rule
+    if (messages[last]?.role !== 'assistant') rule(context, 'last_not_assistant', ['messages', last, 'role'], `the last message is from "${messages[last]?.role}"; it must be the assistant's, the answer to learn`);
+    const answers = messages.filter(({ role }) => role === 'assistant');
+    if (answers.length > 0 && answers.every(({ weight }) => weight === 0)) rule(context, 'nothing_to_learn', ['messages'], 'every assistant message has weight 0; give at least one weight 1, or remove the row');
+  });
+export type ChatRow = z.infer<typeof chatRowSchema>;
+
+function checkMessage({ role, content, tool_calls: calls, tool_call_id: callId, weight }: DatasetMessage, index: number, context: z.RefinementCtx): void {
+  const path = ['messages', index];
+  if (role === 'assistant') {
+    if (calls === undefined && (content ?? '').trim() === '') rule(context, 'empty_assistant', [...path, 'content'], 'the assistant message is empty; write the answer to learn, or remove the row');
+    return;
+  }
+  if (content === null || content === undefined) rule(context, 'missing_content', [...path, 'content'], `the ${role} message has no content; write a text`);
+  if (weight !== undefined) rule(context, 'weight_on_other_role', [...path, 'weight'], `weight stands on a ${role} message; only assistant messages are learned, so only they take a weight`);
+  if (calls !== undefined) rule(context, 'tool_calls_on_other_role', [...path, 'tool_calls'], `tool_calls stand on a ${role} message; only the assistant calls tools`);
+  if (role === 'tool' && callId === undefined) rule(context, 'missing_tool_call_id', [...path, 'tool_call_id'], 'a tool message needs the tool_call_id it answers');
+}
+
+export const completionRowSchema = z
+  .object({
+    prompt: z.string({ error: 'prompt must be a text' }).max(TEXT_MAX),
+    completion: z.string({ error: 'completion must be a text' }).max(TEXT_MAX),
+  })
+  .superRefine(({ completion }, context) => {
+    if (completion.trim() === '') rule(context, 'empty_completion', ['completion'], 'completion is empty; write the text to learn, or remove the row');
+  });
+export type CompletionRow = z.infer<typeof completionRowSchema>;
+
+export type DatasetFormat = 'chat' | 'completion';
+export type DatasetRow = ({ readonly format: 'chat' } & ChatRow) | ({ readonly format: 'completion' } & CompletionRow);
+
+/** What an evaluation compares an answer with: the last assistant message, or the completion. */
+export function referenceOf(row: DatasetRow): string {
+  return row.format === 'chat' ? (row.messages.at(-1)?.content ?? '') : row.completion;
+}
