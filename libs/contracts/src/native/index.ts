@@ -1,1 +1,3 @@
-export {};
+export * from './evals';
+export * from './fleet-view';
+export * from './jobs';

@@ -1,1 +1,4 @@
-export {};
+export * from './common';
+export * from './files';
+export * from './fine-tuning';
+export * from './models';

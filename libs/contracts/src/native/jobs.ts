@@ -1,0 +1,123 @@
+import { z } from 'zod';
+import { failureClassSchema } from '../failure';
+import { jobKinds } from '../jobs';
+import type { JobKind } from '../jobs';
+import { afterSchema, boundedListSchema, limitSchema, metadataSchema, unixSecondsSchema } from '../openai/common';
+import { fineTuningJobStatusSchema } from '../openai/fine-tuning';
+
+export const jobKindSchema = z.enum(Object.keys(jobKinds) as [JobKind, ...JobKind[]]);
+
+/** Why a job or an attempt failed: who acts (`class`), the reason for programs (`code`), and what to do, in words. */
+export const jobErrorSchema = z.object({
+  class: failureClassSchema,
+  code: z.string(),
+  message: z.string(),
+  param: z.string().nullable(),
+  log_tail: z.array(z.string()),
+});
+export type JobError = z.infer<typeof jobErrorSchema>;
+
+export const jobSummarySchema = z.object({
+  id: z.string(),
+  object: z.literal('job'),
+  kind: jobKindSchema,
+  status: fineTuningJobStatusSchema,
+  base_model: z.string(),
+  priority: z.int(),
+  metadata: metadataSchema.nullable(),
+  created_at: unixSecondsSchema,
+  queued_at: unixSecondsSchema.nullable(),
+  started_at: unixSecondsSchema.nullable(),
+  finished_at: unixSecondsSchema.nullable(),
+  estimated_finish: unixSecondsSchema.nullable(),
+  step: z.int().min(0),
+  total_steps: z.int().min(0).nullable(),
+  phase: z.string().nullable(),
+  tokens_per_second: z.number().nullable(),
+  /** Why it is not running yet, in one sentence; null when it is not waiting. */
+  waiting_reason: z.string().nullable(),
+  memory_bytes_estimate: z.int().min(0).nullable(),
+  error: jobErrorSchema.nullable(),
+});
+export type JobSummary = z.infer<typeof jobSummarySchema>;
+
+export const attemptSchema = z.object({
+  id: z.string(),
+  epoch: z.int().min(0),
+  worker_id: z.string(),
+  status: z.enum(['assigned', 'running', 'finished']),
+  outcome: z.enum(['succeeded', 'failed', 'stopped', 'lost', 'revoked']).nullable(),
+  error: jobErrorSchema.nullable(),
+  resume_checkpoint_id: z.string().nullable(),
+  assigned_at: unixSecondsSchema,
+  acknowledged_at: unixSecondsSchema.nullable(),
+  finished_at: unixSecondsSchema.nullable(),
+});
+
+/** A job with all that is on record about it. `spec` is the request as accepted, `worker_spec` what a worker gets. */
+export const jobDetailSchema = jobSummarySchema.extend({
+  spec: z.record(z.string(), z.unknown()),
+  worker_spec: z.record(z.string(), z.unknown()).nullable(),
+  result: z.record(z.string(), z.unknown()).nullable(),
+  result_files: z.array(z.string()),
+  adapter_id: z.string().nullable(),
+  attempts: z.array(attemptSchema),
+});
+export type JobDetail = z.infer<typeof jobDetailSchema>;
+export const jobListSchema = boundedListSchema(jobSummarySchema);
+
+export const listJobsQuerySchema = z.strictObject({
+  kind: jobKindSchema.optional(),
+  status: fineTuningJobStatusSchema.optional(),
+  limit: limitSchema(100, 20),
+  after: afterSchema,
+  metadata: metadataSchema.nullable().optional(),
+});
+
+export const listMetricsQuerySchema = z.strictObject({
+  name: z.string().min(1).max(100).optional(),
+  /** Only later steps. */
+  since_step: z
+    .string()
+    .regex(/^\d{1,10}$/, 'a whole number')
+    .transform(Number)
+    .optional(),
+  limit: limitSchema(10_000, 1000),
+});
+
+/** Points by step, then name. A step is never cut in two: go on with `since_step` = the last step seen. */
+export const metricListSchema = z.object({
+  object: z.literal('list'),
+  data: z.array(z.object({ name: z.string(), step: z.int().min(0), value: z.number() })),
+  has_more: z.boolean(),
+});
+export type MetricList = z.infer<typeof metricListSchema>;
+export type MetricPoint = MetricList['data'][number];
+
+export const jobEventSchema = z.object({
+  id: z.string(),
+  created_at: unixSecondsSchema,
+  level: z.enum(['info', 'warn', 'error']),
+  type: z.enum(['message', 'metrics']),
+  message: z.string(),
+  data: z.record(z.string(), z.unknown()).nullable(),
+});
+export const jobEventListSchema = boundedListSchema(jobEventSchema);
+export type JobEvent = z.infer<typeof jobEventSchema>;
+
+/**
+ * What `GET /api/v1/jobs/:id/events/stream` sends, by SSE event name. After a reconnect with `Last-Event-ID` the metrics of the last step
+ * seen may come once more; events do not. `end` is the last message.
+ */
+export const jobStreamSchemas = {
+  event: jobEventSchema,
+  metrics: z.object({ step: z.int().min(0), values: z.record(z.string(), z.number()) }),
+  job: jobSummarySchema,
+  end: z.object({ status: fineTuningJobStatusSchema }),
+} as const;
+
+export type JobStreamMessage =
+  | { readonly type: 'event'; readonly data: JobEvent }
+  | { readonly type: 'metrics'; readonly data: z.infer<typeof jobStreamSchemas.metrics> }
+  | { readonly type: 'job'; readonly data: JobSummary }
+  | { readonly type: 'end'; readonly data: z.infer<typeof jobStreamSchemas.end> };
