@@ -1,0 +1,121 @@
+import { resolve } from 'node:path';
+import { Option, type Command } from 'commander';
+import type { CreateFineTuningJob, SupervisedHyperparameters } from '@tunefleet/contracts';
+import { TunefleetError } from '@tunefleet/foundation';
+import { keyValue, nameList, positiveNumber, wholeNumber } from '../render/arguments';
+
+export interface CreateJobOptions {
+  readonly model: string;
+  readonly file: string;
+  readonly validationFile?: string;
+  readonly suffix?: string;
+  readonly seed?: number;
+  readonly epochs?: number;
+  readonly batchSize?: number;
+  readonly microBatchSize?: number;
+  readonly learningRate?: number;
+  readonly schedule?: 'cosine' | 'linear' | 'constant';
+  readonly checkpointEvery?: number;
+  readonly validateEvery?: number;
+  readonly maxSeqLength?: number;
+  readonly computeDtype?: 'auto' | 'f32' | 'bf16';
+  readonly priority?: number;
+  readonly metadata?: Readonly<Record<string, string>>;
+  readonly tuner?: string;
+  readonly rank?: number;
+  readonly alpha?: number;
+  readonly dropout?: number;
+  readonly targetModules?: readonly string[];
+  readonly tunerOption?: Readonly<Record<string, string>>;
+  readonly watch?: boolean;
+}
+
+const MAX_INT32 = 2_147_483_647;
+
+export function addCreateOptions(command: Command): Command {
+  return command
+    .requiredOption('--model <name>', 'base model, or a tuned model (ft:…) to go on from')
+    .requiredOption('--file <id or path>', 'training file: an uploaded file, or a local one to upload first')
+    .option('--validation-file <id or path>', 'file to measure the validation loss on')
+    .option('--suffix <text>', 'part of the tuned model\'s name')
+    .option('--epochs <count>', 'passes over the data', wholeNumber(1, 50))
+    .option('--batch-size <rows>', 'rows per optimiser step', wholeNumber(1, 256))
+    .option('--micro-batch-size <rows>', 'rows per forward pass', wholeNumber(1, 256))
+    .option('--learning-rate <rate>', 'peak learning rate', positiveNumber)
+    .addOption(new Option('--schedule <name>', 'learning rate over time').choices(['cosine', 'linear', 'constant']))
+    .option('--max-seq-length <tokens>', 'longest row', wholeNumber(8, 131_072))
+    .option('--seed <number>', 'same seed, same run', wholeNumber(0, MAX_INT32))
+    .option('--tuner <kind>', 'tuning method', 'lora')
+    .option('--rank <number>', 'rank of the update', wholeNumber(1, 4096))
+    .option('--alpha <number>', 'scale of the update: alpha / rank', positiveNumber)
+    .option('--dropout <share>', 'dropout on the update\'s input', Number)
+    .option('--target-modules <names>', '"all-linear", or module names separated by commas', nameList)
+    .option('--tuner-option <key=value>', 'another field of the tuner, JSON value; repeatable', keyValue)
+    .option('--checkpoint-every <steps>', 'steps between checkpoints (0: epochs only)', wholeNumber(0, 1_000_000))
+    .option('--validate-every <steps>', 'steps between validation passes (0: epochs only)', wholeNumber(0, 1_000_000))
+    .addOption(new Option('--compute-dtype <dtype>', 'arithmetic').choices(['auto', 'f32', 'bf16']))
+    .option('--priority <number>', 'higher runs first', wholeNumber(-100, 100))
+    .option('--metadata <key=value>', 'label; repeatable', keyValue)
+    .option('--watch', 'show the job until it ends');
+}
+
+/** The request those options stand for. What is not given is left to the server's defaults. */
+export function createJobRequest(options: CreateJobOptions, trainingFile: string, validationFile: string | undefined): CreateFineTuningJob {
+  const hyperparameters: SupervisedHyperparameters = dropAbsent({
+    n_epochs: options.epochs,
+    batch_size: options.batchSize,
+    micro_batch_size: options.microBatchSize,
+    learning_rate: options.learningRate,
+    schedule: options.schedule,
+    checkpoint_every_steps: options.checkpointEvery,
+    validate_every_steps: options.validateEvery,
+  });
+  return {
+    model: options.model,
+    training_file: trainingFile,
+    method: { type: 'supervised', supervised: { hyperparameters } },
+    tuner: { kind: options.tuner ?? 'lora', ...tunerFields(options) },
+    ...dropAbsent({
+      validation_file: validationFile,
+      suffix: options.suffix,
+      seed: options.seed,
+      max_seq_length: options.maxSeqLength,
+      compute_dtype: options.computeDtype,
+      priority: options.priority,
+      metadata: options.metadata,
+    }),
+  };
+}
+
+function tunerFields(options: CreateJobOptions): Record<string, unknown> {
+  const modules = options.targetModules;
+  const extra = Object.entries(options.tunerOption ?? {}).map(([name, text]) => [name, parseValue(name, text)]);
+  return {
+    ...dropAbsent({
+      r: options.rank,
+      lora_alpha: options.alpha,
+      lora_dropout: options.dropout,
+      target_modules: modules?.length === 1 && modules[0]?.toLowerCase() === 'all-linear' ? 'all-linear' : modules,
+    }),
+    ...Object.fromEntries(extra),
+  };
+}
+
+function parseValue(name: string, text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch (cause) {
+    throw new TunefleetError('invalid_input', `--tuner-option ${name}=${text}: the value is not JSON; put strings in double quotes`, { cause });
+  }
+}
+
+type Present<T> = { [Key in keyof T]?: Exclude<T[Key], undefined> };
+
+function dropAbsent<T extends object>(fields: T): Present<T> {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as Present<T>;
+}
+
+/** An uploaded file's id, or the absolute path of a local file to upload. */
+export function fileOrPath(text: string): { readonly id: string } | { readonly path: string } {
+  return /^file-[A-Za-z0-9]+$/.test(text) ? { id: text } : { path: resolve(text) };
+}

