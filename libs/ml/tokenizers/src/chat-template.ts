@@ -8,7 +8,7 @@ const RANGE_ITEMS_MAX = 100_000;
 
 export interface ChatMessage {
   readonly role: string;
-  readonly content?: string | null;
+  readonly content?: string | null | undefined;
   readonly [field: string]: unknown;
 }
 
