@@ -2,6 +2,7 @@ import { mkdtempSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
+import { sha256Hex } from '@tunefleet/foundation';
 import { TextTokenizer } from '@tunefleet/ml-tokenizers';
 import { IGNORED_LABEL, epochOrder, fitLength, nearDuplicateGroups, readMail, spamAssassinExamples, toJsonl, tokeniseFile } from './index';
 
@@ -115,6 +116,7 @@ describe('SpamAssassin examples', () => {
     expect(new Set([...train, ...test].map(({ group }) => group)).size).toBe(5);
     const groups = nearDuplicateGroups([...train, ...test].map(({ messages }) => messages[1].content));
     expect([...groups].filter((first, index) => first !== index)).toEqual([]);
-    expect(toJsonl(spamAssassinExamples({ train: 6, test: 2 }).train)).toBe(toJsonl(train.slice(0, 6)));
-  });
+    // Results people compare across versions rest on these very mails; a change here needs a note in the changelog.
+    expect(sha256Hex(toJsonl(train))).toBe('3516c08757b929b457df105974114852d46481d8e25338d61b92d245889f3fcd');
+  }, 60_000);
 });

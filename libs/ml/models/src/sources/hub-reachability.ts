@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
@@ -30,7 +31,7 @@ export class HubReachability {
 
   async noteUnreachable(endpoint: string): Promise<void> {
     await mkdir(dirname(this.#path), { recursive: true });
-    const partial = `${this.#path}.${process.pid}`;
+    const partial = `${this.#path}.${randomUUID()}`;
     await writeFile(partial, JSON.stringify({ endpoint, atMs: this.#now() }));
     await rename(partial, this.#path);
   }

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
@@ -52,8 +53,9 @@ export class ModelCache {
   async writeRef(id: string, ref: string, revision: string): Promise<void> {
     const path = this.#refPath(id, ref);
     await mkdir(dirname(path), { recursive: true });
-    await writeFile(`${path}.${process.pid}.partial`, revision);
-    await rename(`${path}.${process.pid}.partial`, path);
+    const partial = `${path}.${randomUUID()}.partial`;
+    await writeFile(partial, revision);
+    await rename(partial, path);
   }
 
   /**
