@@ -49,7 +49,8 @@ export class AttemptEndings {
   }
 
   private async settle(key: AttemptKey, outcome: AttemptOutcome, result: FencedResult): Promise<FencedResult> {
-    if (result === 'stale') return this.closeStale(key);
+    // The store has closed the attempt if it was still open.
+    if (result === 'stale') return result;
     this.deps.logger.info({ ...key, outcome }, 'attempt settled');
     await this.deps.fleet.wake('schedule');
     return result;

@@ -179,10 +179,11 @@ export class FleetSession {
     for (const key of match.acknowledge) await this.acknowledge(key);
     for (const key of match.keep) await this.renewOne(key);
     for (const attempt of match.lost) {
-      // The agent that ran it is gone (its engine with it, by their closed channel), so nothing needs to wait for the lease.
-      const message = attempt.workerBootId === hello.bootId ? 'the worker no longer knows this attempt' : 'the worker was restarted';
       const key = { jobId: attempt.jobId, attemptId: attempt.id, epoch: attempt.epoch };
-      await this.deps.endings.failed(key, { class: 'infrastructure', code: 'worker_lost', message, param: null, logTail: [] }, 'lost');
+      // Another boot: the agent that ran it is gone, its engine with it by their closed channel, so nothing needs to wait for the lease.
+      const isOtherBoot = attempt.workerBootId !== hello.bootId;
+      const message = isOtherBoot ? 'the worker was restarted' : 'the worker no longer knows this attempt';
+      await this.deps.endings.failed(key, { class: 'infrastructure', code: 'worker_lost', message, param: null, logTail: [] }, isOtherBoot ? 'lost' : 'failed');
     }
   }
 

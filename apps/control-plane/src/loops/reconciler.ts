@@ -1,6 +1,6 @@
 import { jobKinds, type Failure } from '@tunefleet/contracts';
-import type { Clock, JsonObject, Logger } from '@tunefleet/foundation';
-import type { AttemptKey, AttemptRecord, FleetStore, JobQueue, JobRecord, Outbox, RecordStore } from '@tunefleet/ports';
+import type { Clock, Logger } from '@tunefleet/foundation';
+import type { AttemptKey, AttemptRecord, FleetStore, JobQueue, Outbox, RecordStore } from '@tunefleet/ports';
 import type { AttemptEndings } from '../fleet/attempt-endings';
 
 export interface ReconcilerDeps {
@@ -9,8 +9,6 @@ export interface ReconcilerDeps {
   readonly outbox: Pick<Outbox, 'prune'>;
   readonly queue: Pick<JobQueue, 'add'>;
   readonly endings: AttemptEndings;
-  /** Payload of the wake-up for intake, the same as the outbox carries. */
-  readonly intakePayload: (job: JobRecord) => JsonObject;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly settings?: Partial<ReconcilerSettings>;
@@ -97,7 +95,7 @@ export class Reconciler {
     // The queue ignores an id it remembers, so each period has its own.
     const period = Math.floor(this.deps.clock.now() / unvalidatedMs);
     for (const job of await this.deps.records.listUnvalidatedJobs(unvalidatedMs, BATCH)) {
-      await this.deps.queue.add({ id: `again-${job.id}-${period}`, queue: jobKinds[job.kind].queue, payload: this.deps.intakePayload(job) });
+      await this.deps.queue.add({ id: `again-${job.id}-${period}`, queue: jobKinds[job.kind].queue, payload: { jobId: job.id } });
       this.repaired('intake_reannounced', { jobId: job.id });
     }
   }

@@ -20,6 +20,8 @@ const fakeSpecSchema = z.object({
     /** Dies like a crash at this step, unless resumed. */
     crashAt: z.int().optional(),
     ignoreStop: z.boolean().default(false),
+    /** Size of the result file. */
+    resultBytes: z.int().default(0),
     failWith: z.enum(['user', 'resource', 'infrastructure', 'platform']).optional(),
   }),
 });
@@ -61,7 +63,7 @@ async function runJob(run: Run): Promise<void> {
     await sleep(1);
   }
   const dir = join(run.outputDir, 'result');
-  const files = [await write(dir, 'adapter_model.safetensors', `weights of ${run.spec['seed'] as number} after ${fake.steps}`)];
+  const files = [await write(dir, 'adapter_model.safetensors', `weights after ${fake.steps} steps`.padEnd(fake.resultBytes, '.'))];
   say({ type: 'succeeded', runId, result: result(fake.steps), dir, files });
 }
 
