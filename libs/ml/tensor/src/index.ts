@@ -1,1 +1,10 @@
-export {};
+export type { DeviceInfo } from './backend';
+export { Device, type MemoryCounters } from './device';
+export { bf16ToF32, bytesPerElement, elementCount, f32ToBf16, isFloat, type DType, type FloatDType, type HostArray, type HostArrayOf, type Shape } from './dtype';
+export { openDevice, type OpenDeviceOptions } from './open-device';
+export * from './ops';
+export { Primitives } from './primitives';
+export { probeDevice, type DeviceProbe } from './probe';
+export type { BackwardContext, Operation } from './tape/tape';
+export { checkpoint, customOp, gradients, singleOutputOp, withoutGradients } from './tape/perform';
+export { Tensor } from './tensor';

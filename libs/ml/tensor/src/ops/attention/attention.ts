@@ -1,0 +1,88 @@
+import type { Device } from '../../device';
+import type { Primitives } from '../../primitives';
+import { singleOutputOp } from '../../tape/perform';
+import type { Tensor } from '../../tensor';
+
+/** Added to a score that must not count; finite, so that no row can become NaN. */
+const MASKED = -1e9;
+
+/** [T, S] f32: query i, at absolute position `offset + i`, sees keys 0 .. offset + i. */
+export function causalMask(device: Device, queries: number, keys: number, offset = 0): Tensor {
+  const mask = new Float32Array(queries * keys);
+  for (let i = 0; i < queries; i++) mask.fill(MASKED, i * keys + Math.min(keys, offset + i + 1), (i + 1) * keys);
+  return device.tensor(mask, [queries, keys], 'f32');
+}
+
+/** [B, 1, T, T] f32: causal, and only within equal segment numbers of a row, so that packed examples do not see each other. */
+export function segmentMask(device: Device, segments: Int32Array, rows: number, columns: number): Tensor {
+  const mask = new Float32Array(rows * columns * columns).fill(MASKED);
+  for (let row = 0; row < rows; row++) {
+    for (let i = 0; i < columns; i++) {
+      const at = (row * columns + i) * columns;
+      for (let j = 0; j <= i; j++) if (segments[row * columns + i] === segments[row * columns + j]) mask[at + j] = 0;
+    }
+  }
+  return device.tensor(mask, [rows, 1, columns, columns], 'f32');
+}
+
+/**
+ * Softmax attention with grouped key/value heads; query head h uses key/value head floor(h / (H / K)).
+ * Keeps q, k, v and its output; the probabilities [B, H, T, S] are computed again in the backward pass.
+ * Rows padded on the right need no mask of their own: under a causal mask no real token sees them.
+ * @param q [B, H, T, D]   @param k [B, K, S, D]   @param v [B, K, S, D]
+ * @param mask added to the scores, f32, [T, S] or [B, 1, T, S]; null: every query sees every key
+ * @returns [B, H, T, D] in the dtype of `q`; softmax in f32
+ */
+export function attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null): Tensor {
+  const p = q.device.primitives;
+  const [batch = 1, heads = 1, time = 1, width = 1] = q.shape;
+  const groups = k.dim(1);
+  const grouped = [batch, groups, (heads / groups) * time, width];
+  const factor = 1 / Math.sqrt(width);
+  return singleOutputOp(q.device, {
+    name: 'attention',
+    inputs: [q, k, v],
+    run: () => {
+      const scaled = p.scale(p.reshape(q, grouped), factor);
+      const output = p.reshape(p.batchMatMul(probabilities(p, scaled, k, mask, q.shape), v), q.shape);
+      return { outputs: [output], save: mask ? [q, k, v, output, mask] : [q, k, v, output] };
+    },
+    backward: ({ gradients: [g], saved: [query, key, value, output] }) => {
+      if (!g || !query || !key || !value || !output) return [null, null, null];
+      const scaled = p.scale(p.reshape(query, grouped), factor);
+      const weights = probabilities(p, scaled, key, mask, q.shape); // [B, K, G*T, S]
+      const dOut = p.reshape(g, grouped);
+      const dValue = p.batchMatMul(weights, dOut, true, false);
+      // Row sums of dP * P equal row sums of dO * O, which are far smaller.
+      const product = p.cast(p.mul(dOut, p.reshape(output, grouped)), 'f32');
+      const delta = p.cast(p.reduce('sum', product, [3], true), q.dtype); // [B, K, G*T, 1]
+      const dWeights = p.batchMatMul(dOut, value, false, true); // [B, K, G*T, S]
+      const dScores = multiplyShifted(p, weights, dWeights, delta);
+      const dQuery = p.reshape(p.scale(p.batchMatMul(dScores, key), factor), q.shape);
+      return [dQuery, p.batchMatMul(dScores, scaled, true, false), dValue];
+    },
+  });
+}
+
+/** softmax(q kᵀ + mask) as [B, K, G*T, S], frees what it makes on the way: these are the largest tensors of a layer. */
+function probabilities(p: Primitives, scaled: Tensor, k: Tensor, mask: Tensor | null, shape: readonly number[]): Tensor {
+  const [batch = 1, heads = 1, time = 1] = shape;
+  using raw = p.batchMatMul(scaled, k, false, true);
+  using scores = p.cast(raw, 'f32');
+  raw.dispose();
+  using perHead = p.reshape(scores, [batch, heads, time, k.dim(2)]);
+  scores.dispose();
+  using masked = mask ? p.add(perHead, mask) : p.reshape(perHead, perHead.shape);
+  perHead.dispose();
+  using softmax = p.softmax(masked);
+  masked.dispose();
+  using typed = p.cast(softmax, scaled.dtype);
+  return p.reshape(typed, raw.shape);
+}
+
+/** weights * (dWeights - delta). */
+function multiplyShifted(p: Primitives, weights: Tensor, dWeights: Tensor, delta: Tensor): Tensor {
+  using shifted = p.sub(dWeights, delta);
+  dWeights.dispose();
+  return p.mul(weights, shifted);
+}

@@ -1,0 +1,99 @@
+import { invariant } from '@tunefleet/foundation';
+import { customOp } from '../../tape/perform';
+import type { Tensor } from '../../tensor';
+import { multiplyBack, multiplyForward, type FrozenMatrix } from '../linear/linear';
+
+export interface HeadCrossEntropyResult {
+  /** Sum of the rows' losses times `scale`; rank 0 f32, differentiable. */
+  readonly loss: Tensor;
+  /** Number of labelled rows whose label is the likeliest token; rank 0 f32. */
+  readonly correct: Tensor;
+}
+
+/** Rows of logits at a time: 256 x 49152 f32 are 50 MB. */
+const CHUNK_ROWS = 256;
+/** Label of a row that carries no loss. */
+const IGNORED = -100;
+
+/**
+ * Output head and cross entropy in one, over chunks of labelled rows only: neither the logits of all rows nor of unlabelled ones ever exist.
+ * The gradient by the hidden states is formed in the forward pass, chunk by chunk, when it is wanted.
+ * @param hidden [N, C]   @param head [V, C] frozen   @param labels N token ids, -100: no loss
+ * @param options.scale usually 1 / (loss tokens of the optimiser step)
+ */
+export function headCrossEntropy(
+  hidden: Tensor,
+  head: FrozenMatrix,
+  labels: Int32Array,
+  options: { readonly scale: number; readonly chunkRows?: number },
+): HeadCrossEntropyResult {
+  const device = hidden.device;
+  const p = device.primitives;
+  const wanted = device.tape?.isTracked(hidden) === true && !device.tape.isProbing;
+  const rows = labelledRows(labels, head.outSize);
+  const [loss, correct] = customOp(device, {
+    name: 'headCrossEntropy',
+    inputs: [hidden],
+    run: () => {
+      const sums: Tensor[] = [device.tensor(Float32Array.of(0), [], 'f32')];
+      const hits: Tensor[] = [device.tensor(Float32Array.of(0), [], 'f32')];
+      const parts: Tensor[] = [];
+      const step = options.chunkRows ?? CHUNK_ROWS;
+      for (let begin = 0; begin < rows.length; begin += step) {
+        const chunk = rows.subarray(begin, begin + step);
+        const [sum, hit, part] = device.scope(() => lossOfRows(hidden, head, chunk, labels, wanted));
+        sums.push(sum);
+        hits.push(hit);
+        if (part) parts.push(part);
+      }
+      const outputs = [p.scale(p.addAll(sums), options.scale), p.addAll(hits)];
+      return { outputs, save: wanted ? [scatterRows(hidden, parts, rows)] : [] };
+    },
+    backward: ({ gradients: [g], saved: [dHidden] }) => {
+      if (!g || !dHidden) return [null];
+      const factor = p.scale(g, options.scale);
+      return [p.mul(dHidden, p.cast(factor, dHidden.dtype))];
+    },
+  });
+  invariant(loss && correct, 'two outputs');
+  return { loss, correct };
+}
+
+function labelledRows(labels: Int32Array, vocabulary: number): Int32Array {
+  const rows: number[] = [];
+  labels.forEach((label, row) => {
+    if (label === IGNORED) return;
+    invariant(label >= 0 && label < vocabulary, `label ${label} of row ${row} is outside the vocabulary of ${vocabulary}`);
+    rows.push(row);
+  });
+  return Int32Array.from(rows);
+}
+
+function lossOfRows(hidden: Tensor, head: FrozenMatrix, rows: Int32Array, labels: Int32Array, wanted: boolean): [Tensor, Tensor, Tensor | null] {
+  const device = hidden.device;
+  const p = device.primitives;
+  const chosen = Int32Array.from(rows, (row) => labels[row] ?? 0);
+  const states = p.gather(hidden, device.tensor(Int32Array.from(rows), [rows.length], 'i32')); // [n, C]
+  using typed = multiplyForward(states, head);
+  using logits = p.cast(typed, 'f32'); // [n, V]
+  typed.dispose();
+  const [loss, gradient] = p.softmaxCrossEntropy(logits, device.tensor(chosen, [rows.length], 'i32'));
+  logits.dispose();
+  // The gradient is softmax - onehot: its row maximum is the likeliest other token's probability, unless that token is the label.
+  const likeliestOther = p.reduce('max', gradient, [1]);
+  const hit = p.compare('greaterEqual', p.unary('exp', p.unary('neg', loss)), likeliestOther);
+  const part = wanted ? multiplyBack(p.cast(gradient, hidden.dtype), head) : null;
+  gradient.dispose();
+  return [p.sumAll(loss), p.sumAll(p.cast(hit, 'f32')), part];
+}
+
+/** Puts the labelled rows' gradients back in place; unlabelled rows get the zero row at the end. A gather, hence deterministic. */
+function scatterRows(hidden: Tensor, parts: readonly Tensor[], rows: Int32Array): Tensor {
+  const p = hidden.device.primitives;
+  const [count, width] = [hidden.dim(0), hidden.dim(1)];
+  const zero = p.zeros([1, width], hidden.dtype === 'bf16' ? 'bf16' : 'f32');
+  if (rows.length === count) return parts.length === 1 && parts[0] ? parts[0] : p.concat(parts, 0);
+  const place = new Int32Array(count).fill(rows.length);
+  rows.forEach((row, index) => (place[row] = index));
+  return p.gather(p.concat([...parts, zero], 0), hidden.device.tensor(place, [count], 'i32'));
+}

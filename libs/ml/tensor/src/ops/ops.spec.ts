@@ -1,0 +1,194 @@
+/**
+ * Every op on every backend: its gradient against central differences of a random projection of its output, in f32 on small shapes,
+ * and no handle left over. Fast forms are compared with plain ones where there is one.
+ */
+import type { Device } from '../device';
+import { checkpoint, gradients, singleOutputOp } from '../tape/perform';
+import type { Tensor } from '../tensor';
+import { TEST_BACKENDS, testDevice } from '../testing';
+import { attention, causalMask, segmentMask } from './attention/attention';
+import { add, scale } from './arithmetic/arithmetic';
+import { headCrossEntropy } from './head-cross-entropy/head-cross-entropy';
+import { mergeHeads, splitHeads } from './layout/heads';
+import { frozenMatrix, linear } from './linear/linear';
+import { loraLinear } from './lora-linear/lora-linear';
+import { rmsNorm } from './rms-norm/rms-norm';
+import { rope, ropeTables } from './rope/rope';
+import { swiglu } from './swiglu/swiglu';
+
+type Shapes = readonly (readonly number[])[];
+
+/** Deterministic values in [-1, 1), different per seed. */
+function values(count: number, seed: number): Float32Array {
+  let state = (seed * 2654435761) >>> 0;
+  return Float32Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 0x80000000 - 1;
+  });
+}
+
+const size = (shape: readonly number[]) => shape.reduce((product, n) => product * n, 1);
+
+/** loss = sum(x * weights), the projection that turns any output into a scalar. */
+function project(x: Tensor, seed: number): Tensor {
+  const p = x.device.primitives;
+  const weights = x.device.tensor(values(size(x.shape), seed), x.shape, 'f32');
+  return singleOutputOp(x.device, {
+    name: 'project',
+    inputs: [x],
+    run: () => ({ outputs: [p.sumAll(p.mul(x, weights))], save: [weights] }),
+    backward: ({ gradients: [g = null], saved: [w] }) => [g && w ? p.mul(w, g) : null],
+  });
+}
+
+function checkGradients(device: Device, shapes: Shapes, fn: (...inputs: Tensor[]) => Tensor, asLoss = (y: Tensor) => project(y, 99)): void {
+  const data = shapes.map((shape, index) => values(size(shape), index + 1));
+  const evaluate = (arrays: readonly Float32Array[]) =>
+    device.scope(() => {
+      const inputs = arrays.map((array, i) => device.tensor(Float32Array.from(array), shapes[i] ?? [], 'f32'));
+      const { result, gradients: grads } = gradients(device, inputs, () => ({ loss: asLoss(fn(...inputs)) }));
+      return { loss: device.readFloats(result.loss)[0] ?? NaN, grads: grads.map((g) => (g ? device.readFloats(g) : null)) };
+    });
+  const { grads } = evaluate(data);
+  const epsilon = 1e-2;
+  for (const [which, array] of data.entries()) {
+    const analytic = grads[which];
+    expect(analytic?.length).toBe(array.length);
+    for (let i = 0; i < array.length; i += Math.max(1, Math.floor(array.length / 12))) {
+      const shifted = (by: number) => data.map((d, j) => (j === which ? Float32Array.from(d, (v, k) => (k === i ? v + by : v)) : d));
+      const numeric = (evaluate(shifted(epsilon)).loss - evaluate(shifted(-epsilon)).loss) / (2 * epsilon);
+      const error = Math.abs(numeric - (analytic?.[i] ?? NaN));
+      expect(error).toBeLessThan(2e-3 + 1e-2 * Math.abs(numeric));
+    }
+  }
+}
+
+describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
+  let device: Device;
+  let handlesBefore = 0;
+  beforeAll(async () => {
+    device = await testDevice(backend);
+    device.scalar(1, 'f32');
+  });
+  beforeEach(() => {
+    handlesBefore = device.memory.liveHandles - scalarCount(device);
+  });
+  afterEach(() => {
+    expect(device.memory.liveHandles - scalarCount(device)).toBe(handlesBefore);
+  });
+
+  const frozen = (shape: readonly [number, number], seed: number) => frozenMatrix(device, device.tensor(values(size(shape), seed), shape, 'f32'));
+
+  test('add and scale', () => {
+    checkGradients(device, [[3, 4], [3, 4]], (a, b) => add(scale(a, 2.5), add(a, b)));
+  });
+
+  test('rmsNorm', () => {
+    checkGradients(device, [[4, 8]], (x) => rmsNorm(x, device.tensor(values(8, 5), [8], 'f32'), 1e-5));
+  });
+
+  test('rope with shared and with row-wise positions', () => {
+    const inverseFrequencies = Float64Array.from([1, 0.1, 0.01]);
+    const shared = ropeTables(device, { inverseFrequencies, positions: Int32Array.of(0, 1, 2, 3), rows: 1, columns: 4, dtype: 'f32' });
+    const perRow = ropeTables(device, { inverseFrequencies, positions: Int32Array.of(0, 1, 2, 3, 0, 1, 0, 1), rows: 2, columns: 4, dtype: 'f32' });
+    for (const tables of [shared, perRow]) {
+      checkGradients(device, [[2, 2, 4, 6]], (x) => rope(x, tables));
+      for (const table of Object.values(tables) as Tensor[]) table.dispose();
+    }
+  });
+
+  test('splitHeads and mergeHeads are inverse', () => {
+    checkGradients(device, [[6, 8]], (x) => splitHeads(x, 2, 2));
+    device.scope(() => {
+      const x = device.tensor(values(48, 1), [6, 8], 'f32');
+      expect(device.read(mergeHeads(splitHeads(x, 2, 2)))).toEqual(device.read(x));
+    });
+  });
+
+  test('attention: grouped heads, causal', () => {
+    checkGradients(device, [[2, 4, 5, 6], [2, 2, 5, 6], [2, 2, 5, 6]], (q, k, v) => attention(q, k, v, causalMask(device, 5, 5)));
+  });
+
+  test('attention does not look past segment borders', () => {
+    device.scope(() => {
+      const segments = Int32Array.of(0, 0, 1, 1, 1);
+      const [q, k, v] = [1, 2, 3].map((seed) => device.tensor(values(30, seed), [1, 1, 5, 6], 'f32')) as [Tensor, Tensor, Tensor];
+      const packed = device.read(attention(q, k, v, segmentMask(device, segments, 1, 5))) as Float32Array;
+      const cut = (x: Tensor) => device.primitives.slice(x, [0, 0, 2, 0], [1, 1, 3, 6]);
+      const alone = device.read(attention(cut(q), cut(k), cut(v), causalMask(device, 3, 3))) as Float32Array;
+      alone.forEach((value, i) => expect(packed[12 + i]).toBeCloseTo(value, 5));
+    });
+  });
+
+  test('swiglu', () => {
+    checkGradients(device, [[3, 5], [3, 5]], swiglu);
+  });
+
+  test('linear with bias', () => {
+    checkGradients(device, [[3, 4]], (x) => {
+      const weight = frozen([5, 4], 7);
+      return linear(x, weight, device.tensor(values(5, 8), [5], 'f32'));
+    });
+  });
+
+  test.each([null, { rate: 0.4, key: [3, 4] as const }])('loraLinear, dropout %j', (dropout) => {
+    checkGradients(device, [[6, 4], [2, 4], [5, 2]], (x, a, b) => loraLinear(x, frozen([5, 4], 7), null, { a, b, scale: 1.5 }, dropout));
+  });
+
+  test('headCrossEntropy: gradient, and the same loss for any chunk size', () => {
+    const labels = Int32Array.of(3, -100, 0, 6, -100, 2);
+    const lossWith = (chunkRows: number) => (hidden: Tensor) => headCrossEntropy(hidden, frozen([7, 4], 3), labels, { scale: 0.25, chunkRows }).loss;
+    checkGradients(device, [[6, 4]], lossWith(3), (loss) => loss);
+    device.scope(() => {
+      const hidden = device.tensor(values(24, 1), [6, 4], 'f32');
+      const [whole, parts] = [lossWith(100)(hidden), lossWith(1)(hidden)].map((loss) => device.readFloats(loss)[0] ?? NaN);
+      expect(parts).toBeCloseTo(whole ?? 0, 5);
+    });
+  });
+
+  test('headCrossEntropy counts rows whose label is likeliest', () => {
+    device.scope(() => {
+      const eye = frozenMatrix(device, device.tensor(Float32Array.of(1, 0, 0, 0, 1, 0, 0, 0, 1), [3, 3], 'f32'));
+      const hidden = device.tensor(Float32Array.of(2, 0, 0, 0, 2, 0, 0, 0, 2), [3, 3], 'f32');
+      const { correct } = headCrossEntropy(hidden, eye, Int32Array.of(0, 2, -100), { scale: 1 });
+      expect(device.readFloats(correct)[0]).toBe(1);
+    });
+  });
+
+  test('checkpoint gives the gradients of the plain computation, captured parameters included', () => {
+    const run = (wrap: boolean) =>
+      device.scope(() => {
+        const x = device.tensor(values(24, 1), [6, 4], 'f32');
+        const a = device.tensor(values(8, 2), [2, 4], 'f32');
+        const b = device.tensor(values(8, 3), [4, 2], 'f32');
+        const weight = frozen([4, 4], 7);
+        const block = () => swiglu(x, loraLinear(x, weight, null, { a, b, scale: 1 }, { rate: 0.3, key: [1, 2] }));
+        const { gradients: grads } = gradients(device, [a, b], () => ({ loss: project(wrap ? checkpoint(device, [x], block) : block(), 4) }));
+        return grads.map((g) => (g ? [...device.readFloats(g)] : null));
+      });
+    expect(run(true)).toEqual(run(false));
+    expect(run(true)[0]).not.toBeNull();
+  });
+
+  test('nothing is recorded below the first parameter', () => {
+    let backwardRuns = 0;
+    const counted = (x: Tensor) =>
+      singleOutputOp(device, {
+        name: 'counted',
+        inputs: [x],
+        run: () => ({ outputs: [device.primitives.scale(x, 2)], save: [] }),
+        backward: () => (backwardRuns++, [null]),
+      });
+    device.scope(() => {
+      const x = device.tensor(values(4, 1), [4], 'f32');
+      const parameter = device.tensor(values(4, 2), [4], 'f32');
+      gradients(device, [parameter], () => ({ loss: project(counted(add(counted(counted(x)), parameter)), 1) }));
+    });
+    expect(backwardRuns).toBe(1);
+  });
+});
+
+/** Scalars are kept by the device on purpose; they must not count as leaks. */
+function scalarCount(device: Device): number {
+  return device.cachedScalars;
+}

@@ -1,0 +1,27 @@
+import { singleOutputOp } from '../../tape/perform';
+import type { Tensor } from '../../tensor';
+
+/**
+ * Gated activation y = silu(gate) * up. Cheap, so its output is computed again rather than kept for the backward pass.
+ * @param gate [N, F]   @param up [N, F]
+ * @see Shazeer 2020, arXiv:2002.05202
+ */
+export function swiglu(gate: Tensor, up: Tensor): Tensor {
+  const p = gate.device.primitives;
+  return singleOutputOp(gate.device, {
+    name: 'swiglu',
+    inputs: [gate, up],
+    rematerialise: true,
+    run: () => ({ outputs: [p.mul(p.silu(gate), up)], save: [gate, up] }),
+    backward: ({ gradients: [g], saved: [x, y], needs }) => {
+      if (!g || !x || !y) return [null, null];
+      const sigmoid = p.unary('sigmoid', x);
+      const silu = p.mul(x, sigmoid);
+      const dUp = needs[1] ? p.mul(g, silu) : null;
+      if (!needs[0]) return [null, dUp];
+      // silu' = s + silu * (1 - s) = s + silu - silu * s
+      const slope = p.sub(p.add(sigmoid, silu), p.mul(silu, sigmoid));
+      return [p.mul(p.mul(g, y), slope), dUp];
+    },
+  });
+}
