@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { Server, ServerCredentials, type ServerDuplexStream, type Metadata } from '@grpc/grpc-js';
 import { fleet } from '@tunefleet/contracts';
-import { errorMessage, TunefleetError, type Clock, type Logger } from '@tunefleet/foundation';
+import { errorMessage, sleep, TunefleetError, type Clock, type Logger } from '@tunefleet/foundation';
 import type { BlobStore, FleetStore, WakeTopic } from '@tunefleet/ports';
 import { ArtifactService } from './artifact-service';
 import type { AttemptEndings } from './attempt-endings';
@@ -40,6 +40,7 @@ export class FleetServer {
   private readonly settings: FleetSettings;
   private readonly sessions = new Set<FleetSession>();
   private readonly byWorker = new Map<string, FleetSession>();
+  private readonly streams = new Set<Promise<void>>();
   private server: Server | null = null;
   private wakes: { close(): Promise<void> } | null = null;
   private ticker: NodeJS.Timeout | null = null;
@@ -82,6 +83,8 @@ export class FleetServer {
         resolve();
       });
     });
+    // The ends of the sessions go on record before the store is closed.
+    await Promise.race([Promise.all(this.streams), sleep(STOP_GRACE_MS)]);
     this.server = null;
   }
 
@@ -92,7 +95,10 @@ export class FleetServer {
   private handlers(): fleet.FleetServer {
     const artifacts = new ArtifactService(this.deps.store, this.deps.blobs, this.settings);
     return {
-      session: (call) => void this.runSession(call),
+      session: (call) => {
+        const stream = this.runSession(call).finally(() => this.streams.delete(stream));
+        this.streams.add(stream);
+      },
       putArtifact: (call, callback) => {
         this.authorized(call.metadata, () => artifacts.put(call)).then(
           (response) => callback(null, response),

@@ -202,11 +202,11 @@ test(
     if (attempt === undefined) throw new Error('no attempt');
     await fleet.record.fleet.endAttempt(
       { jobId: job, attemptId: attempt.id, epoch: attempt.epoch },
-      { outcome: 'lost', failure: null, after: { then: 'retry', counts: 'none', delayMs: 0 } },
+      { outcome: 'failed', failure: null, after: { then: 'retry', counts: 'none', delayMs: 0 } },
     );
     await fleet.openGate('mid');
     await fleet.untilStatus(job, 'succeeded');
-    expect(await outcomes(job)).toEqual(['lost', 'succeeded']);
+    expect(await outcomes(job)).toEqual(['failed', 'succeeded']);
     await expectEachStepOnce(job, 30);
   },
   TEST_MS,

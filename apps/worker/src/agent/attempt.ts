@@ -127,6 +127,8 @@ export class Attempt {
   stop(reason: StopReason, graceMs: number): void {
     if (this.phase === 'over') return;
     const plan = decideStop(reason, graceMs, this.deps.settings);
+    // Said again with every beat until the end is acknowledged; the time to the kill must not start over each time.
+    if (this.dropEvents && this.phase === 'stopping') return;
     if (plan.drop) {
       this.dropEvents = true;
       this.transfers.abort();
