@@ -84,7 +84,9 @@ export class FleetServer {
       });
     });
     // The ends of the sessions go on record before the store is closed.
-    await Promise.race([Promise.all(this.streams), sleep(STOP_GRACE_MS)]);
+    const ended = new AbortController();
+    await Promise.race([Promise.all(this.streams), sleep(STOP_GRACE_MS, ended.signal)]);
+    ended.abort();
     this.server = null;
   }
 
