@@ -10,6 +10,8 @@ export interface Snapshot {
 export interface QueuedJob {
   readonly id: string;
   readonly kind: string;
+  /** The job's epoch when the snapshot was taken: a placement is void once it has moved on. */
+  readonly epoch: number;
   readonly teamId: string;
   readonly priority: number;
   readonly queuedAtMs: number;
@@ -18,7 +20,7 @@ export interface QueuedJob {
   readonly baseModel: string;
   readonly memoryBytesEstimate: number;
   readonly resumeCheckpointId: string | null;
-  /** Workers that lost an attempt of this job, most recent last. */
+  /** Workers on which an attempt of this job was lost or failed, once per attempt, most recent last. */
   readonly failedWorkerIds: readonly string[];
   readonly lastWorkerId: string | null;
 }
@@ -30,6 +32,8 @@ export interface SchedulableWorker {
   readonly sessionId: string;
   readonly online: boolean;
   readonly cordoned: boolean;
+  /** Holds a live attempt, perhaps of a job that has been cancelled meanwhile. */
+  readonly busy: boolean;
   readonly credit: number;
   readonly jobKinds: readonly string[];
   readonly memoryBytesTotal: number;
@@ -41,6 +45,7 @@ export interface SchedulableWorker {
 /** One job onto one worker, valid only while both are as the snapshot says. */
 export interface Placement {
   readonly jobId: string;
+  readonly jobEpoch: number;
   readonly workerId: string;
   readonly workerBootId: string;
   readonly workerSessionId: string;

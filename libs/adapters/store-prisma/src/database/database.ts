@@ -1,0 +1,66 @@
+import pg from 'pg';
+import { PrismaPg } from '@prisma/adapter-pg';
+import { TunefleetError, backoffDelayMs, sleep, type Logger } from '@tunefleet/foundation';
+import { PrismaClient, type Prisma } from '../generated/client';
+import { isConflict, isUnreachable } from './database-errors';
+
+export type Transaction = Prisma.TransactionClient;
+
+const TRANSACTION_TIMEOUT_MS = 30_000;
+const WAIT_FOR_CONNECTION_MS = 15_000;
+const CONFLICT_TRIES = 6;
+const CONFLICT_BACKOFF = { firstMs: 10, factor: 2, maxMs: 500 };
+
+/** The connection pool, and the one place where transactions are begun and repeated. */
+export class Database {
+  readonly prisma: PrismaClient;
+  private readonly pool: pg.Pool;
+
+  constructor(
+    readonly url: string,
+    private readonly logger: Logger,
+    poolSize: number,
+  ) {
+    this.pool = new pg.Pool({
+      connectionString: url,
+      max: poolSize,
+      connectionTimeoutMillis: WAIT_FOR_CONNECTION_MS,
+      application_name: 'tunefleet-store',
+      keepAlive: true,
+    });
+    // A connection that dies while idle is replaced; without a listener it would end the process.
+    this.pool.on('error', (error) => logger.warn({ reason: error.message }, 'a database connection was lost'));
+    this.prisma = new PrismaClient({ adapter: new PrismaPg(this.pool) });
+  }
+
+  /**
+   * Runs `work` in one transaction (read committed). Deadlocks and serialisation failures are repeated with jitter, so
+   * `work` must have no effects beyond the database.
+   * @throws unavailable when the database does not answer
+   */
+  transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
+    return this.repeating(() => this.prisma.$transaction(work, { timeout: TRANSACTION_TIMEOUT_MS, maxWait: WAIT_FOR_CONNECTION_MS }));
+  }
+
+  /** For single statements and reads: the same repetition and the same errors. */
+  async repeating<T>(work: () => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await work();
+      } catch (error) {
+        if (isConflict(error) && attempt < CONFLICT_TRIES) {
+          this.logger.debug({ attempt }, 'a database transaction met another one, repeating it');
+          await sleep(backoffDelayMs(CONFLICT_BACKOFF, attempt));
+          continue;
+        }
+        if (isUnreachable(error)) throw new TunefleetError('unavailable', 'the database does not answer; try again shortly', { cause: error });
+        throw error;
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.prisma.$disconnect();
+    await this.pool.end();
+  }
+}

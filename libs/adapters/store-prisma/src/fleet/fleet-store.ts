@@ -1,0 +1,18 @@
+import type { FleetStore } from '@tunefleet/ports';
+import type { Database } from '../database/database';
+import { announce, type WakeChannel } from '../database/wake-channel';
+import { assignmentMethods } from './assignments';
+import { endingMethods } from './endings';
+import { placementMethods } from './placement';
+import { workerMethods } from './workers';
+
+export function prismaFleetStore(db: Database, wakes: WakeChannel): FleetStore {
+  return {
+    ...workerMethods(db),
+    ...placementMethods(db),
+    ...assignmentMethods(db),
+    ...endingMethods(db),
+    onWake: (callback) => wakes.subscribe(callback),
+    wake: (topic) => db.repeating(() => announce(db.prisma, topic)),
+  };
+}

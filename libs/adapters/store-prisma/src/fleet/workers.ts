@@ -1,0 +1,73 @@
+import type { FleetStore } from '@tunefleet/ports';
+import type { Database } from '../database/database';
+import { announce } from '../database/wake-channel';
+import { toJson, workerRecord } from '../records/mapping';
+
+type WorkerMethods = Pick<FleetStore, 'helloWorker' | 'touchWorker' | 'setCredit' | 'disconnectWorker' | 'markSilentWorkers'>;
+
+export function workerMethods(db: Database): WorkerMethods {
+  return {
+    helloWorker: (hello) =>
+      db.transaction(async (tx) => {
+        // An operator's cordon outlives the worker's restarts; everything else is as the worker says now.
+        await tx.$executeRaw`
+          insert into worker (id, name, boot_id, status, version, device, labels, job_kinds, models_on_disk, model_in_memory,
+            credit, session_id, replica_id, last_seen_at)
+          values (${hello.id}, ${hello.name}, ${hello.bootId}, 'online', ${hello.version}, ${toJson(hello.device)}::jsonb,
+            ${toJson(hello.labels)}::jsonb, ${[...hello.jobKinds]}::text[], ${[...hello.modelsOnDisk]}::text[], ${hello.modelInMemory},
+            0, ${hello.sessionId}, ${hello.replicaId}, clock_timestamp())
+          on conflict (id) do update set
+            name = excluded.name, boot_id = excluded.boot_id, status = excluded.status, version = excluded.version,
+            device = excluded.device, labels = excluded.labels, job_kinds = excluded.job_kinds,
+            models_on_disk = excluded.models_on_disk, model_in_memory = excluded.model_in_memory, credit = 0,
+            session_id = excluded.session_id, replica_id = excluded.replica_id, last_seen_at = excluded.last_seen_at`;
+        // Whoever holds an older stream of this worker finds that it was taken over.
+        await announce(tx, `worker:${hello.id}`);
+        return workerRecord(await tx.worker.findUniqueOrThrow({ where: { id: hello.id } }));
+      }),
+
+    touchWorker: (workerId, sessionId, { memoryBytesFree }) =>
+      db.transaction(async (tx) => {
+        // Takes the row lock before looking: `before` is what is overwritten.
+        const [before] = await tx.$queryRaw<{ status: string }[]>`
+          select status from worker where id = ${workerId} and session_id = ${sessionId} for no key update`;
+        if (before === undefined) return false;
+        const free = memoryBytesFree === undefined ? null : String(Math.max(0, Math.round(memoryBytesFree)));
+        await tx.$executeRaw`
+          update worker set last_seen_at = clock_timestamp(), status = 'online',
+            device = case when ${free}::text is null then device else jsonb_set(device, '{memoryBytesFree}', ${free}::text::jsonb) end
+          where id = ${workerId}`;
+        if (before.status !== 'online') await announce(tx, 'schedule');
+        return true;
+      }),
+
+    setCredit: (workerId, sessionId, { jobs, modelsOnDisk, modelInMemory }) =>
+      db.transaction(async (tx) => {
+        const changed = await tx.$executeRaw`
+          update worker set credit = ${Math.max(0, Math.trunc(jobs))}, models_on_disk = ${[...modelsOnDisk]}::text[], model_in_memory = ${modelInMemory},
+            last_seen_at = clock_timestamp(), status = 'online'
+          where id = ${workerId} and session_id = ${sessionId}`;
+        if (changed > 0 && jobs > 0) await announce(tx, 'schedule');
+        return changed > 0;
+      }),
+
+    disconnectWorker: (workerId, sessionId) =>
+      db.transaction(async (tx) => {
+        await tx.$executeRaw`
+          update worker set session_id = null, replica_id = null, credit = 0, status = 'suspect'
+          where id = ${workerId} and session_id = ${sessionId}`;
+      }),
+
+    markSilentWorkers: (suspectMs, offlineMs) =>
+      db.transaction(async (tx) => {
+        const silentFor = (ms: number): number => ms / 1000;
+        const offline = await tx.$executeRaw`
+          update worker set status = 'offline', credit = 0, session_id = null, replica_id = null
+          where status <> 'offline' and last_seen_at < clock_timestamp() - make_interval(secs => ${silentFor(offlineMs)}::float8)`;
+        const suspect = await tx.$executeRaw`
+          update worker set status = 'suspect'
+          where status = 'online' and last_seen_at < clock_timestamp() - make_interval(secs => ${silentFor(suspectMs)}::float8)`;
+        return offline + suspect;
+      }),
+  };
+}

@@ -1,0 +1,79 @@
+import { TunefleetError, newId } from '@tunefleet/foundation';
+import type { RecordStore } from '@tunefleet/ports';
+import type { Database } from '../database/database';
+import { Prisma } from '../generated/client';
+import { datasetVersionRecord, fileRecord, toJson } from './mapping';
+import { inOrder, toPage, unknownAfter } from './paging';
+
+type FileMethods = Pick<RecordStore, 'createFile' | 'getFile' | 'listFiles' | 'setFileStatus' | 'deleteFile' | 'upsertDatasetVersion'>;
+
+export function fileMethods(db: Database): FileMethods {
+  const { prisma } = db;
+  return {
+    createFile: (file) =>
+      db.repeating(async () => {
+        const { bytes, ...rest } = file;
+        return fileRecord(await prisma.file.create({ data: { ...rest, id: newId('file'), bytes: BigInt(bytes) } }));
+      }),
+
+    getFile: (teamId, id) =>
+      db.repeating(async () => {
+        const row = await prisma.file.findFirst({ where: { id, teamId, deletedAt: null } });
+        return row && fileRecord(row);
+      }),
+
+    listFiles: (teamId, { after, limit, purpose, order }) =>
+      db.repeating(async () => {
+        // A deleted file still says where its page ended: clients delete what they list, page by page.
+        if (after !== undefined && (await prisma.file.count({ where: { id: after, teamId } })) === 0) throw unknownAfter(after);
+        const direction = order === 'asc' ? Prisma.sql`asc` : Prisma.sql`desc`;
+        const comparison = order === 'asc' ? Prisma.sql`>` : Prisma.sql`<`;
+        const found = await prisma.$queryRaw<{ id: string }[]>`
+          select id from file
+          where team_id = ${teamId} and deleted_at is null
+            ${purpose === undefined ? Prisma.empty : Prisma.sql`and purpose = ${purpose}`}
+            ${after === undefined ? Prisma.empty : Prisma.sql`and (created_at, id) ${comparison} (select created_at, id from file where id = ${after})`}
+          order by created_at ${direction}, id ${direction}
+          limit ${limit + 1}`;
+        const ids = found.map(({ id }) => id);
+        return toPage(inOrder(ids, await prisma.file.findMany({ where: { id: { in: ids } } })), limit, fileRecord);
+      }),
+
+    setFileStatus: (id, status, statusDetails) =>
+      db.repeating(async () => {
+        await prisma.file.updateMany({ where: { id }, data: { status, statusDetails } });
+      }),
+
+    deleteFile: (teamId, id) =>
+      db.transaction(async (tx) => {
+        const found = await tx.$queryRaw<unknown[]>`select 1 as found from file where id = ${id} and team_id = ${teamId} and deleted_at is null for update`;
+        if (found.length === 0) return null;
+        const [user] = await tx.$queryRaw<{ id: string; status: string }[]>`
+          select id, status from job
+          where team_id = ${teamId} and status not in ('succeeded', 'failed', 'cancelled')
+            and jsonb_path_exists(spec, '$.** ? (@ == $file)', jsonb_build_object('file', ${id}::text))
+          limit 1`;
+        if (user) {
+          throw new TunefleetError('invalid_input', `file ${id} is used by job ${user.id}, which is ${user.status}: cancel the job or wait for its end, then delete the file`, {
+            reason: 'file_in_use',
+            param: 'file_id',
+            details: { jobId: user.id },
+          });
+        }
+        await tx.$executeRaw`update file set deleted_at = clock_timestamp() where id = ${id}`;
+        return fileRecord(await tx.file.findUniqueOrThrow({ where: { id } }));
+      }),
+
+    upsertDatasetVersion: (version) =>
+      db.repeating(async () => {
+        const { teamId, contentHash, format } = version;
+        const row = await prisma.datasetVersion.upsert({
+          where: { teamId_contentHash_format: { teamId, contentHash, format } },
+          create: { ...version, summary: toJson(version.summary), id: newId('datasetVersion') },
+          // The same bytes under the same format have the same report, unless the validator has learnt something.
+          update: { rowCount: version.rowCount, summary: toJson(version.summary) },
+        });
+        return datasetVersionRecord(row);
+      }),
+  };
+}

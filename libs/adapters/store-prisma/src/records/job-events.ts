@@ -1,0 +1,40 @@
+import type { JsonValue } from '@tunefleet/foundation';
+import type { JobEventRecord } from '@tunefleet/ports';
+import type { Transaction } from '../database/database';
+
+export type NewEvent = Pick<JobEventRecord, 'level' | 'type' | 'message'> & { readonly data?: JsonValue };
+
+/** Message column bound; longer texts are cut. */
+const MESSAGE_CHARS_MAX = 4000;
+
+/**
+ * Adds events in the given order. The caller must hold the job's row lock (or have just inserted the job): it makes the ids,
+ * drawn from a sequence, appear in growing order to readers that page by them.
+ */
+export async function insertEvents(tx: Transaction, jobId: string, events: readonly NewEvent[]): Promise<void> {
+  if (events.length === 0) return;
+  const rows = events.map((event) => ({
+    level: event.level,
+    type: event.type,
+    message: event.message.slice(0, MESSAGE_CHARS_MAX),
+    data: event.data ?? null,
+  }));
+  const json = storableJson(rows);
+  await tx.$executeRaw`
+    insert into job_event (job_id, level, type, message, data)
+    select ${jobId}, e.level, e.type, e.message, nullif(e.data, 'null'::jsonb)
+    from rows from (jsonb_to_recordset(${json}::jsonb) as (level text, type text, message text, data jsonb))
+      with ordinality as e (level, type, message, data, position)
+    order by e.position`;
+}
+
+/** PostgreSQL's text and jsonb cannot hold the character NUL, which a worker's log may: it is left out. */
+export function storableJson(value: unknown): string {
+  return JSON.stringify(value, (_key, inner: unknown) => (typeof inner === 'string' ? inner.replaceAll('\u0000', '') : inner));
+}
+
+/** Locks the job against every other writer. False when there is no such job. */
+export async function lockJob(tx: Transaction, jobId: string): Promise<boolean> {
+  const rows = await tx.$queryRaw<unknown[]>`select 1 as found from job where id = ${jobId} for no key update`;
+  return rows.length > 0;
+}

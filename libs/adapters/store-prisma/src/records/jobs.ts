@@ -1,0 +1,182 @@
+import { jobKinds } from '@tunefleet/contracts';
+import { isTerminal, nextStatus, sourcesOf, type JobStatus } from '@tunefleet/domain-jobs';
+import { TunefleetError, newId } from '@tunefleet/foundation';
+import type { JobRecord, NewJob, RecordStore } from '@tunefleet/ports';
+import type { Database, Transaction } from '../database/database';
+import { isUniqueViolation } from '../database/database-errors';
+import { announce } from '../database/wake-channel';
+import { Prisma } from '../generated/client';
+import { insertEvents, lockJob } from './job-events';
+import { jobRecord, toJson, toJsonOrNull } from './mapping';
+import { inOrder, toPage, unknownAfter } from './paging';
+
+type JobMethods = Pick<
+  RecordStore,
+  'createJob' | 'getJob' | 'listJobs' | 'cancelJob' | 'admitJob' | 'refuseJob' | 'listUnvalidatedJobs' | 'getJobForIntake' | 'countJobs'
+>;
+
+export function jobMethods(db: Database): JobMethods {
+  const { prisma } = db;
+  return {
+    createJob: async (request) => {
+      try {
+        return { job: await db.transaction((tx) => insertJob(tx, request)), created: true };
+      } catch (error) {
+        if (request.idempotency === undefined || !isUniqueViolation(error)) throw error;
+        const earlier = await prisma.job.findUnique({
+          where: { teamId_idempotencyKey: { teamId: request.teamId, idempotencyKey: request.idempotency.key } },
+        });
+        // Some other uniqueness was violated.
+        if (earlier === null) throw error;
+        if (earlier.idempotencyHash !== request.idempotency.requestHash) {
+          throw new TunefleetError('conflict', `the idempotency key was used for another request, which made job ${earlier.id}: send a new key`, {
+            reason: 'idempotency_key_reused',
+            details: { jobId: earlier.id },
+            retry: 'never',
+          });
+        }
+        return { job: jobRecord(earlier), created: false };
+      }
+    },
+
+    getJob: (teamId, id) =>
+      db.repeating(async () => {
+        const row = await prisma.job.findFirst({ where: { id, teamId } });
+        return row && jobRecord(row);
+      }),
+
+    getJobForIntake: (id) =>
+      db.repeating(async () => {
+        const row = await prisma.job.findUnique({ where: { id } });
+        return row && jobRecord(row);
+      }),
+
+    listJobs: (teamId, { after, limit, kind, status, metadata }) =>
+      db.repeating(async () => {
+        if (after !== undefined && (await prisma.job.count({ where: { id: after, teamId } })) === 0) throw unknownAfter(after);
+        const found = await prisma.$queryRaw<{ id: string }[]>`
+          select id from job
+          where team_id = ${teamId}
+            ${kind === undefined ? Prisma.empty : Prisma.sql`and kind = ${kind}`}
+            ${status === undefined ? Prisma.empty : Prisma.sql`and status = ${status}`}
+            ${metadataCondition(metadata)}
+            ${after === undefined ? Prisma.empty : Prisma.sql`and (created_at, id) < (select created_at, id from job where id = ${after})`}
+          order by created_at desc, id desc
+          limit ${limit + 1}`;
+        const ids = found.map(({ id }) => id);
+        return toPage(inOrder(ids, await prisma.job.findMany({ where: { id: { in: ids } } })), limit, jobRecord);
+      }),
+
+    cancelJob: (teamId, id) => db.transaction((tx) => cancel(tx, teamId, id)),
+
+    admitJob: (id, admission) =>
+      db.transaction(async (tx) => {
+        if ((await lockStatus(tx, id)) !== 'validating_files') return false;
+        await tx.job.update({
+          where: { id },
+          data: {
+            status: nextStatus('validating_files', 'validated'),
+            spec: toJson(admission.spec),
+            workerSpec: toJson(admission.workerSpec),
+            totalSteps: admission.totalSteps,
+            memoryBytesEstimate: BigInt(Math.ceil(admission.memoryBytesEstimate)),
+            trainingDatasetId: admission.trainingDatasetId,
+            validationDatasetId: admission.validationDatasetId,
+            queuedAt: await databaseTime(tx),
+          },
+        });
+        await insertEvents(tx, id, [{ level: 'info', type: 'message', message: 'Files validated, moving job to queued state' }]);
+        await announce(tx, 'schedule');
+        return true;
+      }),
+
+    refuseJob: (id, failure) =>
+      db.transaction(async (tx) => {
+        if ((await lockStatus(tx, id)) !== 'validating_files') return false;
+        await tx.job.update({
+          where: { id },
+          data: { status: nextStatus('validating_files', 'failed'), error: toJson(failure), finishedAt: await databaseTime(tx) },
+        });
+        await insertEvents(tx, id, [{ level: 'error', type: 'message', message: failure.message }]);
+        return true;
+      }),
+
+    listUnvalidatedJobs: (olderThanMs, limit) =>
+      db.repeating(async () => {
+        const found = await prisma.$queryRaw<{ id: string }[]>`
+          select id from job
+          where status = 'validating_files' and created_at < clock_timestamp() - make_interval(secs => ${olderThanMs / 1000}::float8)
+          order by created_at
+          limit ${limit}`;
+        const ids = found.map(({ id }) => id);
+        return inOrder(ids, await prisma.job.findMany({ where: { id: { in: ids } } })).map(jobRecord);
+      }),
+
+    countJobs: () =>
+      db.repeating(async () => {
+        const groups = await prisma.job.groupBy({ by: ['status'], _count: { _all: true } });
+        return Object.fromEntries(groups.map((group) => [group.status, group._count._all])) as Partial<Record<JobStatus, number>>;
+      }),
+  };
+}
+
+async function insertJob(tx: Transaction, request: NewJob): Promise<JobRecord> {
+  const row = await tx.job.create({
+    data: {
+      id: request.id,
+      teamId: request.teamId,
+      kind: request.kind,
+      schemaVersion: jobKinds[request.kind].schemaVersion,
+      status: 'validating_files',
+      priority: request.priority,
+      spec: toJson(request.spec),
+      baseModel: request.baseModel,
+      metadata: toJsonOrNull(request.metadata),
+      idempotencyKey: request.idempotency?.key ?? null,
+      idempotencyHash: request.idempotency?.requestHash ?? null,
+    },
+  });
+  await insertEvents(tx, row.id, [{ level: 'info', type: 'message', message: `Job created: ${row.id}` }]);
+  await tx.outbox.create({ data: { id: newId('outbox'), queue: request.queue, messageId: `${request.queue}-${row.id}`, payload: { jobId: row.id } } });
+  return jobRecord(row);
+}
+
+async function cancel(tx: Transaction, teamId: string, id: string): Promise<JobRecord | null> {
+  await lockJob(tx, id);
+  const before = await tx.job.findFirst({ where: { id, teamId } });
+  if (before === null) return null;
+  const job = jobRecord(before);
+  if (job.status === 'cancelled') return job;
+  if (isTerminal(job.status) || !sourcesOf('cancelled').includes(job.status)) {
+    throw new TunefleetError('illegal_transition', `job ${id} has ${job.status} and can no longer be cancelled`, {
+      details: { from: job.status, transition: 'cancelled' },
+    });
+  }
+  const row = await tx.job.update({
+    where: { id },
+    data: { status: 'cancelled', epoch: { increment: 1 }, finishedAt: await databaseTime(tx), waitingReason: null, estimatedFinish: null },
+  });
+  await insertEvents(tx, id, [{ level: 'info', type: 'message', message: 'Job cancelled' }]);
+  const live = await tx.attempt.findFirst({ where: { jobId: id, status: { not: 'finished' } }, select: { workerId: true } });
+  if (live) await announce(tx, `worker:${live.workerId}`);
+  return jobRecord(row);
+}
+
+/** Locks the job. Null: there is none. */
+async function lockStatus(tx: Transaction, id: string): Promise<string | null> {
+  const [row] = await tx.$queryRaw<{ status: string }[]>`select status from job where id = ${id} for no key update`;
+  return row?.status ?? null;
+}
+
+/** Now on the database clock, of which the record's times are made. */
+export async function databaseTime(tx: Transaction): Promise<Date> {
+  const [row] = await tx.$queryRaw<{ now: Date }[]>`select clock_timestamp() as now`;
+  if (row === undefined) throw new TunefleetError('invariant', 'the database did not tell its time');
+  return row.now;
+}
+
+function metadataCondition(metadata: Readonly<Record<string, string>> | null | undefined): Prisma.Sql {
+  if (metadata === undefined) return Prisma.empty;
+  if (metadata === null) return Prisma.sql`and (metadata is null or metadata = '{}'::jsonb)`;
+  return Prisma.sql`and metadata @> ${JSON.stringify(metadata)}::jsonb`;
+}

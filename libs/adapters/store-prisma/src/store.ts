@@ -1,0 +1,40 @@
+import type { Logger } from '@tunefleet/foundation';
+import type { FleetStore, Outbox, RecordStore } from '@tunefleet/ports';
+import { Database } from './database/database';
+import { WakeChannel } from './database/wake-channel';
+import { prismaFleetStore } from './fleet/fleet-store';
+import { prismaOutbox } from './outbox/outbox';
+import { prismaRecordStore } from './records/record-store';
+
+export interface StoreOptions {
+  /** A database that `migrateDatabase` has brought up to date. */
+  readonly databaseUrl: string;
+  readonly logger: Logger;
+  /** Connections for queries; one more is used for wake-ups once somebody listens. Default 10. */
+  readonly poolSize?: number;
+}
+
+export interface Store {
+  readonly records: RecordStore;
+  readonly fleet: FleetStore;
+  readonly outbox: Outbox;
+  close(): Promise<void>;
+}
+
+const POOL_SIZE_DEFAULT = 10;
+
+/** The record in PostgreSQL. Connects on first use. */
+export function openStore(options: StoreOptions): Store {
+  const logger = options.logger.child({ part: 'store' });
+  const db = new Database(options.databaseUrl, logger, options.poolSize ?? POOL_SIZE_DEFAULT);
+  const wakes = new WakeChannel(options.databaseUrl, logger);
+  return {
+    records: prismaRecordStore(db),
+    fleet: prismaFleetStore(db, wakes),
+    outbox: prismaOutbox(db, logger),
+    close: async () => {
+      await wakes.close();
+      await db.close();
+    },
+  };
+}
