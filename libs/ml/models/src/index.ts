@@ -1,1 +1,2 @@
+export * from './causal-lm';
 export * from './specs';

@@ -1,0 +1,50 @@
+import type { Projection, ProjectionHook } from '@tunefleet/ml-nn';
+import type { Device, FloatDType, FrozenMatrix, Tensor } from '@tunefleet/ml-tensor';
+
+/** Token ids of `rows` sequences of `columns` tokens each, row-major; rows are padded on the right with any valid id. */
+export interface TokenBatch {
+  readonly ids: Int32Array;
+  readonly rows: number;
+  readonly columns: number;
+  /** Position of every token; default: its column, counted on from the cache's length. */
+  readonly positions?: Int32Array;
+  /** Packed examples: tokens see earlier tokens of the same number in their row only. Not together with a cache. */
+  readonly segments?: Int32Array;
+}
+
+export interface ForwardOptions {
+  readonly adapter?: ProjectionHook | null;
+  /** Read and appended to. */
+  readonly cache?: KeyValueCache | null;
+  /** Training only: keep each block's input and compute the block again in the backward pass. */
+  readonly recomputeBlocks?: boolean;
+}
+
+/** Keys and values of the tokens seen so far, for every layer. Owned by whoever opened it. */
+export interface KeyValueCache extends Disposable {
+  readonly rows: number;
+  /** Tokens held per row. */
+  readonly length: number;
+  /** Keeps the first `length` tokens of every row, so that another continuation can follow. */
+  truncate(length: number): void;
+}
+
+/** A decoder-only language model with frozen weights on one device. Every architecture gives this. */
+export interface CausalLm extends Disposable {
+  readonly device: Device;
+  /** Dtype of weights and matmuls. */
+  readonly computeDtype: FloatDType;
+  readonly vocabSize: number;
+  readonly hiddenSize: number;
+  /** Longest sequence the model was made for. */
+  readonly maxPositions: number;
+  /** Every linear map a tuner may adapt, in forward order; the output head is not among them. */
+  readonly projections: readonly Projection[];
+  /** [V, C]; logits = forward(..) headᵀ. */
+  readonly head: FrozenMatrix;
+  /** Bytes of the weights on the device. */
+  readonly weightBytes: number;
+  /** @returns the last hidden states after the final norm, [rows * columns, C] in the compute dtype, the caller's */
+  forward(batch: TokenBatch, options?: ForwardOptions): Tensor;
+  openCache(rows: number): KeyValueCache;
+}

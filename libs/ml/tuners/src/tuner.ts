@@ -1,0 +1,34 @@
+import type { ProjectionHook } from '@tunefleet/ml-nn';
+import type { Device, Shape, Tensor } from '@tunefleet/ml-tensor';
+
+/** One trainable tensor. */
+export interface ParameterInfo {
+  /** Name in the adapter's file without PEFT's `base_model.model.`: `model.layers.0.self_attn.q_proj.lora_A.weight`. */
+  readonly name: string;
+  readonly shape: Shape;
+}
+
+/** Names this step's random masks: equal keys, equal masks. Null outside training. */
+export type DropoutKey = readonly [seed: number, counter: number] | null;
+
+/**
+ * A tuning method attached to one model. It holds no trainable values: those live in one flat float32 vector (`parameters` one after
+ * the other), kept by the trainer or by `LoadedAdapter`.
+ */
+export interface Tuner {
+  readonly kind: string;
+  readonly parameters: readonly ParameterInfo[];
+  readonly parameterCount: number;
+  /** Start values; a function of the model, the spec and the seed. */
+  initialValues(seed: number): Float32Array;
+  /** @param values one tensor per parameter, f32, borrowed as long as the hook is used */
+  bind(device: Device, values: readonly Tensor[], dropout: DropoutKey): ProjectionHook;
+  /** Writes the adapter's files into an existing folder. */
+  save(values: Float32Array, folder: string, base: { readonly id: string; readonly revision: string }): Promise<void>;
+}
+
+/** What a tuner attaches to, known without weights. */
+export interface TunableModel {
+  readonly modelType: string;
+  readonly projections: readonly { readonly path: string; readonly inSize: number; readonly outSize: number }[];
+}
