@@ -4,6 +4,7 @@ import { fineTuneResultSchema, fineTuneSpecSchema } from './fine-tune';
 export * from './artifact';
 export * from './eval';
 export * from './fine-tune';
+export * from './requests';
 
 /** Job kinds with what a worker gets and what it gives back. One line here adds a kind to every layer that passes jobs on. */
 export const jobKinds = {
