@@ -97,7 +97,6 @@ class TestTerminal {
     return this.width;
   }
   write(text: string): void {
-    // eslint-disable-next-line no-control-regex -- escape sequences are what is read here
     for (const [token] of text.matchAll(/\u001b\[(\d*)([A-Za-z])|[^\u001b]/gu)) this.#apply(token);
   }
   #apply(token: string): void {
