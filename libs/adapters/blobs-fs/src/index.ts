@@ -1,1 +1,1 @@
-export {};
+export { openBlobsFs } from './open-blobs-fs';

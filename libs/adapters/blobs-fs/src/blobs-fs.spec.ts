@@ -1,0 +1,83 @@
+import { access, mkdir, mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises';
+import { hostname, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { spawnSync } from 'node:child_process';
+import { sha256Hex } from '@tunefleet/foundation';
+import { blobStoreConformance } from '@tunefleet/ports/conformance';
+import { openBlobsFs } from './open-blobs-fs';
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'tunefleet-test-blobs-'));
+});
+afterEach(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes;
+}
+
+blobStoreConformance('blobs-fs', () => openBlobsFs(folder));
+
+test('a blob is a file at ab/cd/<hash>; nothing else is left in the folder, whatever happened', async () => {
+  const store = await openBlobsFs(folder);
+  const bytes = Buffer.from('hello');
+  await store.put(once(bytes), { maxBytes: 5 });
+  await expect(store.put(once(bytes), { maxBytes: 4 })).rejects.toMatchObject({ reason: 'too_large' });
+  await store.ping();
+  const sha256 = sha256Hex(bytes);
+  const files = (await readdir(folder, { recursive: true, withFileTypes: true })).filter((entry) => entry.isFile());
+  expect(files.map((file) => join(file.parentPath, file.name))).toEqual([join(folder, sha256.slice(0, 2), sha256.slice(2, 4), sha256)]);
+});
+
+test('opening removes what crashed puts left and spares those that run', async () => {
+  const gone = spawnSync(process.execPath, ['--version']).pid;
+  const host = hostname().replaceAll(/[^A-Za-z0-9-]/g, '_');
+  const parts = {
+    ofDeadProcess: `${host}.${gone}.00`,
+    ofPredecessorWithOurPid: `${host}.${process.pid}.00`,
+    oldOfOtherHost: `elsewhere.1.00`,
+    unreadable: `${host}.x.00`,
+    ofRunningProcess: `${host}.${process.ppid}.00`,
+    ofOurs: `${host}.${process.pid}.01`,
+    ofOtherHost: `elsewhere.1.01`,
+  };
+  const tmp = join(folder, 'tmp');
+  await mkdir(tmp);
+  for (const name of Object.values(parts)) await writeFile(join(tmp, name), 'x');
+  const beforeUs = new Date(Date.now() - process.uptime() * 1000 - 1_000);
+  await utimes(join(tmp, parts.ofPredecessorWithOurPid), beforeUs, beforeUs);
+  const longAgo = new Date(Date.now() - 2 * 3_600_000);
+  await utimes(join(tmp, parts.oldOfOtherHost), longAgo, longAgo);
+  await openBlobsFs(folder);
+  expect((await readdir(tmp)).sort()).toEqual([parts.ofRunningProcess, parts.ofOurs, parts.ofOtherHost].sort());
+});
+
+test('a second store on the folder does not disturb a put under way', async () => {
+  const store = await openBlobsFs(folder);
+  const source = async function* (): AsyncGenerator<Uint8Array> {
+    yield Buffer.from('ab');
+    await openBlobsFs(folder);
+    yield Buffer.from('c');
+  };
+  expect(await store.put(source(), { maxBytes: 3 })).toEqual({ sha256: sha256Hex('abc'), bytes: 3 });
+});
+
+test('a put heals a blob that was damaged on disk', async () => {
+  const store = await openBlobsFs(folder);
+  const { sha256 } = await store.put(once(Buffer.from('whole')), { maxBytes: 5 });
+  await writeFile(join(folder, sha256.slice(0, 2), sha256.slice(2, 4), sha256), '');
+  await store.put(once(Buffer.from('whole')), { maxBytes: 5 });
+  expect(await store.stat(sha256)).toEqual({ sha256, bytes: 5 });
+});
+
+test('says what is wrong when the folder cannot be used', async () => {
+  const file = join(folder, 'file');
+  await writeFile(file, '');
+  await expect(openBlobsFs(file)).rejects.toMatchObject({ code: 'unavailable', reason: 'blob_store_unusable' });
+  const store = await openBlobsFs(folder);
+  await rm(join(folder, 'tmp'), { recursive: true });
+  await expect(store.ping()).rejects.toMatchObject({ code: 'unavailable' });
+  await expect(access(join(folder, 'tmp'))).rejects.toMatchObject({ code: 'ENOENT' });
+});
