@@ -50,6 +50,10 @@ export const evalJobSchema = z.object({
   result_files: z.array(z.string()),
 });
 export type EvalJob = z.infer<typeof evalJobSchema>;
+/**
+ * `GET /api/v1/evals` lists, newest first; `GET /api/v1/evals/:id`; `POST /api/v1/evals/:id/cancel`.
+ * `GET /api/v1/evals/:id/items` streams `application/x-ndjson`: one `EvalItem` a line, once the eval has succeeded.
+ */
 export const evalJobListSchema = boundedListSchema(evalJobSchema);
 
 export const listEvalsQuerySchema = z.strictObject({

@@ -18,6 +18,7 @@ export const adapterSchema = z.object({
 export type AdapterView = z.infer<typeof adapterSchema>;
 export const adapterListSchema = z.object({ object: z.literal('list'), data: z.array(adapterSchema), has_more: z.literal(false) });
 
+/** `GET /api/v1/workers`; `POST /api/v1/workers/:id/cordon` and `…/uncordon` answer with the worker: a cordoned one gets no new jobs. */
 export const workerSchema = z.object({
   id: z.string(),
   object: z.literal('worker'),

@@ -1,3 +1,5 @@
+export * from './checkpoints';
 export * from './evals';
 export * from './fleet-view';
 export * from './jobs';
+export * from './status';
