@@ -1,1 +1,11 @@
-export {};
+export { jobRegistry } from './registry';
+export { runJob } from './run-job';
+export { EngineResources, engineResourcesOptions, type ComputeDtypeChoice, type EngineResourcesOptions, type LoadContext, type OpenedModel } from './runtime/engine-resources';
+export { classifyFailure } from './runtime/failure';
+export { inputFile, inputFolder } from './runtime/input-files';
+export type { JobContext, JobEvents, JobHandler, JobOutcome, Progress, WrittenFolder } from './runtime/job-context';
+export { peakRssBytes } from './runtime/peak-memory';
+export { ProgressMeter } from './runtime/progress-meter';
+export { StopRequest, yieldToEventLoop } from './runtime/stop-request';
+export { writeDurably, writeFolder } from './runtime/written-folder';
+export * from './specs';

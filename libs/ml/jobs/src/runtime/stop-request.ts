@@ -4,10 +4,17 @@
  */
 export class StopRequest {
   #wanted: { readonly checkpoint: boolean } | null = null;
+  readonly #controller = new AbortController();
 
   /** The first request decides, except that a later one may still give up the checkpoint. */
   request(checkpoint: boolean): void {
     this.#wanted = { checkpoint: checkpoint && (this.#wanted?.checkpoint ?? true) };
+    this.#controller.abort();
+  }
+
+  /** Aborts with the first request: for downloads and other waits that end with a `cancelled` error. */
+  get signal(): AbortSignal {
+    return this.#controller.signal;
   }
 
   /** Null while nobody asked; else whether a checkpoint is to be written first. */

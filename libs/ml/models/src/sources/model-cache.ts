@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
@@ -43,6 +43,20 @@ export class ModelCache {
     if (!existsSync(path)) return null;
     const manifest = manifestSchema.safeParse(parseJson(await readFile(path, 'utf8')));
     return manifest.success && manifest.data.id === id && manifest.data.revision === revision ? { folder, source: manifest.data.source } : null;
+  }
+
+  /** Every complete model, in the order of the folder names. */
+  async list(): Promise<{ readonly id: string; readonly revision: string }[]> {
+    const found: { readonly id: string; readonly revision: string }[] = [];
+    for (const model of await subfolders(this.root)) {
+      for (const revision of await subfolders(join(this.root, model))) {
+        const text = await readFile(join(this.root, model, revision, MANIFEST), 'utf8').catch(() => '');
+        const manifest = manifestSchema.safeParse(parseJson(text));
+        // A staging folder gets its manifest a moment before it gets its name.
+        if (manifest.success && manifest.data.revision === revision) found.push({ id: manifest.data.id, revision });
+      }
+    }
+    return found;
   }
 
   /** @returns the pinned revision a branch or tag last stood for on this machine */
@@ -89,6 +103,11 @@ export class ModelCache {
   #refPath(id: string, ref: string): string {
     return join(this.#modelDirectory(id), 'refs', /^[A-Za-z0-9._-]{1,80}$/.test(ref) ? ref : sha256Hex(ref).slice(0, 32));
   }
+}
+
+async function subfolders(folder: string): Promise<string[]> {
+  const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
+  return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name).sort();
 }
 
 function parseJson(text: string): unknown {

@@ -92,6 +92,11 @@ export class ModelResolver {
     return { id, revision, source, notices, config, weightBytes: sizes.reduce((total, bytes) => total + bytes, 0) };
   }
 
+  /** Models that need no download on this machine, as `id@revision`. */
+  async cached(): Promise<string[]> {
+    return (await this.#cache.list()).map(({ id, revision }) => `${id}@${revision}`);
+  }
+
   /** A folder named by path, or a cached folder of a pinned revision: no network needed. */
   async #findOnDisk(id: string, revision: string | undefined): Promise<Omit<ResolvedModel, 'config'> | null> {
     const parsed = parseModelId(id);

@@ -55,6 +55,7 @@ describe('hub', () => {
     expect(source.load('w')).toMatchObject({ dtype: 'BF16', shape: [300, 300] });
 
     const before = hub.requests;
+    expect(await resolver().cached()).toEqual([`${ID}@${hub.commit}`]);
     expect((await resolver().resolve(ID, { revision: hub.commit })).folder).toBe(model.folder);
     expect(hub.requests).toBe(before);
     await hub.stop();

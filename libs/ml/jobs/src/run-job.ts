@@ -1,0 +1,28 @@
+import { isJobKind } from '@tunefleet/contracts';
+import { errorCode, TunefleetError } from '@tunefleet/foundation';
+import { jobRegistry } from './registry';
+import type { JobContext, JobOutcome } from './runtime/job-context';
+
+/**
+ * Runs one job to its end.
+ * @param context its spec as it came, checked here
+ * @throws anything; `classifyFailure` says what it means. An end that was asked for is the outcome `stopped`, not an error.
+ */
+export async function runJob(kind: string, schemaVersion: number, context: JobContext<unknown>): Promise<JobOutcome<object>> {
+  if (!isJobKind(kind)) throw unsupported(`this engine does not know the job kind "${kind}"; it knows ${Object.keys(jobRegistry).join(', ')}`);
+  const job = jobRegistry[kind];
+  if (schemaVersion !== job.schemaVersion) {
+    throw unsupported(`the ${kind} job is written in version ${schemaVersion} of its schema, this engine reads ${job.schemaVersion}; run the same release everywhere`);
+  }
+  try {
+    return await job.run(context);
+  } catch (error) {
+    if (context.stop.wanted !== null && errorCode(error) === 'cancelled') return { type: 'stopped' };
+    throw error;
+  }
+}
+
+/** Another worker of the right release may take it, so the job itself is not to blame. */
+function unsupported(message: string): TunefleetError {
+  return new TunefleetError('unavailable', message, { reason: 'job_not_supported' });
+}

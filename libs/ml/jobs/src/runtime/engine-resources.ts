@@ -1,0 +1,138 @@
+import { join } from 'node:path';
+import { totalmem } from 'node:os';
+import type { BaseModelRef } from '@tunefleet/contracts';
+import { TunefleetError } from '@tunefleet/foundation';
+import { cacheDirectory, describeCausalLm, loadCausalLm, ModelResolver, modelResolverOptions, type CausalLm, type ResolvedModel } from '@tunefleet/ml-models';
+import { probeDevice, type Device, type DeviceProbe, type FloatDType } from '@tunefleet/ml-tensor';
+import { TextTokenizer } from '@tunefleet/ml-tokenizers';
+import type { JobEvents } from './job-context';
+import { LoadReporter } from './load-reporter';
+
+export type ComputeDtypeChoice = 'auto' | FloatDType;
+
+/** A base model ready for use. It belongs to `EngineResources`: borrowed until the next `openModel` or `close`. */
+export interface OpenedModel {
+  readonly model: CausalLm;
+  readonly tokenizer: TextTokenizer;
+  /** The Hugging Face folder on this machine. */
+  readonly folder: string;
+  /** Content of config.json, unchecked. */
+  readonly config: unknown;
+  readonly computeDtype: FloatDType;
+  /** With the revision resolved. */
+  readonly base: BaseModelRef;
+}
+
+/** Where loading reports and what ends it early. */
+export interface LoadContext {
+  readonly events?: Pick<JobEvents, 'log' | 'progress' | 'model'>;
+  readonly signal?: AbortSignal;
+}
+
+export interface EngineResourcesOptions {
+  readonly device: Device;
+  readonly resolver: ModelResolver;
+  /** Folder for tokenised files; null: none are kept. */
+  readonly tokenCacheDirectory: string | null;
+}
+
+/** Options from the environment, see `modelResolverOptions`; token files lie in `tokens/` of the cache folder. */
+export function engineResourcesOptions(device: Device, environment: NodeJS.ProcessEnv = process.env): EngineResourcesOptions {
+  return { device, resolver: new ModelResolver(modelResolverOptions(environment)), tokenCacheDirectory: join(cacheDirectory(environment), 'tokens') };
+}
+
+/** What an engine process keeps between jobs: the device, and the base model used last, so that the next job on it starts at once. */
+export class EngineResources {
+  readonly device: Device;
+  readonly resolver: ModelResolver;
+  readonly tokenCacheDirectory: string | null;
+  #opened: OpenedModel | null = null;
+  #probe: DeviceProbe | null = null;
+
+  constructor({ device, resolver, tokenCacheDirectory }: EngineResourcesOptions) {
+    this.device = device;
+    this.resolver = resolver;
+    this.tokenCacheDirectory = tokenCacheDirectory;
+  }
+
+  /** Speed of the device, measured at the first call. */
+  get probe(): DeviceProbe {
+    return (this.#probe ??= probeDevice(this.device));
+  }
+
+  /** `id@revision` in device memory. */
+  get modelInMemory(): string | null {
+    return this.#opened === null ? null : nameOf(this.#opened.base);
+  }
+
+  /**
+   * The model with its weights on the device: the one kept from the last job, or freshly loaded after that one was freed.
+   * @throws what `ModelResolver.resolve` and `loadCausalLm` throw; `invalid_input` for bf16 where the device has none; `out_of_device_memory`
+   */
+  async openModel(base: BaseModelRef, computeDtype: ComputeDtypeChoice, { events, signal }: LoadContext = {}): Promise<OpenedModel> {
+    const dtype = this.settleDtype(computeDtype);
+    const known = this.#kept(base, dtype);
+    if (known !== null) {
+      events?.log('info', `${base.id} is already in memory`);
+      return known;
+    }
+    const reporter = new LoadReporter(events, base.id);
+    try {
+      const resolved = await this.resolver.resolve(base.id, { revision: base.revision, onProgress: (progress) => reporter.fetched(progress), signal });
+      for (const notice of resolved.notices) events?.log('warn', notice);
+      return this.#kept({ id: base.id, revision: resolved.revision }, dtype) ?? (await this.#load(resolved, dtype, reporter));
+    } finally {
+      // Also after a failure: the old model may be gone, a download may have ended.
+      events?.model(this.modelInMemory, await this.resolver.cached());
+    }
+  }
+
+  /** `auto` becomes what is faster here; decision 3. @throws `invalid_input` when the device cannot do it */
+  settleDtype(choice: ComputeDtypeChoice): FloatDType {
+    if (choice === 'auto') return this.device.info.bf16 ? this.probe.recommended : 'f32';
+    if (choice === 'bf16' && !this.device.info.bf16) {
+      throw new TunefleetError('invalid_input', `compute_dtype is "bf16", but this worker's ${this.device.info.backend} backend has no bf16; use "f32" or "auto"`, { reason: 'dtype_not_supported', param: 'compute_dtype' });
+    }
+    return choice;
+  }
+
+  /** Frees the model; the device stays open. */
+  close(): void {
+    this.#opened?.model[Symbol.dispose]();
+    this.#opened = null;
+  }
+
+  #kept({ id, revision }: BaseModelRef, dtype: FloatDType): OpenedModel | null {
+    const opened = this.#opened;
+    return opened !== null && opened.base.id === id && opened.base.revision === revision && opened.computeDtype === dtype ? opened : null;
+  }
+
+  async #load({ id, revision, folder, config }: ResolvedModel, computeDtype: FloatDType, reporter: LoadReporter): Promise<OpenedModel> {
+    const tokenizer = await TextTokenizer.load(folder);
+    this.close();
+    this.#checkMemory(id, config, computeDtype);
+    const started = performance.now();
+    const model = await loadCausalLm(this.device, { folder, config, computeDtype, onProgress: (share: number) => reporter.loaded(share) });
+    reporter.done(model.weightBytes, computeDtype, (performance.now() - started) / 1000);
+    this.#opened = { model, tokenizer, folder, config, computeDtype, base: { id, revision } };
+    return this.#opened;
+  }
+
+  /** Main memory is the limit of a CPU device: beyond it the system would end the process without a word. */
+  #checkMemory(id: string, config: unknown, dtype: FloatDType): void {
+    if (this.device.info.gpu) return;
+    const needed = describeCausalLm(config).parameterCount * (dtype === 'bf16' ? 2 : 4);
+    if (needed <= totalmem()) return;
+    throw new TunefleetError('out_of_device_memory', `the weights of ${id} take ${gigabytes(needed)} GB in ${dtype}, this machine has ${gigabytes(totalmem())} GB; choose a smaller model or a larger machine`, {
+      details: { neededBytes: needed, totalBytes: totalmem() },
+    });
+  }
+}
+
+function nameOf({ id, revision }: BaseModelRef): string {
+  return `${id}@${revision}`;
+}
+
+function gigabytes(bytes: number): string {
+  return (bytes / 1e9).toFixed(1);
+}
