@@ -1,1 +1,4 @@
-export {};
+export * from './adamw';
+export * from './batch-plan';
+export * from './collate';
+export * from './schedule';
