@@ -5,7 +5,7 @@ import { formatBytes, formatTime } from '../render/text';
 
 export function registerWorkers(program: Command): void {
   const workers = program.command('workers').description('machines that run jobs');
-  serverCommand(workers.command('list').description('workers with their device and state'), async ({ client, output }) => {
+  serverCommand(workers.command('list', { isDefault: true }).description('workers with their device and state'), async ({ client, output }) => {
     const list = await client.workers.list();
     output.result(list, () =>
       renderTable(

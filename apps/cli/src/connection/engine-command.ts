@@ -42,6 +42,6 @@ export async function runEngine(args: readonly string[]): Promise<number> {
 }
 
 /** Built beside the command line's bundle. */
-function engineFile(): string {
-  return process.env['TUNEFLEET_ENGINE_FILE'] ?? join(dirname(fileURLToPath(import.meta.url)), 'engine.mjs');
+export function engineFile(environment: NodeJS.ProcessEnv = process.env): string {
+  return environment['TUNEFLEET_ENGINE_FILE'] || join(dirname(fileURLToPath(import.meta.url)), 'engine.mjs');
 }

@@ -1,6 +1,8 @@
+import { execFile } from 'node:child_process';
 import { chmod, stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
+import { promisify } from 'node:util';
 import { TunefleetError } from '@tunefleet/foundation';
 
 export interface PostgresBinaries {
@@ -10,6 +12,7 @@ export interface PostgresBinaries {
   readonly postgres: string;
 }
 
+const VERSION_TIMEOUT_MS = 10_000;
 const PLATFORM_NAMES: Readonly<Record<string, string>> = { linux: 'linux', darwin: 'darwin', win32: 'windows' };
 
 /**
@@ -36,6 +39,13 @@ export async function findBinaries(): Promise<PostgresBinaries> {
     if ((mode & 0o555) !== 0o555) await chmod(file, mode | 0o555);
   }
   return binaries;
+}
+
+/** What the server program says of itself, e.g. "postgres (PostgreSQL) 18.1". @throws as `findBinaries`, or when it does not run */
+export async function postgresVersion(): Promise<string> {
+  const { postgres } = await findBinaries();
+  const { stdout } = await promisify(execFile)(postgres, ['--version'], { timeout: VERSION_TIMEOUT_MS });
+  return stdout.trim();
 }
 
 export function binariesIn(root: string): PostgresBinaries {

@@ -1,1 +1,2 @@
 export { startEmbeddedPostgres, type EmbeddedPostgres, type EmbeddedPostgresOptions } from './start';
+export { postgresVersion } from './binaries';

@@ -13,14 +13,15 @@ function accuracyTable(report: QuickstartReport): string {
   const { base, tuned } = report.eval_detail;
   return renderTable(
     [
-      { header: 'model', value: (row) => row.name },
+      { header: '', value: (row) => row.name },
+      { header: 'model', value: (row) => row.entry.model },
       { header: 'accuracy', value: (row) => formatPercent(row.entry.accuracy), align: 'right' },
       { header: '95 % interval', value: (row) => row.entry.interval.map((bound) => (bound * 100).toFixed(1)).join(' – '), align: 'right' },
       { header: 'n', value: () => formatCount(report.eval.n), align: 'right' },
     ],
     [
-      { name: `base   ${base.model}`, entry: base },
-      { name: `tuned  ${tuned.model}`, entry: tuned },
+      { name: 'base', entry: base },
+      { name: 'tuned', entry: tuned },
     ],
   );
 }
