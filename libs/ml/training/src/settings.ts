@@ -1,0 +1,22 @@
+import type { ScheduleName } from './schedule';
+
+/** Everything that decides a training run besides model, tuner and data. */
+export interface TrainingSettings {
+  readonly seed: number;
+  readonly epochs: number;
+  /** Examples per optimiser step, at most 256. */
+  readonly batchSize: number;
+  readonly learningRate: number;
+  readonly schedule: ScheduleName;
+  readonly warmupRatio: number;
+  readonly weightDecay: number;
+  readonly maxGradNorm: number;
+}
+
+/** How a step is fitted into memory. Another choice gives the same mathematics but not the same bits. */
+export interface Batching {
+  /** Examples per pass. */
+  readonly microBatchSize: number;
+  /** Compute each block again in the backward pass instead of keeping its activations. */
+  readonly recomputeBlocks: boolean;
+}
