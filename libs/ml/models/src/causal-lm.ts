@@ -31,6 +31,8 @@ export interface KeyValueCache extends Disposable {
 
 /** A decoder-only language model with frozen weights on one device. Every architecture gives this. */
 export interface CausalLm extends Disposable {
+  /** `model_type` of its config.json. */
+  readonly modelType: string;
   readonly device: Device;
   /** Dtype of weights and matmuls. */
   readonly computeDtype: FloatDType;

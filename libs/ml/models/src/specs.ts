@@ -1,4 +1,6 @@
-/** TensorFlow-free half of the models library: schemas and estimates that the control plane, CLI and console may import. */
+/** TensorFlow-free half of the models library: schemas, descriptions and sources that the control plane, CLI and console may import. */
+export { describeCausalLm, modelTypeOf, type ModelType } from './architecture-specs';
+export type { ArchitectureSpec, CausalLmDescription } from './description';
 export * from './llama/spec';
 export * from './weight-source';
 export * from './sources';

@@ -4,6 +4,8 @@ import { linear, type FrozenMatrix, type Tensor } from '@tunefleet/ml-tensor';
 export interface Projection {
   /** Module path in the Hugging Face model: `model.layers.0.self_attn.q_proj`. */
   readonly path: string;
+  readonly inSize: number;
+  readonly outSize: number;
   /** [out, in]. */
   readonly weight: FrozenMatrix;
   /** [out] or null. */

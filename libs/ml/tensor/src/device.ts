@@ -19,7 +19,7 @@ export class Device {
   readonly primitives: Primitives;
   /** Set by `gradients` while it records. */
   tape: Tape | null = null;
-  private readonly scopes: Tensor[][] = [];
+  private scopes: Tensor[][] = [];
   private readonly scalars = new Map<string, Tensor>();
   private liveHandles = 0;
   private liveBytes = 0;
@@ -115,6 +115,17 @@ export class Device {
         if (kept?.has(tensor)) outer?.push(tensor);
         else tensor.dispose();
       }
+    }
+  }
+
+  /** `scope`, but what it returns outlives the scopes open around it and is the caller's to dispose: for caches that live between calls. */
+  detached<T>(fn: () => T): T {
+    const outer = this.scopes;
+    this.scopes = [];
+    try {
+      return this.scope(fn);
+    } finally {
+      this.scopes = outer;
     }
   }
 

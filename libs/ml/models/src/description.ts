@@ -1,0 +1,23 @@
+/** What can be said about a causal language model from its configuration alone. Sizes in elements. */
+export interface CausalLmDescription {
+  readonly modelType: string;
+  readonly vocabSize: number;
+  readonly hiddenSize: number;
+  readonly intermediateSize: number;
+  readonly layers: number;
+  readonly heads: number;
+  readonly keyValueHeads: number;
+  readonly headDim: number;
+  /** Longest sequence the model was made for. */
+  readonly maxPositions: number;
+  /** A shared input and output embedding counts once. */
+  readonly parameterCount: number;
+  /** Every linear map a tuner may adapt, in forward order. */
+  readonly projections: readonly { readonly path: string; readonly inSize: number; readonly outSize: number }[];
+}
+
+/** The TensorFlow-free half of an architecture. */
+export interface ArchitectureSpec {
+  /** @throws TunefleetError `incompatible_artifact` when `config` is not one of this architecture */
+  describe(config: unknown): CausalLmDescription;
+}

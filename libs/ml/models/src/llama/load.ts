@@ -1,0 +1,62 @@
+import type { Projection } from '@tunefleet/ml-nn';
+import { frozenMatrix, type Device, type FloatDType, type FrozenMatrix, type Tensor } from '@tunefleet/ml-tensor';
+import type { Architecture } from '../architecture';
+import type { CausalLm } from '../causal-lm';
+import { parseModelConfig } from '../parse-config';
+import { LlamaModel } from './model';
+import type { LlamaBlock } from './block';
+import { llamaConfigSchema, type LlamaConfig } from './spec';
+import { blockProjections, isRedundantWeight, llamaWeights, type LlamaProjection } from './weight-table';
+
+export const llama: Architecture = {
+  weights(value) {
+    const config = parseModelConfig(llamaConfigSchema, value);
+    return { expected: llamaWeights(config), isRedundant: (name) => isRedundantWeight(config, name) };
+  },
+  build: (device, value, computeDtype, weight) => buildLlama(device, parseModelConfig(llamaConfigSchema, value), computeDtype, weight),
+};
+
+/** @param weight gives up each loaded tensor once */
+function buildLlama(device: Device, config: LlamaConfig, computeDtype: FloatDType, weight: (name: string) => Tensor): CausalLm {
+  const owned: Tensor[] = [];
+  const own = (tensor: Tensor): Tensor => {
+    owned.push(tensor);
+    return tensor;
+  };
+  const matrix = (tensor: Tensor): FrozenMatrix => {
+    const result = frozenMatrix(device, tensor);
+    own(result.value);
+    return result;
+  };
+  const norm = (name: string): Tensor => own(widened(device, weight(name)));
+  const projection = ({ path, inSize, outSize, bias }: LlamaProjection): Projection => ({
+    path,
+    inSize,
+    outSize,
+    weight: matrix(weight(`${path}.weight`)),
+    bias: bias ? own(weight(`${path}.bias`)) : null,
+  });
+  const block = (layer: number): LlamaBlock => {
+    const [q, k, v, o, gate, up, down] = blockProjections(config, layer).map(projection) as [Projection, Projection, Projection, Projection, Projection, Projection, Projection];
+    const path = `model.layers.${layer}`;
+    return { layer, inputNorm: norm(`${path}.input_layernorm.weight`), postNorm: norm(`${path}.post_attention_layernorm.weight`), q, k, v, o, gate, up, down };
+  };
+  const table = own(weight('model.embed_tokens.weight'));
+  const blocks = Array.from({ length: config.num_hidden_layers }, (_, layer) => block(layer));
+  const head = config.tie_word_embeddings ? tiedHead(device, table, own) : matrix(weight('lm_head.weight'));
+  return new LlamaModel(device, config, { embedding: table, blocks, norm: norm('model.norm.weight'), head, owned }, computeDtype);
+}
+
+/** The embedding table as the head; a second copy only where the device wants it the other way round. */
+function tiedHead(device: Device, table: Tensor, own: (tensor: Tensor) => Tensor): FrozenMatrix {
+  const [outSize, inSize] = [table.dim(0), table.dim(1)];
+  if (!device.backend.prefersUntransposedWeights) return { value: table, layout: 'outIn', outSize, inSize };
+  return { value: own(device.primitives.transpose(table, [1, 0])), layout: 'inOut', outSize, inSize };
+}
+
+function widened(device: Device, tensor: Tensor): Tensor {
+  if (tensor.dtype === 'f32') return tensor;
+  const wide = device.primitives.cast(tensor, 'f32');
+  tensor.dispose();
+  return wide;
+}

@@ -1,0 +1,61 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { TunefleetError } from '@tunefleet/foundation';
+import type { Device, FloatDType, Tensor } from '@tunefleet/ml-tensor';
+import { modelTypeOf } from '../architecture-specs';
+import type { CausalLm } from '../causal-lm';
+import { architectures } from '../registry';
+import { SafetensorsWeights } from '../sources';
+import { checkWeights, listNames, loadWeight } from './weight-loader';
+
+export interface LoadOptions {
+  /** Holds the safetensors weights. */
+  readonly folder: string;
+  /** Content of config.json, unchecked. */
+  readonly config: unknown;
+  /** Dtype the matrices rest and multiply in. */
+  readonly computeDtype: FloatDType;
+  /** Tensors loaded, of how many. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+  /** What the user should be told, e.g. tensors that nothing asks for. */
+  readonly onNotice?: ((message: string) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Loads a model one tensor at a time, so that host memory holds no more than the largest one.
+ * @returns the model, the caller's to dispose
+ * @throws TunefleetError `incompatible_artifact`: architecture, config, missing or wrongly shaped tensors; `invalid_input`: bf16 on a device without it
+ */
+export async function loadCausalLm(device: Device, options: LoadOptions): Promise<CausalLm> {
+  const { config, computeDtype } = options;
+  const architecture = architectures[modelTypeOf(config)];
+  const { expected, isRedundant } = architecture.weights(config);
+  if (computeDtype === 'bf16' && !device.info.bf16) {
+    throw new TunefleetError('invalid_input', `the ${device.info.backend} backend cannot compute in bf16; choose f32`, { param: 'computeDtype' });
+  }
+  using source = SafetensorsWeights.open(options.folder);
+  const extra = checkWeights(source, expected).filter((name) => !isRedundant(name));
+  if (extra.length > 0) options.onNotice?.(`the model's files hold ${listNames(extra)}; this architecture does not use them`);
+
+  const loaded = new Map<string, Tensor>();
+  try {
+    for (const [index, { name }] of expected.entries()) {
+      options.signal?.throwIfAborted();
+      loaded.set(name, loadWeight(device, source, name, computeDtype));
+      options.onProgress?.(index + 1, expected.length);
+      // Lets timers and messages through: a large model takes minutes.
+      await nextTurn();
+    }
+    return architecture.build(device, config, computeDtype, (name) => take(loaded, name));
+  } catch (error) {
+    for (const tensor of loaded.values()) tensor.dispose();
+    throw error;
+  }
+}
+
+function take(loaded: Map<string, Tensor>, name: string): Tensor {
+  const tensor = loaded.get(name);
+  if (!tensor) throw new TunefleetError('invariant', `tensor "${name}" was not loaded, or asked for twice`);
+  loaded.delete(name);
+  return tensor;
+}
