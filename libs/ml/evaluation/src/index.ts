@@ -1,1 +1,3 @@
+export * from './exact-match/exact-match';
+export * from './label-likelihood';
 export * from './statistics';

@@ -1,1 +1,2 @@
+export * from './decoding';
 export * from './sampling';

@@ -1,0 +1,2 @@
+export * from './label-sequences';
+export * from './score-labels';

@@ -1,0 +1,3 @@
+export * from './generate';
+export * from './prefix-cache';
+export * from './stop-tokens';

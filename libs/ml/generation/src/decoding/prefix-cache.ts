@@ -1,0 +1,70 @@
+import { invariant } from '@tunefleet/foundation';
+import type { CausalLm, KeyValueCache } from '@tunefleet/ml-models';
+import type { ProjectionHook } from '@tunefleet/ml-nn';
+import { multiplyForward } from '@tunefleet/ml-tensor';
+
+/** Tokens per forward pass: attention scores are [heads, chunk, length so far], so this bounds the memory of long prompts. */
+const CHUNK_TOKENS = 512;
+
+/**
+ * Reads what a model with one adapter (or none) expects after the tokens of a sequence. It keeps the keys and values of the last sequence, so what the next
+ * one has in common with it is not computed again: the system prompt of all rows, the question of all labels, the text so far when one token is added.
+ */
+export class PrefixCache implements Disposable {
+  readonly #cache: KeyValueCache;
+  #held: Int32Array = new Int32Array(0);
+  /** Tokens fed to the model so far; what was shared is not among them. */
+  tokensFed = 0;
+
+  constructor(
+    readonly model: CausalLm,
+    private readonly adapter: ProjectionHook | null = null,
+  ) {
+    this.#cache = model.openCache(1);
+  }
+
+  /**
+   * @param ids [T] a sequence from its first token on
+   * @param from first position whose logits are wanted; the output head is computed for the wanted ones only. Default: the last position.
+   * @returns [T - from] rows of [V] float32; row i scores the token after position from + i
+   */
+  read(ids: Int32Array, from = ids.length - 1): Float32Array[] {
+    invariant(from >= 0 && from < ids.length, `position ${from} of ${ids.length} tokens`);
+    const start = Math.min(commonLength(this.#held, ids), from);
+    if (start < this.#cache.length) this.#cache.truncate(start);
+    this.#held = ids.slice(0, start);
+    const rows: Float32Array[] = [];
+    for (let begin = start; begin < ids.length; begin += CHUNK_TOKENS) {
+      const chunk = ids.slice(begin, begin + CHUNK_TOKENS);
+      rows.push(...this.#feed(chunk, Math.max(0, from - begin)));
+    }
+    this.#held = ids.slice();
+    this.tokensFed += ids.length - start;
+    return rows;
+  }
+
+  [Symbol.dispose](): void {
+    this.#cache[Symbol.dispose]();
+  }
+
+  /** @param first index in `ids` of the first row wanted */
+  #feed(ids: Int32Array, first: number): Float32Array[] {
+    const { device, vocabSize, hiddenSize, head } = this.model;
+    // No scope around this: the cache keeps tensors made in here.
+    using hidden = this.model.forward({ ids, rows: 1, columns: ids.length }, { cache: this.#cache, adapter: this.adapter }); // [T, C]
+    const wanted = ids.length - first;
+    if (wanted <= 0) return [];
+    using states = device.primitives.slice(hidden, [first, 0], [wanted, hiddenSize]);
+    using logits = multiplyForward(states, head); // [wanted, V]
+    const values = device.readFloats(logits);
+    return Array.from({ length: wanted }, (_, row) => values.subarray(row * vocabSize, (row + 1) * vocabSize));
+  }
+}
+
+/** How many leading tokens are equal. */
+export function commonLength(a: Int32Array, b: Int32Array): number {
+  const end = Math.min(a.length, b.length);
+  let length = 0;
+  while (length < end && a[length] === b[length]) length++;
+  return length;
+}
