@@ -1,0 +1,33 @@
+import { Transport, type ClientOptions } from './http/transport';
+import { Adapters } from './resources/adapters';
+import { Evals } from './resources/evals';
+import { Files } from './resources/files';
+import { FineTuningJobs } from './resources/fine-tuning';
+import { Jobs } from './resources/jobs';
+import { Models } from './resources/models';
+import { Workers } from './resources/workers';
+
+/**
+ * A Tunefleet server's API. Answers are checked against the contract; failures are `TunefleetApiError`s. Requests are tried again after
+ * 429 and 503, and, where doing them twice does no harm, after a cut connection.
+ */
+export class TunefleetClient {
+  readonly files: Files;
+  readonly fineTuning: { readonly jobs: FineTuningJobs };
+  readonly jobs: Jobs;
+  readonly evals: Evals;
+  readonly adapters: Adapters;
+  readonly models: Models;
+  readonly workers: Workers;
+
+  constructor(options: ClientOptions) {
+    const transport = new Transport(options);
+    this.files = new Files(transport);
+    this.fineTuning = { jobs: new FineTuningJobs(transport) };
+    this.jobs = new Jobs(transport);
+    this.evals = new Evals(transport, this.files);
+    this.adapters = new Adapters(transport);
+    this.models = new Models(transport);
+    this.workers = new Workers(transport);
+  }
+}

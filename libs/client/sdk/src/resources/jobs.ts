@@ -1,0 +1,69 @@
+import {
+  jobDetailSchema,
+  jobEventListSchema,
+  jobListSchema,
+  metricListSchema,
+  type JobDetail,
+  type JobEvent,
+  type JobStreamMessage,
+  type JobSummary,
+  type MetricList,
+} from '@tunefleet/contracts';
+import type { z } from 'zod';
+import { path, type CallOptions, type Transport } from '../http/transport';
+import { eachItem } from '../paging';
+import { jobStream, type JobStreamOptions } from '../stream/job-stream';
+import { pageQuery, type MetadataQuery, type PageQuery } from './queries';
+
+export interface JobQuery extends MetadataQuery {
+  readonly kind?: JobSummary['kind'] | undefined;
+  readonly status?: JobSummary['status'] | undefined;
+}
+
+export interface MetricQuery extends CallOptions {
+  readonly name?: string | undefined;
+  /** Only later steps. */
+  readonly sinceStep?: number | undefined;
+  readonly limit?: number | undefined;
+}
+
+/** Jobs of every kind, with all that is on record about them. */
+export class Jobs {
+  constructor(private readonly transport: Transport) {}
+
+  /** Newest first. */
+  list({ signal, ...query }: JobQuery = {}): Promise<z.infer<typeof jobListSchema>> {
+    return this.transport.json(jobListSchema, { path: path('/api/v1', 'jobs'), query: pageQuery(query), signal });
+  }
+
+  each(query: JobQuery = {}): AsyncGenerator<JobSummary> {
+    return eachItem((after) => this.list({ ...query, after }), query.after);
+  }
+
+  get(id: string, { signal }: CallOptions = {}): Promise<JobDetail> {
+    return this.transport.json(jobDetailSchema, { path: path('/api/v1', 'jobs', id), signal });
+  }
+
+  cancel(id: string, { signal }: CallOptions = {}): Promise<JobDetail> {
+    return this.transport.json(jobDetailSchema, { method: 'POST', path: path('/api/v1', 'jobs', id, 'cancel'), repeatable: true, signal });
+  }
+
+  /** Newest first. */
+  events(id: string, { signal, ...query }: PageQuery = {}): Promise<z.infer<typeof jobEventListSchema>> {
+    return this.transport.json(jobEventListSchema, { path: path('/api/v1', 'jobs', id, 'events'), query: pageQuery(query), signal });
+  }
+
+  eachEvent(id: string, query: PageQuery = {}): AsyncGenerator<JobEvent> {
+    return eachItem((after) => this.events(id, { ...query, after }), query.after);
+  }
+
+  /** By step, then name. A page holds whole steps: go on with `sinceStep` = the last one seen. */
+  metrics(id: string, { signal, name, sinceStep, limit }: MetricQuery = {}): Promise<MetricList> {
+    return this.transport.json(metricListSchema, { path: path('/api/v1', 'jobs', id, 'metrics'), query: { name, since_step: sinceStep, limit }, signal });
+  }
+
+  /** What happens to a job, as it happens, until its end. */
+  stream(id: string, options: JobStreamOptions = {}): AsyncGenerator<JobStreamMessage> {
+    return jobStream(this.transport, id, options);
+  }
+}
