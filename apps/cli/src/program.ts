@@ -7,6 +7,7 @@ import { registerGenerate } from './commands/generate';
 import { registerJobs } from './commands/jobs';
 import { registerModels } from './commands/models';
 import { registerUp } from './commands/up';
+import { registerWorker } from './commands/worker';
 import { registerWorkers } from './commands/workers';
 
 /** The whole command line; one file per topic in `commands/`. */
@@ -15,7 +16,7 @@ export function createProgram(): Command {
     .description('Fine-tuning as a service on your own single-GPU machines')
     .version('0.1.0')
     .showHelpAfterError('(add --help for the options)');
-  for (const register of [registerUp, registerDoctor, registerFiles, registerJobs, registerEvals, registerAdapters, registerModels, registerWorkers, registerGenerate]) {
+  for (const register of [registerUp, registerWorker, registerDoctor, registerFiles, registerJobs, registerEvals, registerAdapters, registerModels, registerWorkers, registerGenerate]) {
     register(program);
   }
   return program;

@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { TunefleetError } from '@tunefleet/foundation';
-import { explainUnreachable, findConnection } from './find-connection';
+import { explainUnreachable, findConnection, findFleet } from './find-connection';
 
 let dataDir: string;
 beforeEach(async () => {
@@ -42,4 +42,16 @@ test('no answer is explained, another error is left alone', () => {
   });
   const other = new TunefleetError('not_found', 'no such job');
   expect(explainUnreachable(other, connection)).toBe(other);
+});
+
+test('a worker dials the control plane that is named, with a token, or the local one with its own', async () => {
+  await writeFile(join(dataDir, 'server.json'), JSON.stringify({ url: 'http://127.0.0.1:1', grpcAddress: '127.0.0.1:2' }));
+  await writeFile(join(dataDir, 'secrets.json'), JSON.stringify({ apiKey: 'local-key', workerToken: 'local-token' }));
+  expect(await findFleet(question({ dataDir }))).toEqual({ controlPlane: '127.0.0.1:2', workerToken: 'local-token' });
+  expect(await findFleet(question({ dataDir, controlPlane: 'far:1' }, { TUNEFLEET_WORKER_TOKEN: 'far-token' }))).toEqual({ controlPlane: 'far:1', workerToken: 'far-token' });
+  await expect(findFleet(question({ dataDir }, { TUNEFLEET_CONTROL_PLANE: 'far:1' }))).rejects.toThrow('no token to show to far:1: set TUNEFLEET_WORKER_TOKEN');
+});
+
+test('a worker without a control plane says how to name one', async () => {
+  await expect(findFleet(question({ dataDir }))).rejects.toThrow(/name its control plane with --control-plane/);
 });

@@ -19,8 +19,8 @@ export interface ConnectionQuestion {
 }
 
 /** What the local service leaves in its data folder while it runs (docs/develop/processes.md). */
-const serverFileSchema = z.object({ url: z.url() });
-const secretsFileSchema = z.object({ apiKey: z.string().min(1) });
+const serverFileSchema = z.object({ url: z.url(), grpcAddress: z.string().min(1).optional() });
+const secretsFileSchema = z.object({ apiKey: z.string().min(1), workerToken: z.string().min(1).optional() });
 
 /**
  * The server to talk to: flags first, then TUNEFLEET_URL and TUNEFLEET_API_KEY, then the service running from the data folder.
@@ -41,6 +41,33 @@ export async function findConnection({ flags, environment, workingDir }: Connect
   const secrets = key === undefined ? await readJson(join(dataDir, 'secrets.json'), secretsFileSchema) : { apiKey: key };
   if (secrets === null) throw new TunefleetError('unauthenticated', `there is no API key in ${dataDir}: pass --key or set TUNEFLEET_API_KEY`);
   return { url: server.url, apiKey: secrets.apiKey, source: 'local' };
+}
+
+export interface FleetAddress {
+  /** As TUNEFLEET_CONTROL_PLANE wants it. */
+  readonly controlPlane: string;
+  readonly workerToken: string;
+}
+
+/**
+ * Where a worker dials: the named control plane with the token of the environment, or the service running from the data folder with its own.
+ * @throws unavailable when none is named and none runs here; unauthenticated when one is named without a token
+ */
+export async function findFleet({ flags, environment, workingDir }: Omit<ConnectionQuestion, 'flags'> & { readonly flags: { readonly controlPlane?: string; readonly dataDir?: string } }): Promise<FleetAddress> {
+  const named = flags.controlPlane ?? nonEmpty(environment['TUNEFLEET_CONTROL_PLANE']);
+  const token = nonEmpty(environment['TUNEFLEET_WORKER_TOKEN']);
+  if (named !== undefined) {
+    if (token === undefined) throw new TunefleetError('unauthenticated', `there is no token to show to ${named}: set TUNEFLEET_WORKER_TOKEN (it is in the control plane's secrets.json)`);
+    return { controlPlane: named, workerToken: token };
+  }
+  const dataDir = dataDirOf(flags, environment, workingDir);
+  const server = await readJson(join(dataDir, 'server.json'), serverFileSchema);
+  const secrets = await readJson(join(dataDir, 'secrets.json'), secretsFileSchema);
+  const workerToken = token ?? secrets?.workerToken;
+  if (server?.grpcAddress === undefined || workerToken === undefined) {
+    throw new TunefleetError('unavailable', `no service runs from ${dataDir}: name its control plane with --control-plane and set TUNEFLEET_WORKER_TOKEN, or start one here with "npm start"`);
+  }
+  return { controlPlane: server.grpcAddress, workerToken };
 }
 
 export function dataDirOf(flags: { readonly dataDir?: string }, environment: ConnectionQuestion['environment'], workingDir: string): string {

@@ -1,8 +1,8 @@
 import { mkdir, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { TunefleetError, sleep, type Logger } from '@tunefleet/foundation';
+import { cacheDirectory } from '@tunefleet/ml-models/specs';
 import { z } from 'zod';
 import { lockDataDir } from './data-dir-lock';
 import { openDatabase, type Database } from './database';
@@ -100,7 +100,7 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
     check();
 
     const bound = { httpPort: options.httpPort, grpcPort: options.grpcPort, grpcAddress: '', url: '' };
-    const shared: NodeJS.ProcessEnv = { ...environment, TUNEFLEET_DATA_DIR: dataDir, TUNEFLEET_CACHE_DIR: cacheDir(environment), TUNEFLEET_WORKER_TOKEN: secrets.workerToken };
+    const shared: NodeJS.ProcessEnv = { ...environment, TUNEFLEET_DATA_DIR: dataDir, TUNEFLEET_CACHE_DIR: cacheDirectory(environment), TUNEFLEET_WORKER_TOKEN: secrets.workerToken };
     const child = async (name: string, program: string, rest: Pick<ChildSpec, 'env' | 'stopGraceMs' | 'onReady'>): Promise<ManagedChild> => {
       const logFile = options.verbose === true ? undefined : await openLog(join(dataDir, 'logs', `${name}.log`));
       const file = join(options.programs ?? dirname(fileURLToPath(import.meta.url)), program);
@@ -147,7 +147,7 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
       worker.start();
     }
     await until(() => Promise.resolve(workersReady === options.workers), `only ${workersReady} of ${options.workers} workers connected`, check);
-    await writeAtomically(serverFile(dataDir), `${JSON.stringify({ url: bound.url, pid: process.pid })}\n`);
+    await writeAtomically(serverFile(dataDir), `${JSON.stringify({ url: bound.url, grpcAddress: bound.grpcAddress, pid: process.pid })}\n`);
     return {
       url: bound.url,
       apiKey: secrets.apiKey,
@@ -167,13 +167,6 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
 /** Where other commands find the service that runs on a data folder. */
 function serverFile(dataDir: string): string {
   return join(dataDir, 'server.json');
-}
-
-/** Models and native libraries, shared by all data folders of a user; the same rule as the set-up's. */
-function cacheDir(environment: NodeJS.ProcessEnv): string {
-  const own = environment['TUNEFLEET_CACHE_DIR'];
-  if (own) return resolve(own);
-  return join(environment['XDG_CACHE_HOME'] ? resolve(environment['XDG_CACHE_HOME']) : join(homedir(), '.cache'), 'tunefleet');
 }
 
 /** A log that has grown large makes room at the next start; one older file is kept. */

@@ -12,6 +12,8 @@ import { dataDirOf } from '../../connection/find-connection';
 import { engineProbeSchema, type DoctorFacts, type EngineFact, type FolderFact, type Outcome } from './facts';
 
 const ANSWER_MS = 5_000;
+/** Python takes its time on a loaded machine. */
+const TOOL_MS = 20_000;
 const PACKAGE_INDEX_MS = 20_000;
 /** A first start reads half a gigabyte of libraries from disk. */
 const PROBE_MS = 120_000;
@@ -135,7 +137,7 @@ async function folderFact(path: string): Promise<FolderFact> {
 async function firstAnswering(commands: readonly string[], args: readonly string[]): Promise<Outcome> {
   for (const command of commands) {
     try {
-      const [line = ''] = (await run(command, args, ANSWER_MS)).trim().split('\n');
+      const [line = ''] = (await run(command, args, TOOL_MS)).trim().split('\n');
       return { ok: true, found: `${command}: ${line}` };
     } catch {
       // The next one may answer.
