@@ -1,0 +1,119 @@
+/** Llama against Hugging Face Transformers (fixtures), and against itself: cached, packed and recomputed forms must agree with the plain one. */
+import type { Device } from '@tunefleet/ml-tensor';
+import { openDevice } from '@tunefleet/ml-tensor';
+import type { CausalLm } from '../causal-lm';
+import { goldenModel, loadGolden, logitsOf, maxDifference } from '../testing';
+
+describe.each(['tensorflow', 'wasm'] as const)('llama on %s', (backend) => {
+  let device: Device;
+  let model: CausalLm;
+  const golden = goldenModel('tied');
+  const [rows, columns, V] = [2, 24, 64];
+  const batch = { ids: golden.ids, rows, columns };
+
+  beforeAll(async () => {
+    device = await openDevice({ backend });
+    model = await loadGolden(device, golden);
+  });
+  afterAll(() => model[Symbol.dispose]());
+
+  test('logits are those of Transformers', () => {
+    expect(maxDifference(logitsOf(model, batch), golden.logits)).toBeLessThan(1e-4);
+  });
+
+  test('own head, biases, Llama 3.1 rotary scaling, odd head width, shards in bf16', async () => {
+    const scaled = goldenModel('scaled');
+    using other = await loadGolden(device, scaled);
+    expect(maxDifference(logitsOf(other, { ids: scaled.ids, rows, columns }), scaled.logits)).toBeLessThan(1e-4);
+  });
+
+  test('decoding on a cache, in pieces, gives the full forward', () => {
+    using cache = model.openCache(rows);
+    const column = (from: number, to: number) => ({
+      ids: Int32Array.from({ length: rows * (to - from) }, (_, i) => golden.ids[Math.floor(i / (to - from)) * columns + from + (i % (to - from))] ?? 0),
+      rows,
+      columns: to - from,
+    });
+    const full = logitsOf(model, batch);
+    const expectRows = (got: Float32Array, from: number, to: number) => {
+      for (let row = 0; row < rows; row++) {
+        const wanted = full.subarray((row * columns + from) * V, (row * columns + to) * V);
+        expect(maxDifference(got.subarray(row * (to - from) * V, (row + 1) * (to - from) * V), wanted)).toBeLessThan(1e-5);
+      }
+    };
+    expectRows(logitsOf(model, column(0, 10), { cache }), 0, 10);
+    expectRows(logitsOf(model, column(10, 15), { cache }), 10, 15);
+    for (let at = 15; at < columns; at++) expectRows(logitsOf(model, column(at, at + 1), { cache }), at, at + 1);
+    expect(cache.length).toBe(columns);
+    cache.truncate(12);
+    expectRows(logitsOf(model, column(12, 20), { cache }), 12, 20);
+    expect(cache.length).toBe(20);
+  });
+
+  test('packed segments with their own positions equal separate rows', () => {
+    const cuts = [0, 7, 15, columns];
+    const segments = Int32Array.from({ length: columns }, (_, i) => cuts.findIndex((cut) => cut > i));
+    const positions = Int32Array.from({ length: columns }, (_, i) => i - (cuts[(segments[i] ?? 1) - 1] ?? 0));
+    const ids = golden.ids.slice(0, columns);
+    const packed = logitsOf(model, { ids, rows: 1, columns, positions, segments });
+    for (let part = 0; part + 1 < cuts.length; part++) {
+      const [from = 0, to = 0] = [cuts[part], cuts[part + 1]];
+      const alone = logitsOf(model, { ids: ids.slice(from, to), rows: 1, columns: to - from });
+      expect(maxDifference(packed.subarray(from * V, to * V), alone)).toBeLessThan(1e-5);
+    }
+  });
+
+  test('padding on the right changes nothing before it', () => {
+    const padded = Int32Array.from(golden.ids, (id, i) => (i % columns < 9 ? id : 3));
+    const full = logitsOf(model, batch).subarray(0, 9 * V);
+    expect(maxDifference(logitsOf(model, { ids: padded, rows, columns }).subarray(0, 9 * V), full)).toBe(0);
+  });
+
+  test('nothing is left on the device', () => {
+    logitsOf(model, batch);
+    const before = device.memory.liveHandles - device.cachedScalars;
+    logitsOf(model, batch);
+    {
+      using cache = model.openCache(rows);
+      logitsOf(model, batch, { cache });
+      cache.truncate(3);
+      logitsOf(model, { ids: golden.ids.slice(0, rows), rows, columns: 1 }, { cache });
+      logitsOf(model, { ...batch, positions: Int32Array.from(golden.ids, (_, i) => i % columns), segments: new Int32Array(rows * columns) });
+    }
+    expect(device.memory.liveHandles - device.cachedScalars).toBe(before);
+  });
+
+  test('a failed step leaves the cache as it was', () => {
+    using cache = model.openCache(1);
+    const ids = golden.ids.slice(0, 4);
+    logitsOf(model, { ids, rows: 1, columns: 4 }, { cache });
+    let calls = 0;
+    const adapter = {
+      project: () => {
+        if (++calls > 9) throw new Error('lost');
+        return null;
+      },
+    };
+    expect(() => model.forward({ ids, rows: 1, columns: 4 }, { cache, adapter })).toThrow('lost');
+    expect(cache.length).toBe(4);
+    const next = { ids: golden.ids.slice(4, 5), rows: 1, columns: 1 };
+    const wanted = logitsOf(model, { ids: golden.ids.slice(0, 5), rows: 1, columns: 5 }).subarray(4 * V);
+    expect(maxDifference(logitsOf(model, next, { cache }), wanted)).toBeLessThan(1e-5);
+  });
+
+  test('wrong inputs are refused', () => {
+    const long = 129;
+    expect(() => model.forward({ ids: new Int32Array(long), rows: 1, columns: long })).toThrow('a sequence of 129 tokens is longer than the 128 positions');
+    expect(() => model.forward({ ids: Int32Array.of(64), rows: 1, columns: 1 })).toThrow('token 64 is outside the vocabulary of 64');
+    expect(() => model.forward({ ids: Int32Array.of(1, 2), rows: 1, columns: 1 })).toThrow('came with 2 ids');
+    using cache = model.openCache(2);
+    expect(() => model.forward({ ids: Int32Array.of(1), rows: 1, columns: 1 }, { cache })).toThrow('a cache of 2 rows was given a batch of 1');
+  });
+});
+
+test('bf16 stays close to f32', async () => {
+  const device = await openDevice({ backend: 'tensorflow' });
+  const golden = goldenModel('tied');
+  using model = await loadGolden(device, golden, 'bf16');
+  expect(maxDifference(logitsOf(model, { ids: golden.ids, rows: 2, columns: 24 }), golden.logits)).toBeLessThan(0.15);
+});

@@ -1,0 +1,45 @@
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { SafetensorsFile } from '@tunefleet/ml-formats';
+import { multiplyForward, type Device, type FloatDType } from '@tunefleet/ml-tensor';
+import type { CausalLm, ForwardOptions, TokenBatch } from './causal-lm';
+import { loadCausalLm } from './loading/load-causal-lm';
+
+const FIXTURES = join(dirname(fileURLToPath(import.meta.url)), '..', 'fixtures');
+
+/** A model written by `tools/golden/llama_fixture.py`, with what Transformers computes for it. */
+export interface GoldenModel {
+  readonly folder: string;
+  readonly config: unknown;
+  /** [2, 24] */
+  readonly ids: Int32Array;
+  /** [2, 24, V] */
+  readonly logits: Float32Array;
+}
+
+export function goldenModel(name: 'tied' | 'scaled'): GoldenModel {
+  const folder = join(FIXTURES, name);
+  using file = SafetensorsFile.open(join(folder, 'golden.safetensors'));
+  const floats = (key: string) => new Float32Array(file.read(key).slice().buffer);
+  return { folder, config: JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')), ids: new Int32Array(file.read('ids').slice().buffer), logits: floats('logits') };
+}
+
+export function loadGolden(device: Device, golden: GoldenModel, computeDtype: FloatDType = 'f32'): Promise<CausalLm> {
+  return loadCausalLm(device, { folder: golden.folder, config: golden.config, computeDtype });
+}
+
+/** Logits of every token, [rows * columns, V]. */
+export function logitsOf(model: CausalLm, batch: TokenBatch, options: ForwardOptions = {}): Float32Array {
+  return model.device.scope(() => model.device.readFloats(multiplyForward(model.forward(batch, options), model.head)));
+}
+
+export function maxDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) return Infinity;
+  let largest = 0;
+  for (let i = 0; i < a.length; i++) {
+    const difference = Math.abs((a[i] ?? NaN) - (b[i] ?? NaN));
+    if (!(difference <= largest)) largest = difference;
+  }
+  return largest;
+}
