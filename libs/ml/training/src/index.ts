@@ -1,6 +1,7 @@
 export * from './adamw';
 export * from './batch-plan';
 export * from './checkpoint';
+export * from './choose-batching';
 export * from './collate';
 export * from './schedule';
 export * from './settings';

@@ -103,26 +103,29 @@ export class Trainer {
     const batches = this.#stepPlan(epoch).microBatches.map((micro) => collate(dataset, micro));
     const tokens = sum(batches, (batch) => batch.tokenCount);
     const lossTokens = sum(batches, (batch) => batch.lossTokens);
-    const total = { loss: 0, correct: 0, gradient: new Float32Array(0) };
+    let gradient: Float32Array | null = null;
+    let loss = 0;
+    let correct = 0;
     using views = new ParameterViews(model.device, tuner.parameters, state.values);
     for (const [index, batch] of batches.entries()) {
       if (await shouldStop()) return null;
       const key: DropoutKey = [settings.seed, state.step * MICRO_BATCHES_MAX + index];
       const part = this.#trainingPass(batch, views, key, 1 / Math.max(1, lossTokens));
-      total.loss += part.loss;
-      total.correct += part.correct;
-      total.gradient = addInto(total.gradient, part.gradient);
+      loss += part.loss;
+      correct += part.correct;
+      gradient = gradient === null ? part.gradient : addInto(gradient, part.gradient);
     }
-    const gradNorm = gradientNorm(total.gradient);
+    invariant(gradient, 'a step without micro-batches');
+    const gradNorm = gradientNorm(gradient);
     const learningRate = learningRateAt(this.#schedule, state.step);
-    this.#requireFinite(total.loss, gradNorm);
-    adamWUpdate(state.values, total.gradient, state.moments, { learningRate, weightDecay: settings.weightDecay, gradientScale: clipFactor(gradNorm, settings.maxGradNorm) });
+    this.#requireFinite(loss, gradNorm);
+    adamWUpdate(state.values, gradient, state.moments, { learningRate, weightDecay: settings.weightDecay, gradientScale: clipFactor(gradNorm, settings.maxGradNorm) });
     state.step++;
     state.trainedTokens += tokens;
     state.lossTokens += lossTokens;
-    state.lossFirst ??= total.loss;
-    state.lossLast = total.loss;
-    return { step: state.step, epoch, loss: total.loss, gradNorm, learningRate, tokens, lossTokens, correct: total.correct, seconds: (performance.now() - started) / 1000 };
+    state.lossFirst ??= loss;
+    state.lossLast = loss;
+    return { step: state.step, epoch, loss, gradNorm, learningRate, tokens, lossTokens, correct, seconds: (performance.now() - started) / 1000 };
   }
 
   /** Loss over a whole dataset without training. @returns null when `shouldStop` said so */
@@ -195,7 +198,6 @@ export class Trainer {
 }
 
 function addInto(total: Float32Array, part: Float32Array): Float32Array {
-  if (total.length === 0) return part;
   for (let i = 0; i < total.length; i++) total[i] = (total[i] as number) + (part[i] as number);
   return total;
 }
