@@ -1,2 +1,1 @@
-export * from './counter-random';
 export * from './sampler';

@@ -1,6 +1,5 @@
-import { TunefleetError } from '@tunefleet/foundation';
+import { TunefleetError, uniformAt } from '@tunefleet/foundation';
 import { z } from 'zod';
-import { uniformAt } from './counter-random';
 
 /** How the next token is chosen. `temperature: 0` is greedy; then the other fields do nothing. */
 export const samplingSchema = z.object({

@@ -32,6 +32,32 @@ export function uniformAt(seed: number, stream: number, counter: number): number
   return ((a >>> 5) * 2 ** 26 + (b >>> 6)) / 2 ** 53;
 }
 
+/** Fills `out` with numbers uniform in [-bound, bound); a function of seed, stream and index. */
+export function fillUniform(out: Float32Array, bound: number, seed: number, stream: number): void {
+  fillFromBlocks(out, seed, stream, ([a, b, c, d]) => [a, b, c, d].map((word) => (word / 2 ** 31 - 1) * bound));
+}
+
+/** Fills `out` with normal numbers of mean 0 (Box-Muller); a function of seed, stream and index. */
+export function fillNormal(out: Float32Array, deviation: number, seed: number, stream: number): void {
+  fillFromBlocks(out, seed, stream, ([a, b, c, d]) => [...normalPair(a, b, deviation), ...normalPair(c, d, deviation)]);
+}
+
+type Words = [number, number, number, number];
+
+function fillFromBlocks(out: Float32Array, seed: number, stream: number, numbers: (words: Words) => number[]): void {
+  const key: [number, number] = [seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0];
+  for (let block = 0; block * 4 < out.length; block++) {
+    out.set(numbers(philox4x32([block, 0, stream >>> 0, 1], key)).slice(0, out.length - block * 4), block * 4);
+  }
+}
+
+function normalPair(a: number, b: number, deviation: number): [number, number] {
+  // In (0, 1], so that the logarithm is finite.
+  const radius = deviation * Math.sqrt(-2 * Math.log((a + 1) / 2 ** 32));
+  const angle = (2 * Math.PI * b) / 2 ** 32;
+  return [radius * Math.cos(angle), radius * Math.sin(angle)];
+}
+
 /** Unsigned 32 x 32 -> 64 bits as [high, low]. */
 function multiplyWide(a: number, b: number): [number, number] {
   const low = Math.imul(a, b) >>> 0;

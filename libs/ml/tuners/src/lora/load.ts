@@ -1,0 +1,122 @@
+import { TunefleetError } from '@tunefleet/foundation';
+import { bf16ArrayToF32, f16ToF32, readLoraAdapter, type AdapterTensor, type LoadedLoraAdapter, type LoraAdapterConfig } from '@tunefleet/ml-formats';
+import type { Device } from '@tunefleet/ml-tensor';
+import { patternValue } from '../matching/module-names';
+import type { AdaptableModel, LoadedAdapter } from '../loaded-adapter';
+import { loraHook, LoraTuner } from './lora-tuner';
+import { loraScale, type LoraTarget } from './match';
+import { loraSpecSchema, type LoraSpec } from './spec';
+
+/** Reads a PEFT LoRA folder, whoever wrote it, for one model. @throws TunefleetError `incompatible_artifact` */
+export async function loadLora(device: Device, model: AdaptableModel, folder: string): Promise<LoadedAdapter> {
+  const file = await readLoraAdapter(folder);
+  const spec = specOf(file.config);
+  const tensors = new Map(file.tensors.map((tensor) => [tensor.name, tensor]));
+  const targets = targetsOf(file, model, tensors);
+  const tuner = new LoraTuner(spec, targets);
+  const values = new Float32Array(tuner.parameterCount);
+  const placed: { readonly offset: number; readonly length: number }[] = [];
+  let at = 0;
+  for (const { name } of tuner.parameters) {
+    const part = floats(tensors.get(name) as AdapterTensor);
+    values.set(part, at);
+    placed.push({ offset: at, length: part.length });
+    at += part.length;
+  }
+  const onDevice = device.detached(() =>
+    tuner.parameters.map(({ shape }, index) => {
+      const { offset = 0, length = 0 } = placed[index] ?? {};
+      const scale = index % 2 === 1 ? (targets[(index - 1) / 2]?.scale ?? 1) : 1;
+      // The scale is folded into B and both are cast once: nothing is left to do per forward pass.
+      const part = values.slice(offset, offset + length).map((value) => value * scale);
+      return device.primitives.cast(device.tensor(part, shape, 'f32'), model.computeDtype);
+    }),
+  );
+  const bound = new Map(targets.map(({ path }, index) => [path, { factors: { a: onDevice[2 * index]!, b: onDevice[2 * index + 1]!, scale: 1 }, dropout: null }]));
+  return {
+    hook: loraHook(bound),
+    tuner,
+    values,
+    notices: file.ignoredFields.length > 0 ? [`fields of adapter_config.json that are not known and were ignored: ${file.ignoredFields.join(', ')}`] : [],
+    dispose: () => onDevice.forEach((tensor) => tensor.dispose()),
+  };
+}
+
+/** Fields that make it more than a plain LoRA, with the value that does not. */
+const PLAIN: readonly (readonly [field: keyof LoraAdapterConfig, off: unknown])[] = [
+  ['bias', 'none'],
+  ['fan_in_fan_out', false],
+  ['use_dora', false],
+  ['lora_bias', false],
+  ['modules_to_save', null],
+  ['trainable_token_indices', null],
+  ['target_parameters', null],
+];
+
+function specOf(config: LoraAdapterConfig): LoraSpec {
+  for (const [field, off] of PLAIN) {
+    const value = config[field];
+    if (value !== off && !(Array.isArray(value) && value.length === 0)) throw refuse(`it has ${field} = ${JSON.stringify(value)?.slice(0, 100)}, which is not supported yet`);
+  }
+  const init = config.init_lora_weights;
+  if (typeof init === 'string' && CHANGES_BASE.test(init)) {
+    throw refuse(`init_lora_weights = "${init}" changes the base weights; save it as a plain LoRA first (PEFT: save_pretrained with path_initial_model_for_weight_conversion)`);
+  }
+  const parsed = loraSpecSchema.safeParse({
+    kind: 'lora',
+    r: config.r,
+    lora_alpha: config.lora_alpha,
+    lora_dropout: config.lora_dropout,
+    use_rslora: config.use_rslora,
+    // How it once began no longer matters; only the forms known here are kept.
+    init_lora_weights: typeof init === 'boolean' || init === 'gaussian' ? init : true,
+    rank_pattern: config.rank_pattern,
+    alpha_pattern: config.alpha_pattern,
+  });
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0];
+  throw refuse(`adapter_config.json has a value that cannot be used, ${issue?.path.join('.')}: ${issue?.message}`);
+}
+
+const CHANGES_BASE = /^(pissa|olora|loftq|corda|lora_ga)/i;
+
+/** Targets in the model's order; ranks come from the tensors, which is what the file really holds. */
+function targetsOf({ config }: LoadedLoraAdapter, model: AdaptableModel, tensors: ReadonlyMap<string, AdapterTensor>): LoraTarget[] {
+  const targets: LoraTarget[] = [];
+  const used = new Set<string>();
+  for (const { path, inSize, outSize } of model.projections) {
+    const [a, b] = [tensors.get(`${path}.lora_A.weight`), tensors.get(`${path}.lora_B.weight`)];
+    if (!a || !b) continue;
+    used.add(a.name).add(b.name);
+    const rank = a.shape[0] ?? 0;
+    if (a.shape.length !== 2 || b.shape.length !== 2 || a.shape[1] !== inSize || b.shape[0] !== outSize) {
+      throw refuse(`"${path}" maps ${inSize} to ${outSize} in this model, but the adapter maps ${a.shape[1]} to ${b.shape[0]}; it was made for another base model${config.base_model_name_or_path === null ? '' : ` (${config.base_model_name_or_path})`}`);
+    }
+    const alpha = patternValue(config.alpha_pattern, path) ?? config.lora_alpha;
+    targets.push({ path, inSize, outSize, rank, alpha, scale: loraScale(alpha, rank, config.use_rslora) });
+  }
+  const unused = [...tensors.keys()].filter((name) => !used.has(name));
+  if (unused.length > 0) {
+    throw refuse(`${unused.length} of its tensors belong to no linear map of this ${model.modelType} model that can be adapted: ${unused.slice(0, 5).join(', ')}${unused.length > 5 ? ', ...' : ''}; it was made for another base model, or adapts the embedding or the output head, which is not supported yet`);
+  }
+  if (targets.length === 0) throw refuse('it holds no tensors');
+  return targets;
+}
+
+function floats({ name, dtype, data }: AdapterTensor): Float32Array {
+  const bytes = data.slice().buffer;
+  switch (dtype) {
+    case 'F32':
+      return new Float32Array(bytes);
+    case 'BF16':
+      return bf16ArrayToF32(new Uint16Array(bytes));
+    case 'F16':
+      return Float32Array.from(new Uint16Array(bytes), f16ToF32);
+    default:
+      throw refuse(`tensor "${name}" is stored as ${dtype}; adapters must be F32, BF16 or F16`);
+  }
+}
+
+function refuse(message: string): TunefleetError {
+  return new TunefleetError('incompatible_artifact', `the adapter cannot be used: ${message}`, { reason: 'bad_adapter' });
+}

@@ -1,0 +1,71 @@
+import { TunefleetError } from '@tunefleet/foundation';
+import { z } from 'zod';
+import type { TunerSpecHalf } from '../tuner-spec';
+import { loraParameterCount, matchProjections } from './match';
+
+const nameList = z.array(z.string().min(1).max(500)).max(100_000);
+const namesOrPattern = z.union([z.string().min(1).max(1000), nameList.min(1)]);
+const rank = z.int().min(1).max(1024);
+const layer = z.int().min(0).max(100_000);
+
+/** LoRA's fields, spelled and defaulted as in PEFT. @see Hu et al. 2021, arXiv:2106.09685 */
+export const loraSpecSchema = z
+  .strictObject({
+    kind: z.literal('lora'),
+    r: rank.default(8),
+    lora_alpha: z.number().positive().max(1e6).default(8),
+    /** Of the low-rank branch's input, in training only. */
+    lora_dropout: z.number().min(0).lt(1).default(0),
+    /** Regular expression, names, `all-linear`, or null for the model type's usual ones. */
+    target_modules: namesOrPattern.nullish().transform((value) => value ?? null),
+    exclude_modules: namesOrPattern.nullish().transform((value) => value ?? null),
+    /** alpha / sqrt(r) instead of alpha / r. @see arXiv:2312.03732 */
+    use_rslora: z.boolean().default(false),
+    /** true: A Kaiming-uniform, B zero; gaussian: A normal with deviation 1/r; false: B random too, for tests. */
+    init_lora_weights: z.union([z.boolean(), z.literal('gaussian')], { error: 'must be true, false or "gaussian"' }).default(true),
+    layers_to_transform: z.union([layer, z.array(layer).max(100_000)]).nullish().transform((value) => value ?? null),
+    layers_pattern: z.union([z.string().min(1).max(500), nameList]).nullish().transform((value) => value ?? null),
+    rank_pattern: z.record(z.string().min(1).max(500), rank).nullish().transform((value) => value ?? {}),
+    alpha_pattern: z.record(z.string().min(1).max(500), z.number().positive().max(1e6)).nullish().transform((value) => value ?? {}),
+    bias: z.literal('none', { error: 'only "none" is supported: biases stay frozen' }).default('none'),
+  })
+  .superRefine((spec, context) => {
+    const issue = (field: string, message: string) => context.addIssue({ code: 'custom', path: [field], message });
+    const layers = spec.layers_to_transform;
+    if (layers !== null && typeof spec.target_modules === 'string') issue('layers_to_transform', 'cannot be used together with a string in target_modules; list the names instead');
+    if (spec.layers_pattern !== null && layers === null) issue('layers_pattern', 'needs layers_to_transform');
+  });
+export type LoraSpec = z.infer<typeof loraSpecSchema>;
+
+/** PEFT fields of methods still to come; a value that switches them off is as good as none. */
+const LATER = [
+  'use_dora', 'lora_bias', 'modules_to_save', 'trainable_token_indices', 'target_parameters', 'fan_in_fan_out', 'loftq_config', 'eva_config',
+  'corda_config', 'lora_ga_config', 'layer_replication', 'use_qalora', 'ensure_weight_tying', 'megatron_config', 'alora_invocation_tokens', 'arrow_config',
+];
+
+export const loraSpec: TunerSpecHalf<LoraSpec> = {
+  title: 'LoRA',
+  parse(fields) {
+    const given = Object.fromEntries(Object.entries(fields).filter(([name, value]) => !(LATER.includes(name) && isOff(value))));
+    const parsed = loraSpecSchema.safeParse(given);
+    if (parsed.success) return parsed.data;
+    throw refusal(parsed.error.issues[0]);
+  },
+  countParameters: (spec, model) => loraParameterCount(matchProjections(spec, model)),
+};
+
+function isOff(value: unknown): boolean {
+  return value === null || value === false || (typeof value === 'object' && Object.keys(value).length === 0);
+}
+
+function refusal(issue: z.core.$ZodIssue | undefined): TunefleetError {
+  const unknown = issue?.code === 'unrecognized_keys' ? issue.keys[0] : undefined;
+  const field = unknown ?? issue?.path[0]?.toString() ?? '';
+  const what =
+    unknown === undefined
+      ? issue?.message
+      : LATER.includes(unknown)
+        ? 'is not supported yet; leave it out'
+        : `is not a field of LoRA; the fields are ${Object.keys(loraSpecSchema.shape).filter((name) => name !== 'kind').join(', ')}`;
+  return new TunefleetError('invalid_input', `tuner.${field}: ${what}`, { reason: 'invalid_tuner', param: `tuner.${field}` });
+}

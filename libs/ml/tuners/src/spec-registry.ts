@@ -1,0 +1,29 @@
+import { TunefleetError } from '@tunefleet/foundation';
+import { loraSpec, type LoraSpec } from './lora/spec';
+import type { TunerSpecHalf } from './tuner-spec';
+
+/** Specifications by kind. */
+export interface TunerSpecs {
+  readonly lora: LoraSpec;
+}
+export type TunerKind = keyof TunerSpecs;
+export type TunerSpec = TunerSpecs[TunerKind];
+
+/** The TensorFlow-free half of every tuner. Each has its other half in `registry.ts`. */
+export const tunerSpecs: { readonly [K in TunerKind]: TunerSpecHalf<TunerSpecs[K]> } = {
+  lora: loraSpec,
+};
+
+/** Checks a user's tuner settings and fills in defaults. @throws TunefleetError `invalid_input` with param `tuner.<field>` */
+export function parseTunerSpec(value: unknown): TunerSpec {
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) {
+    throw new TunefleetError('invalid_input', 'tuner: must be an object such as {"kind": "lora", "r": 8}', { reason: 'invalid_tuner', param: 'tuner' });
+  }
+  const fields = value as Readonly<Record<string, unknown>>;
+  const kind = fields['kind'];
+  if (typeof kind === 'string' && Object.hasOwn(tunerSpecs, kind)) return tunerSpecs[kind as TunerKind].parse(fields);
+  throw new TunefleetError('invalid_input', `tuner.kind: there is no tuner ${JSON.stringify(kind)?.slice(0, 60) ?? 'without a kind'}; there are ${Object.keys(tunerSpecs).join(', ')}`, {
+    reason: 'invalid_tuner',
+    param: 'tuner.kind',
+  });
+}

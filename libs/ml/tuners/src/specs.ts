@@ -1,0 +1,6 @@
+/** TensorFlow-free half of the tuners: schemas, name matching and estimates that the control plane, CLI and console may import. */
+export { loraParameterCount, matchProjections, type LoraTarget } from './lora/match';
+export { loraSpecSchema, type LoraSpec } from './lora/spec';
+export { parseTunerSpec, tunerSpecs, type TunerKind, type TunerSpec } from './spec-registry';
+export type { TunerSpecHalf } from './tuner-spec';
+export type { TunableModel } from './tuner';
