@@ -1,1 +1,2 @@
-export {};
+export { openQueue, type QueueOptions } from './open-queue';
+export type { RetryPolicy } from './bull-job-queue';
