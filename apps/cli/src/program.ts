@@ -1,14 +1,21 @@
 import { Command } from 'commander';
 import { registerAdapters } from './commands/adapters';
 import { registerDoctor } from './commands/doctor';
+import { registerDown } from './commands/down';
 import { registerEvals } from './commands/evals';
 import { registerFiles } from './commands/files';
 import { registerGenerate } from './commands/generate';
 import { registerJobs } from './commands/jobs';
 import { registerModels } from './commands/models';
+import { registerQuickstart } from './commands/quickstart';
 import { registerUp } from './commands/up';
 import { registerWorker } from './commands/worker';
 import { registerWorkers } from './commands/workers';
+
+const COMMANDS = [
+  ...[registerQuickstart, registerUp, registerDown, registerWorker, registerDoctor],
+  ...[registerFiles, registerJobs, registerEvals, registerAdapters, registerModels, registerWorkers, registerGenerate],
+];
 
 /** The whole command line; one file per topic in `commands/`. */
 export function createProgram(): Command {
@@ -16,8 +23,6 @@ export function createProgram(): Command {
     .description('Fine-tuning as a service on your own single-GPU machines')
     .version('0.1.0')
     .showHelpAfterError('(add --help for the options)');
-  for (const register of [registerUp, registerWorker, registerDoctor, registerFiles, registerJobs, registerEvals, registerAdapters, registerModels, registerWorkers, registerGenerate]) {
-    register(program);
-  }
+  for (const register of COMMANDS) register(program);
   return program;
 }

@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
-import { TunefleetError, type Logger } from '@tunefleet/foundation';
+import { TunefleetError } from '@tunefleet/foundation';
 import { runCommand } from '../connection/command';
 import { wholeNumber } from '../render/arguments';
 import { EXIT } from '../render/exit-code';
-import type { Output } from '../render/output';
+import { noteLogger, type Output } from '../render/output';
 import { secretsFile, startService } from '../supervisor';
 
 interface UpOptions {
@@ -60,11 +60,4 @@ async function up(options: UpOptions, output: Output, signal: AbortSignal): Prom
   await service.ended;
   if (!signal.aborted) throw new TunefleetError('unavailable', 'the service has ended');
   return EXIT.ok;
-}
-
-/** What the supervisor has to say is for people: the message, with the name of the process it is about. */
-function noteLogger(output: Output): Logger {
-  const say = (fields: object, message: string): void => output.note('child' in fields ? `${String(fields.child)}: ${message}` : message);
-  const logger: Logger = { debug: () => undefined, info: () => undefined, warn: say, error: say, child: () => logger };
-  return logger;
 }

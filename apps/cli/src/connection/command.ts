@@ -4,6 +4,8 @@ import { describeError, processOutput, type Output } from '../render/output';
 import { EXIT, exitCodeOf, type ExitCode } from '../render/exit-code';
 import { explainUnreachable, findConnection } from './find-connection';
 
+const SAME_SIGNAL_MS = 500;
+
 /** Options every command that talks to a server takes. */
 export interface ConnectionOptions {
   readonly url?: string;
@@ -46,8 +48,12 @@ export function serverCommand<Options extends object>(command: Command, action: 
 export async function runCommand(options: { readonly json?: boolean }, work: (output: Output, signal: AbortSignal) => Promise<number | void>): Promise<void> {
   const output = processOutput({ json: options.json ?? false });
   const interruption = new AbortController();
+  let interruptedAt = -Infinity;
   const interrupt = (): void => {
+    // npm and other parents pass on a signal that the terminal has already sent to all of us: that is still the first Ctrl-C.
+    if (performance.now() - interruptedAt < SAME_SIGNAL_MS) return;
     if (interruption.signal.aborted) process.exit(EXIT.interrupted);
+    interruptedAt = performance.now();
     interruption.abort();
   };
   process.on('SIGINT', interrupt);

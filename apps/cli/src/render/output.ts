@@ -1,4 +1,4 @@
-import { isTunefleetError, errorMessage } from '@tunefleet/foundation';
+import { isTunefleetError, errorMessage, type Logger } from '@tunefleet/foundation';
 
 /**
  * Where a command writes. Results go to standard output (with `--json`: one JSON document, or one a line for streams);
@@ -40,4 +40,11 @@ export function describeError(error: unknown, json: boolean): string {
   if (!json) return `tunefleet: ${message}`;
   const facts = isTunefleetError(error) ? { code: error.reason ?? error.code, param: error.param ?? null } : { code: null, param: null };
   return JSON.stringify({ error: { message, ...facts } });
+}
+
+/** A logger for people: warnings and errors as notes, with the name of the process they are about. */
+export function noteLogger(output: Output): Logger {
+  const say = (fields: object, message: string): void => output.note('child' in fields ? `${String(fields.child)}: ${message}` : message);
+  const logger: Logger = { debug: () => undefined, info: () => undefined, warn: say, error: say, child: () => logger };
+  return logger;
 }

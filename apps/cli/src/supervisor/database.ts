@@ -13,11 +13,13 @@ export interface Database {
   readonly url: string;
   readonly embedded: boolean;
   stop(): Promise<void>;
+  /** For a process that is about to exit: stops the embedded server without waiting for it. */
+  kill(): void;
 }
 
 /** The database named by `url`, or the embedded server, watched and started again on the same port when it is gone. */
 export async function openDatabase(url: string | undefined, dataDir: string, logger: Logger): Promise<Database> {
-  if (url !== undefined) return { url, embedded: false, stop: () => Promise.resolve() };
+  if (url !== undefined) return { url, embedded: false, stop: () => Promise.resolve(), kill: () => undefined };
   const folder = join(dataDir, 'postgres');
   let server: EmbeddedPostgres = await startEmbeddedPostgres({ dataDir: folder, logger });
   const port = Number(new URL(server.url).port);
@@ -43,6 +45,10 @@ export async function openDatabase(url: string | undefined, dataDir: string, log
       stopping.abort();
       await watching;
       await server.stop();
+    },
+    kill: () => {
+      stopping.abort();
+      server.signalStop();
     },
   };
 }

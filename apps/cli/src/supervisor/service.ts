@@ -37,7 +37,7 @@ export interface RunningService {
   pids(): Readonly<Record<string, number | undefined>>;
   /** Stops workers, control plane and database, in this order; a second call waits for the same stop. */
   stop(): Promise<void>;
-  /** Kills workers and control plane at once; `stop` then finishes quickly. */
+  /** For a process that is about to exit: kills workers and control plane and tells the database to stop, at once. */
   kill(): void;
   /** Settles when the service has ended; rejects when a part could not be kept running. */
   readonly ended: Promise<void>;
@@ -155,7 +155,10 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
       embeddedDatabase: database.embedded,
       pids: () => Object.fromEntries([controlPlane, ...stack.workers].map((managed) => [managed.spec.name, managed.pid])),
       stop,
-      kill: () => [...stack.workers, controlPlane].forEach((managed) => managed.kill()),
+      kill: () => {
+        for (const managed of [...stack.workers, controlPlane]) managed.kill();
+        database.kill();
+      },
       ended,
     };
   } catch (error) {

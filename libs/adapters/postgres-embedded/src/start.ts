@@ -27,6 +27,8 @@ export interface EmbeddedPostgres {
   readonly adopted: boolean;
   /** Stops the server, unless it belongs to another process that is alive. */
   stop(): Promise<void>;
+  /** For a process that is about to exit: tells the server to stop, without waiting. The next start recovers what is left. */
+  signalStop(): void;
 }
 
 const DATABASE = 'postgres';
@@ -62,12 +64,15 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
       stop: async () => {
         if (owned) await stopServer(running.pid, dataDir);
       },
+      signalStop: () => {
+        if (owned) signalStop(running.pid);
+      },
     };
   }
   await takeOwnership(dataDir);
   const started = await start(dataDir, location, account, password, settings, options.port, logger);
   logger.info({ port: started.port }, 'PostgreSQL is ready');
-  return { url: urlOf(started.port, password), adopted: false, stop: () => stopServer(started.pid, dataDir) };
+  return { url: urlOf(started.port, password), adopted: false, stop: () => stopServer(started.pid, dataDir), signalStop: () => signalStop(started.pid) };
 }
 
 /** What makes a commit survive a power cut; the defaults of the server, stated so that no configuration file weakens them. */
@@ -173,15 +178,19 @@ async function waitUntilReady(child: ChildProcess, url: string, clusterDir: stri
 
 /** SIGINT is PostgreSQL's "fast" shutdown: ends sessions, writes a checkpoint, exits. */
 async function stopServer(pid: number, dataDir: string): Promise<void> {
+  signalStop(pid);
+  for (const deadline = Date.now() + STOP_TIMEOUT_MS; isAlive(pid); await sleep(20)) {
+    if (Date.now() > deadline) throw new TunefleetError('unavailable', `PostgreSQL (process ${pid}) did not stop within ${STOP_TIMEOUT_MS / 1000} s`);
+  }
+  await giveUpOwnership(dataDir);
+}
+
+function signalStop(pid: number): void {
   try {
     if (isAlive(pid)) process.kill(pid, 'SIGINT');
   } catch {
     // Gone between the two lines: what we want.
   }
-  for (const deadline = Date.now() + STOP_TIMEOUT_MS; isAlive(pid); await sleep(20)) {
-    if (Date.now() > deadline) throw new TunefleetError('unavailable', `PostgreSQL (process ${pid}) did not stop within ${STOP_TIMEOUT_MS / 1000} s`);
-  }
-  await giveUpOwnership(dataDir);
 }
 
 function freePort(): Promise<number> {

