@@ -17,7 +17,8 @@ export async function runJob(kind: string, schemaVersion: number, context: JobCo
   try {
     return await job.run(context);
   } catch (error) {
-    if (context.stop.wanted !== null && errorCode(error) === 'cancelled') return { type: 'stopped' };
+    const { wanted, signal } = context.stop;
+    if (wanted !== null && (errorCode(error) === 'cancelled' || error === signal.reason)) return { type: 'stopped' };
     throw error;
   }
 }

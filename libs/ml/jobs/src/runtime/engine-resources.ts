@@ -8,6 +8,12 @@ import { TextTokenizer } from '@tunefleet/ml-tokenizers';
 import type { JobEvents } from './job-context';
 import { LoadReporter } from './load-reporter';
 
+/** A base model by name; without a revision its default branch is meant. */
+export interface ModelChoice {
+  readonly id: string;
+  readonly revision?: string | undefined;
+}
+
 export type ComputeDtypeChoice = 'auto' | FloatDType;
 
 /** A base model ready for use. It belongs to `EngineResources`: borrowed until the next `openModel` or `close`. */
@@ -25,8 +31,8 @@ export interface OpenedModel {
 
 /** Where loading reports and what ends it early. */
 export interface LoadContext {
-  readonly events?: Pick<JobEvents, 'log' | 'progress' | 'model'>;
-  readonly signal?: AbortSignal;
+  readonly events?: Pick<JobEvents, 'log' | 'progress' | 'model'> | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface EngineResourcesOptions {
@@ -69,7 +75,7 @@ export class EngineResources {
    * The model with its weights on the device: the one kept from the last job, or freshly loaded after that one was freed.
    * @throws what `ModelResolver.resolve` and `loadCausalLm` throw; `invalid_input` for bf16 where the device has none; `out_of_device_memory`
    */
-  async openModel(base: BaseModelRef, computeDtype: ComputeDtypeChoice, { events, signal }: LoadContext = {}): Promise<OpenedModel> {
+  async openModel(base: ModelChoice, computeDtype: ComputeDtypeChoice, { events, signal }: LoadContext = {}): Promise<OpenedModel> {
     const dtype = this.settleDtype(computeDtype);
     const known = this.#kept(base, dtype);
     if (known !== null) {
@@ -80,7 +86,7 @@ export class EngineResources {
     try {
       const resolved = await this.resolver.resolve(base.id, { revision: base.revision, onProgress: (progress) => reporter.fetched(progress), signal });
       for (const notice of resolved.notices) events?.log('warn', notice);
-      return this.#kept({ id: base.id, revision: resolved.revision }, dtype) ?? (await this.#load(resolved, dtype, reporter));
+      return this.#kept({ id: base.id, revision: resolved.revision }, dtype) ?? (await this.#load(resolved, dtype, { reporter, events, signal }));
     } finally {
       // Also after a failure: the old model may be gone, a download may have ended.
       events?.model(this.modelInMemory, await this.resolver.cached());
@@ -102,17 +108,24 @@ export class EngineResources {
     this.#opened = null;
   }
 
-  #kept({ id, revision }: BaseModelRef, dtype: FloatDType): OpenedModel | null {
+  #kept({ id, revision }: ModelChoice, dtype: FloatDType): OpenedModel | null {
     const opened = this.#opened;
     return opened !== null && opened.base.id === id && opened.base.revision === revision && opened.computeDtype === dtype ? opened : null;
   }
 
-  async #load({ id, revision, folder, config }: ResolvedModel, computeDtype: FloatDType, reporter: LoadReporter): Promise<OpenedModel> {
+  async #load({ id, revision, folder, config }: ResolvedModel, computeDtype: FloatDType, { reporter, events, signal }: LoadContext & { readonly reporter: LoadReporter }): Promise<OpenedModel> {
     const tokenizer = await TextTokenizer.load(folder);
     this.close();
     this.#checkMemory(id, config, computeDtype);
     const started = performance.now();
-    const model = await loadCausalLm(this.device, { folder, config, computeDtype, onProgress: (share: number) => reporter.loaded(share) });
+    const model = await loadCausalLm(this.device, {
+      folder,
+      config,
+      computeDtype,
+      signal,
+      onProgress: (done, total) => reporter.loaded(done / total),
+      onNotice: (notice) => events?.log('warn', notice),
+    });
     reporter.done(model.weightBytes, computeDtype, (performance.now() - started) / 1000);
     this.#opened = { model, tokenizer, folder, config, computeDtype, base: { id, revision } };
     return this.#opened;

@@ -1,0 +1,51 @@
+import { join } from 'node:path';
+import type { EvalSpec } from '@tunefleet/contracts';
+import { PrefixCache } from '@tunefleet/ml-generation';
+import { loadAdapter, type LoadedAdapter } from '@tunefleet/ml-tuners';
+import type { OpenedModel } from '../runtime/engine-resources';
+import { inputFolder } from '../runtime/input-files';
+import type { JobContext } from '../runtime/job-context';
+
+/** One side of a comparison, ready to be asked. */
+export interface Candidate {
+  readonly model: string;
+  readonly cache: PrefixCache;
+}
+
+/** All candidates of an eval on the loaded base. Disposing frees adapters and caches, not the base. */
+export class Candidates implements Disposable {
+  readonly list: Candidate[] = [];
+  readonly #adapters: LoadedAdapter[] = [];
+
+  private constructor() {}
+
+  /** @param workDir where adapter folders may be put together    @throws what `loadAdapter` throws */
+  static async open({ spec, inputFiles, events }: JobContext<EvalSpec>, { model }: OpenedModel, workDir: string): Promise<Candidates> {
+    const candidates = new Candidates();
+    try {
+      for (const [index, candidate] of spec.candidates.entries()) {
+        let adapter: LoadedAdapter | null = null;
+        if (candidate.adapter !== undefined) {
+          const folder = await inputFolder(inputFiles, candidate.adapter, join(workDir, `adapter-${index}`));
+          adapter = await loadAdapter(model.device, model, folder);
+          for (const notice of adapter.notices) events.log('warn', `${candidate.model}: ${notice}`);
+          candidates.#adapters.push(adapter);
+        }
+        candidates.list.push({ model: candidate.model, cache: new PrefixCache(model, adapter?.hook ?? null) });
+      }
+      return candidates;
+    } catch (error) {
+      candidates[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  get tokensFed(): number {
+    return this.list.reduce((total, { cache }) => total + cache.tokensFed, 0);
+  }
+
+  [Symbol.dispose](): void {
+    for (const { cache } of this.list) cache[Symbol.dispose]();
+    for (const adapter of this.#adapters) adapter.dispose();
+  }
+}
