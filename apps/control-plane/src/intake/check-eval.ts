@@ -1,0 +1,73 @@
+import { evalRequestSchema, evalSpecSchema } from '@tunefleet/contracts';
+import { datasetError, type DatasetProblem } from '@tunefleet/domain-datasets';
+import { invariant, type JsonObject } from '@tunefleet/foundation';
+import type { JobRecord } from '@tunefleet/ports';
+import { describeBase, findNamedModel } from './base-model';
+import { checkFile, recordDataset } from './check-file';
+import type { Checked, IntakeDeps } from './intake-deps';
+import { dtypeForEstimate, evalMemory, requireFit, totalBytes } from './memory';
+import { sayOnce } from './messages';
+import { candidatesOf, labelProblem, lineUp } from './plan-eval';
+import { settleSequenceLength } from './sequence-length';
+
+const FILE = 'file';
+
+export async function checkEval(job: JobRecord, deps: IntakeDeps): Promise<Checked> {
+  const { records, resolver, signal } = deps;
+  const parsed = evalRequestSchema.safeParse(job.spec);
+  invariant(parsed.success, `the record of job ${job.id} does not hold an eval request`);
+  const request = parsed.data;
+
+  const judged = await findNamedModel(records, job.teamId, request.model, 'model');
+  const compareTo = await Promise.all(request.compareTo.map((name) => findNamedModel(records, job.teamId, name, 'compare_to')));
+  const together = lineUp(judged, compareTo);
+  const base = await describeBase(resolver, together.baseId, { revision: together.revision, param: 'model', signal });
+
+  await sayOnce(records, job.id, 'info', `Validating evaluation file: ${request.file}`);
+  const problems: DatasetProblem[] = [];
+  let position = 0;
+  const checked = await checkFile(deps, job.teamId, request.file, {
+    param: FILE,
+    artifactName: 'eval.jsonl',
+    minExamples: 1,
+    onRow: (row, line) => {
+      position += 1;
+      const problem = labelProblem(request, row, { line, position });
+      if (problem !== null) problems.push(problem);
+    },
+  });
+  if (problems.length > 0) throw datasetError({ ...checked.report, problems: problems.slice(0, 100), problemCount: problems.length }, FILE);
+
+  const length = settleSequenceLength({ asked: request.maxSequenceLength, maxPositions: base.model.maxPositions, files: [{ param: FILE, lengths: checked.lengths }] });
+  const candidates = candidatesOf(together);
+  const workers = await records.listWorkers();
+  const need = evalMemory(base.model, {
+    tokens: length.tokensExpected,
+    dtype: dtypeForEstimate(request.computeDtype, workers),
+    adapterBytes: Math.max(0, ...candidates.map(({ adapter = [] }) => adapter.reduce((sum, { bytes }) => sum + bytes, 0))),
+  });
+  requireFit(need, workers, 'choose a smaller base model, or shorter rows');
+
+  const workerSpec = evalSpecSchema.parse({
+    base: base.ref,
+    candidates,
+    file: checked.artifact,
+    metric: request.metric,
+    ...(request.limit === null ? {} : { limit: request.limit }),
+    samples: request.samples,
+    maxSequenceLength: length.maxSequenceLength,
+    computeDtype: request.computeDtype,
+  });
+  const dataset = await recordDataset(deps, checked);
+  return {
+    admission: {
+      spec: { ...job.spec, maxSequenceLength: length.maxSequenceLength },
+      workerSpec: workerSpec as unknown as JsonObject,
+      totalSteps: Math.min(request.limit ?? Infinity, checked.report.examples),
+      memoryBytesEstimate: totalBytes(need),
+      trainingDatasetId: null,
+      validationDatasetId: dataset.id,
+    },
+    notices: [...base.notices, ...length.notices],
+  };
+}

@@ -1,0 +1,65 @@
+import type { ArtifactRef } from '@tunefleet/contracts';
+import { datasetError, splitLines, validateDataset, type DatasetReport, type DatasetRow } from '@tunefleet/domain-datasets';
+import { TunefleetError, errorCode } from '@tunefleet/foundation';
+import type { BlobStore, DatasetVersionRecord, FileRecord, RecordStore } from '@tunefleet/ports';
+import { LengthMeter, type FileLengths } from './row-lengths';
+
+export interface CheckFileDeps {
+  readonly records: Pick<RecordStore, 'getFile' | 'upsertDatasetVersion'>;
+  readonly blobs: Pick<BlobStore, 'open'>;
+}
+
+export interface CheckFileOptions {
+  /** The request's field, for errors. */
+  readonly param: string;
+  /** Name the worker gives it. */
+  readonly artifactName: string;
+  readonly minExamples?: number;
+  readonly trainingHashes?: ReadonlySet<string>;
+  readonly onRow?: (row: DatasetRow, line: number) => void;
+}
+
+export interface CheckedFile {
+  readonly file: FileRecord;
+  readonly artifact: ArtifactRef;
+  readonly report: DatasetReport;
+  readonly lengths: FileLengths;
+}
+
+/** Reads a whole file, row by row. @throws invalid_input naming the rows at fault; unavailable when the blob store cannot be read */
+export async function checkFile(deps: CheckFileDeps, teamId: string, fileId: string, options: CheckFileOptions): Promise<CheckedFile> {
+  const { param, artifactName, minExamples, trainingHashes, onRow } = options;
+  const file = await deps.records.getFile(teamId, fileId);
+  if (file === null) throw new TunefleetError('invalid_input', `${param}: file ${fileId} is gone: upload it again and name its new id`, { reason: 'file_not_found', param });
+  const meter = new LengthMeter();
+  const report = await validateDataset(splitLines(await openContent(deps, file, param)), {
+    ...(minExamples === undefined ? {} : { minExamples }),
+    ...(trainingHashes === undefined ? {} : { trainingHashes }),
+    onRow: (row, line) => {
+      meter.add(row, line);
+      onRow?.(row, line);
+    },
+  });
+  if (!report.ok) throw datasetError(report, param);
+  return { file, artifact: { name: artifactName, sha256: file.sha256, bytes: file.bytes }, report, lengths: meter.lengths() };
+}
+
+/** Records the content, once per team however often it is used. */
+export function recordDataset(deps: CheckFileDeps, { file, report, lengths }: CheckedFile): Promise<DatasetVersionRecord> {
+  return deps.records.upsertDatasetVersion({
+    teamId: file.teamId,
+    contentHash: report.contentHash,
+    format: report.format ?? 'none',
+    rowCount: report.examples,
+    summary: { duplicates: report.duplicates, tokensExpected: lengths.tokensExpected, longestRow: lengths.longest?.line ?? null, longestRowTokensExpected: lengths.longest?.tokensExpected ?? null },
+  });
+}
+
+async function openContent({ blobs }: CheckFileDeps, file: FileRecord, param: string): Promise<AsyncIterable<Uint8Array>> {
+  try {
+    return await blobs.open(file.sha256);
+  } catch (cause) {
+    if (errorCode(cause) !== 'not_found') throw cause;
+    throw new TunefleetError('invalid_input', `${param}: the content of file ${file.id} is no longer stored: upload it again and name its new id`, { reason: 'file_content_missing', param, cause });
+  }
+}

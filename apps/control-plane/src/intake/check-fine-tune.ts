@@ -1,0 +1,67 @@
+import { fineTuneRequestSchema, fineTuneSpecSchema, type FineTuneRequest } from '@tunefleet/contracts';
+import { invariant, type JsonObject } from '@tunefleet/foundation';
+import { parseTunerSpec, type TunerSpec } from '@tunefleet/ml-tuners/specs';
+import type { JobRecord } from '@tunefleet/ports';
+import { describeBase, findNamedModel, type NamedModel } from './base-model';
+import { checkFile, recordDataset, type CheckedFile } from './check-file';
+import type { Checked, IntakeDeps } from './intake-deps';
+import { requireFit, totalBytes } from './memory';
+import { sayOnce } from './messages';
+import { planFineTune } from './plan-fine-tune';
+import { continuedTuner } from './start-adapter';
+
+export async function checkFineTune(job: JobRecord, deps: IntakeDeps): Promise<Checked> {
+  const { records, resolver, signal } = deps;
+  const parsed = fineTuneRequestSchema.safeParse(job.spec);
+  invariant(parsed.success, `the record of job ${job.id} does not hold a fine-tune request`);
+  const request = parsed.data;
+
+  // Before the files: a model that cannot be had makes reading them in vain.
+  const named = await findNamedModel(records, job.teamId, request.model, 'model');
+  const base = await describeBase(resolver, named.baseId, { revision: named.adapter?.baseRevision, param: 'model', signal });
+  const tuner = await settleTuner(request, named, job.teamId, deps);
+  const files = await checkFiles(job, request, deps);
+
+  const workers = await records.listWorkers();
+  const plan = planFineTune({ request, base: base.ref, model: base.model, tuner, startAdapter: named.adapter?.artifacts ?? null, ...files, workers });
+  requireFit(plan.memory, workers, 'choose a smaller base model, a lower rank, shorter rows or a smaller max_seq_length');
+
+  const training = await recordDataset(deps, files.training);
+  const validation = files.validation === null ? null : await recordDataset(deps, files.validation);
+  return {
+    admission: {
+      spec: { ...job.spec, ...(plan.settled as unknown as JsonObject) },
+      workerSpec: plan.workerSpec as unknown as JsonObject,
+      totalSteps: plan.totalSteps,
+      memoryBytesEstimate: totalBytes(plan.memory),
+      trainingDatasetId: training.id,
+      validationDatasetId: validation?.id ?? null,
+    },
+    notices: [...base.notices, ...plan.notices],
+  };
+}
+
+/** Also checks the request's tuner against its schema: the record may have been written by an older version. */
+async function settleTuner(request: FineTuneRequest, { name, adapter }: NamedModel, teamId: string, { records }: IntakeDeps): Promise<TunerSpec> {
+  const asked = parseTunerSpec(request.tuner);
+  if (adapter === null) return asked;
+  const source = await records.getJob(teamId, adapter.jobId);
+  const parsed = fineTuneSpecSchema.safeParse(source?.workerSpec);
+  invariant(parsed.success, `the job ${adapter.jobId} that made ${name} has no worker spec`);
+  return continuedTuner(asked, { own: parseTunerSpec(parsed.data.tuner), defaults: parseTunerSpec({ kind: asked.kind }), modelName: name });
+}
+
+async function checkFiles(job: JobRecord, { trainingFile, validationFile }: FineTuneRequest, deps: IntakeDeps): Promise<{ training: CheckedFile; validation: CheckedFile | null }> {
+  const { records } = deps;
+  await sayOnce(records, job.id, 'info', `Validating training file: ${trainingFile}`);
+  const training = await checkFile(deps, job.teamId, trainingFile, { param: 'training_file', artifactName: 'training.jsonl' });
+  if (validationFile === null) return { training, validation: null };
+  await sayOnce(records, job.id, 'info', `Validating validation file: ${validationFile}`);
+  const validation = await checkFile(deps, job.teamId, validationFile, {
+    param: 'validation_file',
+    artifactName: 'validation.jsonl',
+    minExamples: 1,
+    trainingHashes: training.report.hashes,
+  });
+  return { training, validation };
+}

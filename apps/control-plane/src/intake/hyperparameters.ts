@@ -1,0 +1,59 @@
+import type { SupervisedHyperparameters } from '@tunefleet/contracts';
+
+/** Every `auto` settled. Names are the API's. */
+export type SettledHyperparameters = SupervisedHyperparameters & {
+  readonly n_epochs: number;
+  readonly batch_size: number;
+  readonly learning_rate: number;
+  readonly learning_rate_multiplier: number;
+};
+
+const EPOCHS = 3;
+/** Small sets are passed more often, until this many examples were seen, but not more than `EPOCHS_MAX` times. */
+const EXAMPLES_SEEN_MIN = 100;
+/** Large ones less often, once so many are seen. */
+const EXAMPLES_SEEN_MAX = 25_000;
+const EPOCHS_MAX = 25;
+/** Larger sets bear larger batches: this share of the examples, within bounds. */
+const BATCH_SHARE = 0.002;
+const BATCH_MIN = 8;
+const BATCH_MAX = 64;
+/** Of the API's own schema. */
+const LEARNING_RATE_MAX = 1;
+
+/** Of low-rank updates, as in QLoRA's experiments with models of 7 and 13 B parameters: Dettmers et al. 2023, arXiv:2305.14314, table 9. */
+export const LEARNING_RATE_DEFAULT = 2e-4;
+
+/**
+ * Defaults after OpenAI's: epochs as its cookbook counts them (openai/openai-cookbook `examples/Chat_finetuning_data_prep.ipynb`), batch size
+ * 0.2 % of the examples as its guide says, though at least 8: one example a step trains no better and much slower here.
+ * @param learningRateDefault the tuner's own, which the multiplier multiplies
+ */
+export function settleHyperparameters(given: SupervisedHyperparameters, examples: number, learningRateDefault: number): SettledHyperparameters {
+  const rate = settled(given.learning_rate) ?? Math.min(LEARNING_RATE_MAX, learningRateDefault * (settled(given.learning_rate_multiplier) ?? 1));
+  return {
+    ...given,
+    n_epochs: settled(given.n_epochs) ?? epochsFor(examples),
+    batch_size: settled(given.batch_size) ?? Math.max(given.micro_batch_size ?? 1, batchSizeFor(examples)),
+    learning_rate: rate,
+    learning_rate_multiplier: rate / learningRateDefault,
+  };
+}
+
+export function stepsOf({ n_epochs: epochs, batch_size: batchSize }: Pick<SettledHyperparameters, 'n_epochs' | 'batch_size'>, examples: number): number {
+  return epochs * Math.ceil(examples / batchSize);
+}
+
+function epochsFor(examples: number): number {
+  if (examples * EPOCHS < EXAMPLES_SEEN_MIN) return Math.min(EPOCHS_MAX, Math.ceil(EXAMPLES_SEEN_MIN / examples));
+  if (examples * EPOCHS > EXAMPLES_SEEN_MAX) return Math.max(1, Math.floor(EXAMPLES_SEEN_MAX / examples));
+  return EPOCHS;
+}
+
+function batchSizeFor(examples: number): number {
+  return Math.min(examples, Math.max(BATCH_MIN, Math.min(BATCH_MAX, Math.round(examples * BATCH_SHARE))));
+}
+
+function settled(value: number | 'auto' | undefined): number | undefined {
+  return value === 'auto' ? undefined : value;
+}

@@ -1,0 +1,1 @@
+export { startIntake, type StartIntakeOptions } from './start-intake';

@@ -1,0 +1,81 @@
+import { TunefleetError } from '@tunefleet/foundation';
+import type { CausalLmDescription } from '@tunefleet/ml-models/specs';
+import { tunerSpecs, type TunerSpec } from '@tunefleet/ml-tuners/specs';
+import type { WorkerRecord } from '@tunefleet/ports';
+
+/** Bytes on the device by what they hold. */
+export type MemoryNeed = Readonly<Record<string, number>>;
+
+export type ComputeDtype = 'auto' | 'f32' | 'bf16';
+
+const GIB = 1024 ** 3;
+const F32_BYTES = 4;
+
+/** `auto` becomes bf16 where some worker has it: such a worker can hold the job. */
+export function dtypeForEstimate(asked: ComputeDtype, workers: readonly Pick<WorkerRecord, 'device'>[]): 'f32' | 'bf16' {
+  if (asked !== 'auto') return asked;
+  return workers.some(({ device }) => device.bf16) ? 'bf16' : 'f32';
+}
+
+/** Logits are made for so many positions at a time. */
+const LOGIT_ROWS = 512;
+/** Gradient and both of Adam's moments beside each trainable number. */
+const OPTIMISER_NUMBERS = 3;
+
+/**
+ * Training at its most frugal: one example a pass, every block computed again on the way back. A worker with room to spare takes more.
+ * @throws invalid_input when the tuner matches nothing in the model
+ */
+export function fineTuneMemory({ model, tuner, tokens, dtype }: { readonly model: CausalLmDescription; readonly tuner: TunerSpec; readonly tokens: number; readonly dtype: 'f32' | 'bf16' }): MemoryNeed {
+  const trainable = tunerSpecs[tuner.kind].countParameters(tuner, model);
+  const blockInputs = model.layers * tokens * model.hiddenSize;
+  const oneBlock = tokens * (8 * model.hiddenSize + 4 * model.intermediateSize + 2 * model.heads * tokens);
+  return {
+    weights: model.parameterCount * (dtype === 'bf16' ? 2 : F32_BYTES),
+    adapter: trainable * F32_BYTES,
+    optimiser: trainable * F32_BYTES * OPTIMISER_NUMBERS,
+    activations: (blockInputs + oneBlock) * F32_BYTES,
+    logits: 2 * Math.min(tokens, LOGIT_ROWS) * model.vocabSize * F32_BYTES,
+  };
+}
+
+/**
+ * Scoring row by row: weights, keys and values of all layers, one layer's intermediate results, logits of the answer.
+ * @param adapterBytes of the largest adapter; one is loaded at a time
+ */
+export function evalMemory(model: CausalLmDescription, { tokens, dtype, adapterBytes }: { readonly tokens: number; readonly dtype: 'f32' | 'bf16'; readonly adapterBytes: number }): MemoryNeed {
+  const width = dtype === 'bf16' ? 2 : F32_BYTES;
+  const perToken = 4 * model.hiddenSize + 3 * model.intermediateSize + model.heads * tokens;
+  return {
+    weights: model.parameterCount * width,
+    adapter: adapterBytes,
+    cache: 2 * model.layers * model.keyValueHeads * model.headDim * tokens * width,
+    activations: perToken * tokens * F32_BYTES,
+    logits: model.vocabSize * tokens * F32_BYTES,
+  };
+}
+
+export function totalBytes(need: MemoryNeed): number {
+  return Object.values(need).reduce((sum, bytes) => sum + bytes, 0);
+}
+
+/**
+ * @param workers all on record, also those that are away: only what none of them could ever hold is refused. None at all: nothing is refused.
+ * @throws out_of_device_memory with the estimate's parts
+ */
+export function requireFit(need: MemoryNeed, workers: readonly Pick<WorkerRecord, 'name' | 'device'>[], advice: string): void {
+  const largest = workers.reduce<Pick<WorkerRecord, 'name' | 'device'> | null>((best, worker) => (best === null || worker.device.memoryBytesTotal > best.device.memoryBytesTotal ? worker : best), null);
+  const total = totalBytes(need);
+  if (largest === null || total <= largest.device.memoryBytesTotal) return;
+  const parts = Object.entries(need)
+    .filter(([, bytes]) => bytes > 0)
+    .map(([name, bytes]) => `${name} ${gib(bytes)}`);
+  throw new TunefleetError('out_of_device_memory', `the job needs about ${gib(total)} GiB of memory (${parts.join(', ')}), the largest worker, ${largest.name}, has ${gib(largest.device.memoryBytesTotal)} GiB: ${advice}`, {
+    reason: 'no_worker_large_enough',
+    details: { need, largestWorkerBytes: largest.device.memoryBytesTotal },
+  });
+}
+
+function gib(bytes: number): string {
+  return bytes >= 10 * GIB ? (bytes / GIB).toFixed(0) : (bytes / GIB).toFixed(2);
+}

@@ -1,0 +1,87 @@
+import { fineTuneSpecSchema, type ArtifactRef, type BaseModelRef, type FineTuneRequest, type FineTuneSpec } from '@tunefleet/contracts';
+import { TunefleetError } from '@tunefleet/foundation';
+import type { CausalLmDescription } from '@tunefleet/ml-models/specs';
+import type { TunerSpec } from '@tunefleet/ml-tuners/specs';
+import type { WorkerRecord } from '@tunefleet/ports';
+import type { CheckedFile } from './check-file';
+import { LEARNING_RATE_DEFAULT, settleHyperparameters, stepsOf } from './hyperparameters';
+import { dtypeForEstimate, fineTuneMemory, type MemoryNeed } from './memory';
+import { settleSequenceLength } from './sequence-length';
+
+type FileFacts = Pick<CheckedFile, 'artifact' | 'report' | 'lengths'>;
+
+export interface FineTuneFacts {
+  readonly request: FineTuneRequest;
+  readonly base: BaseModelRef;
+  readonly model: CausalLmDescription;
+  readonly tuner: TunerSpec;
+  readonly startAdapter: readonly ArtifactRef[] | null;
+  readonly training: FileFacts;
+  readonly validation: FileFacts | null;
+  readonly workers: readonly Pick<WorkerRecord, 'device'>[];
+}
+
+export interface FineTunePlan {
+  /** What the record's request gets in place of its `auto`s and nulls. */
+  readonly settled: Pick<FineTuneRequest, 'hyperparameters' | 'tuner' | 'maxSequenceLength'>;
+  readonly workerSpec: FineTuneSpec;
+  readonly totalSteps: number;
+  readonly memory: MemoryNeed;
+  readonly notices: readonly string[];
+}
+
+/** Settles everything a worker must know. @throws invalid_input for what only shows once model, tuner and files are known together */
+export function planFineTune(facts: FineTuneFacts): FineTunePlan {
+  const { request, base, model, tuner, startAdapter, training, validation, workers } = facts;
+  if (validation !== null && validation.report.format !== training.report.format) {
+    throw new TunefleetError('invalid_input', `validation_file holds ${validation.report.format} rows but training_file ${training.report.format} rows: write both in one format`, { reason: 'mixed_formats', param: 'validation_file' });
+  }
+  const hyperparameters = settleHyperparameters(request.hyperparameters, training.report.examples, LEARNING_RATE_DEFAULT);
+  const length = settleSequenceLength({
+    asked: request.maxSequenceLength,
+    maxPositions: model.maxPositions,
+    files: [{ param: 'training_file', lengths: training.lengths }, ...(validation === null ? [] : [{ param: 'validation_file', lengths: validation.lengths }])],
+  });
+  const workerSpec = fineTuneSpecSchema.parse({
+    base,
+    ...(startAdapter === null ? {} : { startAdapter }),
+    trainingFile: training.artifact,
+    ...(validation === null ? {} : { validationFile: validation.artifact }),
+    tuner,
+    computeDtype: request.computeDtype,
+    seed: request.seed,
+    epochs: hyperparameters.n_epochs,
+    batchSize: hyperparameters.batch_size,
+    maxSequenceLength: length.maxSequenceLength,
+    learningRate: hyperparameters.learning_rate,
+    // Absent ones get the contract's defaults.
+    microBatchSize: hyperparameters.micro_batch_size,
+    schedule: hyperparameters.schedule,
+    warmupRatio: hyperparameters.warmup_ratio,
+    weightDecay: hyperparameters.weight_decay,
+    maxGradNorm: hyperparameters.max_grad_norm,
+    checkpointEverySteps: hyperparameters.checkpoint_every_steps,
+    validateEverySteps: hyperparameters.validate_every_steps,
+  });
+  const memory = fineTuneMemory({ model, tuner, tokens: length.tokensExpected, dtype: dtypeForEstimate(request.computeDtype, workers) });
+  return {
+    settled: { hyperparameters, tuner: workerSpec.tuner, maxSequenceLength: length.maxSequenceLength },
+    workerSpec,
+    totalSteps: stepsOf(hyperparameters, training.report.examples),
+    memory,
+    notices: [...repetitionNotices(training, validation), ...length.notices],
+  };
+}
+
+function repetitionNotices(training: FileFacts, validation: FileFacts | null): string[] {
+  const notices: string[] = [];
+  const { duplicates } = training.report;
+  if (duplicates > 0) notices.push(`training_file: ${rows(duplicates)} exactly like an earlier one: they weigh more than the others`);
+  const overlap = validation?.report.overlap ?? 0;
+  if (overlap > 0) notices.push(`validation_file: ${rows(overlap)} also in training_file: the validation loss will look better than it is`);
+  return notices;
+}
+
+function rows(count: number): string {
+  return count === 1 ? '1 row is' : `${count} rows are`;
+}
