@@ -9,8 +9,8 @@ import type { JobContext, JobOutcome } from './runtime/job-context';
  * @throws anything; `classifyFailure` says what it means. An end that was asked for is the outcome `stopped`, not an error.
  */
 export async function runJob(kind: string, schemaVersion: number, context: JobContext<unknown>): Promise<JobOutcome<object>> {
-  if (!isJobKind(kind)) throw unsupported(`this engine does not know the job kind "${kind}"; it knows ${Object.keys(jobRegistry).join(', ')}`);
-  const job = jobRegistry[kind];
+  const job = isJobKind(kind) ? jobRegistry[kind] : undefined;
+  if (job === undefined) throw unsupported(`this engine does not know the job kind "${kind}"; it knows ${Object.keys(jobRegistry).join(', ')}`);
   if (schemaVersion !== job.schemaVersion) {
     throw unsupported(`the ${kind} job is written in version ${schemaVersion} of its schema, this engine reads ${job.schemaVersion}; run the same release everywhere`);
   }
