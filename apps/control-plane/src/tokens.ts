@@ -14,6 +14,12 @@ export const BLOB_STORE = Symbol('BLOB_STORE');
 export const CONFIG = Symbol('CONFIG');
 export const LOGGER = Symbol('LOGGER');
 export const CLOCK = Symbol('CLOCK');
+/** The team that the API key belongs to. */
+export const TEAM = Symbol('TEAM');
+/** Called after a job was put on record: its wake-up leaves at once. */
+export const SUBMITTED = Symbol('SUBMITTED');
+/** State of this replica's loops. */
+export const LOOPS = Symbol('LOOPS');
 
 /** Everything the parts of the control plane are made of, opened once by `main.ts` and closed in reverse order. */
 export interface Runtime {

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { TunefleetError } from '@tunefleet/foundation';
+import { modelResolverOptions, type ModelResolverOptions } from '@tunefleet/ml-models/specs';
 import { z } from 'zod';
 
 const MEBIBYTE = 1024 * 1024;
@@ -12,7 +13,6 @@ const environmentSchema = z.object({
   DATABASE_URL: z.string().regex(/^postgres(ql)?:\/\//, 'a postgres:// URL'),
   REDIS_URL: optionalText.pipe(z.string().regex(/^rediss?:\/\//, 'a redis:// URL').optional()),
   TUNEFLEET_DATA_DIR: z.string().min(1).default('.tunefleet'),
-  TUNEFLEET_CACHE_DIR: optionalText,
   TUNEFLEET_HOST: z.string().min(1).default('127.0.0.1'),
   TUNEFLEET_HTTP_PORT: port.default(8080),
   TUNEFLEET_GRPC_PORT: port.default(8081),
@@ -21,7 +21,6 @@ const environmentSchema = z.object({
   TUNEFLEET_TEAM: z.string().regex(/^[a-z0-9][a-z0-9-]{0,39}$/, 'lower-case letters, digits and hyphens').default('default'),
   TUNEFLEET_MAX_FILE_BYTES: z.coerce.number().int().min(1).default(512 * MEBIBYTE),
   TUNEFLEET_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
-  HF_ENDPOINT: optionalText.pipe(z.url().optional()),
 });
 
 export interface ControlPlaneConfig {
@@ -30,8 +29,6 @@ export interface ControlPlaneConfig {
   readonly redisUrl: string | undefined;
   /** Absolute. The blob store is `<dataDir>/blobs`. */
   readonly dataDir: string;
-  /** Absolute. Downloaded model descriptions. */
-  readonly cacheDir: string;
   readonly host: string;
   /** 0: any free port. */
   readonly httpPort: number;
@@ -42,7 +39,8 @@ export interface ControlPlaneConfig {
   readonly team: string;
   readonly maxFileBytes: number;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent';
-  readonly hubEndpoint: string | undefined;
+  /** Where intake looks base models up. */
+  readonly models: ModelResolverOptions;
 }
 
 /** @throws invalid_input naming every variable at fault; values are left out, some of them are secrets. */
@@ -56,12 +54,10 @@ export function parseConfig(environment: Readonly<Record<string, string | undefi
     throw new TunefleetError('invalid_input', `the environment is not complete: ${problems.join('; ')}`, { reason: 'invalid_configuration' });
   }
   const env = parsed.data;
-  const dataDir = resolve(env.TUNEFLEET_DATA_DIR);
   return {
     databaseUrl: env.DATABASE_URL,
     redisUrl: env.REDIS_URL,
-    dataDir,
-    cacheDir: env.TUNEFLEET_CACHE_DIR === undefined ? resolve(dataDir, 'cache') : resolve(env.TUNEFLEET_CACHE_DIR),
+    dataDir: resolve(env.TUNEFLEET_DATA_DIR),
     host: env.TUNEFLEET_HOST,
     httpPort: env.TUNEFLEET_HTTP_PORT,
     grpcPort: env.TUNEFLEET_GRPC_PORT,
@@ -70,6 +66,6 @@ export function parseConfig(environment: Readonly<Record<string, string | undefi
     team: env.TUNEFLEET_TEAM,
     maxFileBytes: env.TUNEFLEET_MAX_FILE_BYTES,
     logLevel: env.TUNEFLEET_LOG_LEVEL,
-    hubEndpoint: env.HF_ENDPOINT,
+    models: modelResolverOptions(environment),
   };
 }

@@ -1,0 +1,44 @@
+import { Inject, Injectable } from '@nestjs/common';
+import type { JobDetail, JobKind } from '@tunefleet/contracts';
+import { TunefleetError } from '@tunefleet/foundation';
+import type { JobRecord, RecordStore } from '@tunefleet/ports';
+import { RECORD_STORE } from '../tokens';
+import { attemptView, jobSummary } from './views';
+
+/** Jobs of every kind. */
+@Injectable()
+export class JobsService {
+  constructor(@Inject(RECORD_STORE) private readonly records: Pick<RecordStore, 'getJob' | 'cancelJob' | 'listAttempts' | 'getAdapterByJob'>) {}
+
+  /** @throws not_found */
+  async get(teamId: string, id: string, kind?: JobKind): Promise<JobRecord> {
+    const job = await this.records.getJob(teamId, id);
+    if (job === null || (kind !== undefined && job.kind !== kind)) throw noSuchJob(id, kind);
+    return job;
+  }
+
+  /** @throws not_found, illegal_transition */
+  async cancel(teamId: string, id: string, kind?: JobKind): Promise<JobRecord> {
+    await this.get(teamId, id, kind);
+    const job = await this.records.cancelJob(teamId, id);
+    if (job === null) throw noSuchJob(id, kind);
+    return job;
+  }
+
+  async detail(teamId: string, job: JobRecord): Promise<JobDetail> {
+    const [attempts, adapter] = await Promise.all([this.records.listAttempts(job.id), this.records.getAdapterByJob(teamId, job.id)]);
+    return {
+      ...jobSummary(job),
+      spec: { ...job.spec },
+      worker_spec: job.workerSpec === null ? null : { ...job.workerSpec },
+      result: job.result === null ? null : { ...job.result },
+      result_files: [...job.resultFileIds],
+      adapter_id: adapter?.id ?? null,
+      attempts: attempts.map(attemptView),
+    };
+  }
+}
+
+function noSuchJob(id: string, kind: JobKind | undefined): TunefleetError {
+  return new TunefleetError('not_found', `no such ${kind ?? ''}${kind === undefined ? '' : ' '}job: '${id.slice(0, 100)}'. GET /api/v1/jobs lists those there are`, { reason: 'job_not_found', param: 'id' });
+}

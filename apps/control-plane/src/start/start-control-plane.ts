@@ -1,0 +1,69 @@
+import { join } from 'node:path';
+import { openBlobsFs } from '@tunefleet/blobs-fs';
+import { plan } from '@tunefleet/domain-scheduling';
+import { systemClock, type Logger } from '@tunefleet/foundation';
+import { ModelResolver } from '@tunefleet/ml-models/specs';
+import { openQueue } from '@tunefleet/queue-bullmq';
+import { migrateDatabase, openStore } from '@tunefleet/store-prisma';
+import type { ControlPlaneConfig } from '../config/config';
+import { AttemptEndings, defaultFleetSettings, FleetServer } from '../fleet';
+import { startIntake } from '../intake';
+import { ControlLoops } from '../loops';
+import { resultCsv } from '../results/result-csv';
+import type { Runtime } from '../tokens';
+import { startHttp } from './start-http';
+import { Shutdown } from './shutdown';
+
+export interface ControlPlane {
+  /** `http://host:port` */
+  readonly httpUrl: string;
+  /** `host:port` */
+  readonly grpcAddress: string;
+  /** Ends what runs, in order: requests, loops, worker sessions, queue, database. A second call waits for the same end. */
+  stop(): Promise<void>;
+}
+
+// Together below the time that whoever runs us allows for a gentle stop.
+const HTTP_STOP_MS = 4_000;
+const PART_STOP_MS = 3_000;
+
+/** Opens everything one replica needs and serves. What was opened is closed again when a later part fails. */
+export async function startControlPlane(config: ControlPlaneConfig, logger: Logger): Promise<ControlPlane> {
+  const shutdown = new Shutdown(logger);
+  try {
+    return await openAll(config, logger, shutdown);
+  } catch (error) {
+    await shutdown.run();
+    throw error;
+  }
+}
+
+async function openAll(config: ControlPlaneConfig, logger: Logger, shutdown: Shutdown): Promise<ControlPlane> {
+  await migrateDatabase(config.databaseUrl, logger);
+  const store = openStore({ databaseUrl: config.databaseUrl, logger });
+  shutdown.add('store', PART_STOP_MS, () => store.close());
+  const blobs = await openBlobsFs(join(config.dataDir, 'blobs'));
+  const queue = await openQueue({ redisUrl: config.redisUrl, postgresUrl: config.databaseUrl, logger });
+  shutdown.add('queue', PART_STOP_MS, () => queue.close());
+  const { records, fleet, outbox } = store;
+  const runtime: Runtime = { config, logger, clock: systemClock, records, fleet, outbox, queue, blobs };
+  const team = await records.ensureTeam(config.team);
+
+  const endings = new AttemptEndings({ fleet, records, blobs, resultCsv, logger });
+  const fleetServer = new FleetServer({ host: config.host, port: config.grpcPort, workerToken: config.workerToken }, { store: fleet, blobs, endings, clock: systemClock, logger });
+  shutdown.add('fleet', PART_STOP_MS, () => fleetServer.stop());
+  const grpcPort = await fleetServer.start();
+
+  const loops = new ControlLoops({ store: fleet, records, outbox, queue, endings, plan, leaseMs: defaultFleetSettings.leaseMs, clock: systemClock, logger });
+  shutdown.add('loops', PART_STOP_MS, () => loops.stop());
+  const resolver = new ModelResolver({ ...config.models, logger });
+  const intake = await startIntake({ records, queue, blobs, resolver, logger });
+  shutdown.add('intake', PART_STOP_MS, () => Promise.resolve(intake.stop()));
+  await loops.start();
+
+  const http = await startHttp({ runtime, team, loops }, () => shutdown.isRunning);
+  shutdown.add('http', HTTP_STOP_MS, () => http.close());
+  const grpcAddress = `${config.host}:${grpcPort}`;
+  logger.info({ httpUrl: http.url, grpcAddress }, 'control plane ready');
+  return { httpUrl: http.url, grpcAddress, stop: () => shutdown.run() };
+}
