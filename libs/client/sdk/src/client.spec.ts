@@ -182,30 +182,23 @@ describe('files', () => {
 });
 
 describe('evals', () => {
-  const job = (fields: object) =>
-    json({
-      ...{ id: 'evaljob-1', object: 'eval_job', created_at: 1, started_at: 1, finished_at: 2, status: 'succeeded', base_model: 'm', model: 'm', compare_to: [], file: 'file-1' },
-      ...{ metric: { type: 'exact_match', max_tokens: 8, ignore_case: false }, limit: null, samples: 0, max_seq_length: null, priority: 0, metadata: null, step: 2, total_steps: 2 },
-      ...{ phase: null, waiting_reason: null, error: null, result: null, result_files: ['file-csv', 'file-items'] },
-      ...fields,
-    });
   const item = (row: number) => ({ row, reference: 'ham', outputs: [{ model: 'm', prediction: 'h\u00e4m', correct: false }] });
 
-  test('items are read from the result file, also when a character is cut in two', async () => {
+  test('items are read line by line, also when a character is cut in two', async () => {
     const bytes = Buffer.from(`${JSON.stringify(item(1))}\n${JSON.stringify(item(2))}\n`);
     const cut = bytes.indexOf(0xc3) + 1;
-    const client = await clientOf(job({}), json({ ...file('file-csv'), filename: 'x.csv' }), json({ ...file('file-items'), filename: 'items.jsonl' }), (response) => {
+    const client = await clientOf((response) => {
       response.write(bytes.subarray(0, cut));
       setImmediate(() => response.end(bytes.subarray(cut)));
     });
     const items = [];
     for await (const each of client.evals.items('evaljob-1')) items.push(each);
     expect(items).toEqual([item(1), item(2)]);
-    expect(server?.seen.at(-1)?.url).toBe('/v1/files/file-items/content');
+    expect(server?.seen.at(-1)?.url).toBe('/api/v1/evals/evaljob-1/items');
   });
 
-  test('items of a running eval are refused', async () => {
-    const client = await clientOf(job({ status: 'running' }));
-    await expect(client.evals.items('evaljob-1').next()).rejects.toMatchObject({ code: 'conflict', message: expect.stringContaining('is running') as unknown });
+  test('items of a running eval are refused by the server', async () => {
+    const client = await clientOf(apiError(400, { message: 'eval job evaljob-1 is running', code: 'not_finished' }));
+    await expect(client.evals.items('evaljob-1').next()).rejects.toMatchObject({ code: 'invalid_input', reason: 'not_finished', message: 'eval job evaljob-1 is running' });
   });
 });

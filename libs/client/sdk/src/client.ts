@@ -1,4 +1,5 @@
-import { Transport, type ClientOptions } from './http/transport';
+import { statusSchema, type StatusView } from '@tunefleet/contracts';
+import { Transport, path, type CallOptions, type ClientOptions } from './http/transport';
 import { Adapters } from './resources/adapters';
 import { Evals } from './resources/evals';
 import { Files } from './resources/files';
@@ -19,15 +20,21 @@ export class TunefleetClient {
   readonly adapters: Adapters;
   readonly models: Models;
   readonly workers: Workers;
+  readonly #transport: Transport;
 
   constructor(options: ClientOptions) {
-    const transport = new Transport(options);
+    const transport = (this.#transport = new Transport(options));
     this.files = new Files(transport);
     this.fineTuning = { jobs: new FineTuningJobs(transport) };
     this.jobs = new Jobs(transport);
-    this.evals = new Evals(transport, this.files);
+    this.evals = new Evals(transport);
     this.adapters = new Adapters(transport);
     this.models = new Models(transport);
     this.workers = new Workers(transport);
+  }
+
+  /** What the service is doing. */
+  status({ signal }: CallOptions = {}): Promise<StatusView> {
+    return this.#transport.json(statusSchema, { path: path('/api/v1', 'status'), signal });
   }
 }

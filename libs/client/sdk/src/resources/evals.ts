@@ -1,24 +1,17 @@
 import { evalItemSchema, evalJobListSchema, evalJobSchema, type CreateEval, type EvalItem, type EvalJob } from '@tunefleet/contracts';
-import { TunefleetError } from '@tunefleet/foundation';
 import type { z } from 'zod';
 import { parseAnswer, path, type CallOptions, type Transport } from '../http/transport';
 import { eachItem } from '../paging';
 import { textLines } from '../stream/text-lines';
-import type { Files } from './files';
 import { createHeaders, pageQuery, type CreateOptions, type MetadataQuery } from './queries';
 
 export interface EvalQuery extends MetadataQuery {
   readonly status?: EvalJob['status'] | undefined;
 }
 
-const ITEMS_FILE = 'items.jsonl';
-
 /** Accuracy of models on held-out rows. */
 export class Evals {
-  constructor(
-    private readonly transport: Transport,
-    private readonly files: Files,
-  ) {}
+  constructor(private readonly transport: Transport) {}
 
   /** Sent with an idempotency key of its own, so that a repeated request makes one eval. */
   create(request: CreateEval, options: CreateOptions = {}): Promise<EvalJob> {
@@ -49,18 +42,10 @@ export class Evals {
     return this.transport.json(evalJobSchema, { method: 'POST', path: path('/api/v1', 'evals', id, 'cancel'), repeatable: true, signal });
   }
 
-  /** The answers row by row, streamed. @throws conflict unless the eval has succeeded */
-  async *items(id: string, options: CallOptions = {}): AsyncGenerator<EvalItem> {
-    const job = await this.get(id, options);
-    if (job.status !== 'succeeded') throw new TunefleetError('conflict', `eval ${id} is ${job.status}: its answers are there once it has succeeded`);
-    const file = await this.#itemsFile(job, options);
-    for await (const line of textLines(await this.files.content(file, options))) yield parseAnswer(evalItemSchema, line, { path: `${id} ${ITEMS_FILE}` });
-  }
-
-  async #itemsFile(job: EvalJob, options: CallOptions): Promise<string> {
-    for (const id of job.result_files) {
-      if ((await this.files.get(id, options)).filename === ITEMS_FILE) return id;
-    }
-    throw new TunefleetError('not_found', `eval ${job.id} has no file ${ITEMS_FILE}: it may have been deleted`);
+  /** The answers row by row, streamed. @throws invalid_input unless the eval has succeeded */
+  async *items(id: string, { signal }: CallOptions = {}): AsyncGenerator<EvalItem> {
+    const where = path('/api/v1', 'evals', id, 'items');
+    const body = await this.transport.bytes({ path: where, headers: { accept: 'application/x-ndjson' }, signal });
+    for await (const line of textLines(body)) yield parseAnswer(evalItemSchema, line, { path: where });
   }
 }

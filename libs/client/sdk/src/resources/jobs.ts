@@ -1,8 +1,10 @@
 import {
+  checkpointListSchema,
   jobDetailSchema,
   jobEventListSchema,
   jobListSchema,
   metricListSchema,
+  type CheckpointView,
   type JobDetail,
   type JobEvent,
   type JobStreamMessage,
@@ -55,6 +57,16 @@ export class Jobs {
 
   eachEvent(id: string, query: PageQuery = {}): AsyncGenerator<JobEvent> {
     return eachItem((after) => this.events(id, { ...query, after }), query.after);
+  }
+
+  /** Resumable states, newest first. */
+  checkpoints(id: string, { signal, ...query }: PageQuery = {}): Promise<z.infer<typeof checkpointListSchema>> {
+    return this.transport.json(checkpointListSchema, { path: path('/api/v1', 'jobs', id, 'checkpoints'), query: pageQuery(query), signal });
+  }
+
+  /** One file of a checkpoint, as its bytes come; check them against its `sha256`. */
+  checkpointFile({ id }: Pick<CheckpointView, 'id'>, name: string, { signal }: CallOptions = {}): Promise<ReadableStream<Uint8Array>> {
+    return this.transport.bytes({ path: path('/api/v1', 'checkpoints', id, 'files', name), headers: { accept: 'application/octet-stream' }, signal });
   }
 
   /** By step, then name. A page holds whole steps: go on with `sinceStep` = the last one seen. */

@@ -1,4 +1,4 @@
-import { workerListSchema } from '@tunefleet/contracts';
+import { workerListSchema, workerSchema, type WorkerView } from '@tunefleet/contracts';
 import type { z } from 'zod';
 import { path, type CallOptions, type Transport } from '../http/transport';
 
@@ -8,5 +8,14 @@ export class Workers {
 
   list({ signal }: CallOptions = {}): Promise<z.infer<typeof workerListSchema>> {
     return this.transport.json(workerListSchema, { path: path('/api/v1', 'workers'), signal });
+  }
+
+  /** It gets no new jobs; what it runs goes on. */
+  cordon(id: string, { signal }: CallOptions = {}): Promise<WorkerView> {
+    return this.transport.json(workerSchema, { method: 'POST', path: path('/api/v1', 'workers', id, 'cordon'), repeatable: true, signal });
+  }
+
+  uncordon(id: string, { signal }: CallOptions = {}): Promise<WorkerView> {
+    return this.transport.json(workerSchema, { method: 'POST', path: path('/api/v1', 'workers', id, 'uncordon'), repeatable: true, signal });
   }
 }
