@@ -32,7 +32,8 @@ export function readLlama2cCheckpoint(file: Uint8Array): { readonly shape: Llama
   const take = (elements: number): Float32Array => {
     const bytes = elements * 4;
     if (position + bytes > file.length) throw damaged(`has ${file.length} bytes, too few for its header's sizes`);
-    const values = new Float32Array(file.slice(position, position + bytes).buffer);
+    // A Buffer's own `slice` would not copy, and the offset need not be aligned.
+    const values = new Float32Array(Uint8Array.prototype.slice.call(file, position, position + bytes).buffer);
     position += bytes;
     return values;
   };
