@@ -1,6 +1,7 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import { z } from 'zod';
 import type { TunerSpecHalf } from '../tuner-spec';
+import { patternProblem } from '../matching/python-pattern';
 import { loraParameterCount, matchProjections } from './match';
 
 const nameList = z.array(z.string().min(1).max(500)).max(100_000);
@@ -34,8 +35,24 @@ export const loraSpecSchema = z
     const layers = spec.layers_to_transform;
     if (layers !== null && typeof spec.target_modules === 'string') issue('layers_to_transform', 'cannot be used together with a string in target_modules; list the names instead');
     if (spec.layers_pattern !== null && layers === null) issue('layers_pattern', 'needs layers_to_transform');
+    for (const [field, patterns] of Object.entries(patternsOf(spec))) {
+      const bad = patterns.map(patternProblem).find((problem) => problem !== null);
+      if (bad !== undefined) issue(field, bad);
+    }
   });
 export type LoraSpec = z.infer<typeof loraSpecSchema>;
+
+/** Regular expressions by field. */
+function patternsOf(spec: Pick<LoraSpec, 'target_modules' | 'exclude_modules' | 'layers_pattern' | 'rank_pattern' | 'alpha_pattern'>): Record<string, string[]> {
+  const whole = (value: LoraSpec['target_modules']) => (typeof value === 'string' ? [value] : []);
+  return {
+    target_modules: whole(spec.target_modules),
+    exclude_modules: whole(spec.exclude_modules),
+    layers_pattern: spec.layers_pattern === null ? [] : [spec.layers_pattern].flat(),
+    rank_pattern: Object.keys(spec.rank_pattern),
+    alpha_pattern: Object.keys(spec.alpha_pattern),
+  };
+}
 
 /** PEFT fields of methods still to come; a value that switches them off is as good as none. */
 const LATER = [

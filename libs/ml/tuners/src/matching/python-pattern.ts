@@ -18,6 +18,16 @@ export function layerNumberPattern(pattern: string): RegExp {
   return compile(pattern, (source) => `^(?:.*?\\.)?(?:${source})\\.(?<layer>\\d+)\\.`);
 }
 
+/** What is wrong with a pattern, for people; null when it can be used. */
+export function patternProblem(pattern: string): string | null {
+  try {
+    wholeNamePattern(pattern);
+    return null;
+  } catch (error) {
+    return errorMessage(error);
+  }
+}
+
 function compile(pattern: string, wrap: (source: string) => string): RegExp {
   const { source, flags } = translate(pattern);
   try {
