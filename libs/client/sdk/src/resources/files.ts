@@ -1,6 +1,6 @@
 import { openAsBlob } from 'node:fs';
 import { basename } from 'node:path';
-import { apiFileSchema, fileDeletedSchema, fileListSchema, filePurposes, type ApiFile, type UploadPurpose } from '@tunefleet/contracts';
+import { apiFileSchema, fileDeletedSchema, fileListSchema, type filePurposes, type ApiFile, type UploadPurpose } from '@tunefleet/contracts';
 import { TunefleetError } from '@tunefleet/foundation';
 import type { z } from 'zod';
 import { path, type CallOptions, type Transport } from '../http/transport';

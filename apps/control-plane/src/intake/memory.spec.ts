@@ -1,0 +1,37 @@
+import { parseTunerSpec } from '@tunefleet/ml-tuners/specs';
+import { dtypeForEstimate, evalMemory, fineTuneMemory, requireFit, totalBytes } from './memory';
+import { tinyDescription as model } from './testing/tiny-description';
+
+const GIB = 1024 ** 3;
+const worker = (name: string, memoryBytesTotal: number, bf16 = false) => ({ name, device: { kind: 'cpu', name: 'cpu', backend: 'b', backendVersion: '1', memoryBytesTotal, memoryBytesFree: 0, bf16, threads: 2 } as const });
+
+test('auto counts in bf16 once some worker has it', () => {
+  expect(dtypeForEstimate('auto', [worker('a', 1), worker('b', 1, true)])).toBe('bf16');
+  expect(dtypeForEstimate('auto', [worker('a', 1)])).toBe('f32');
+  expect(dtypeForEstimate('bf16', [])).toBe('bf16');
+});
+
+test('weights, adapter and optimiser are exact', () => {
+  const tuner = parseTunerSpec({ kind: 'lora', r: 2, target_modules: ['q_proj'] });
+  const trainable = 2 * (2 * 16 + 16 * 2);
+  expect(fineTuneMemory({ model, tuner, tokens: 10, dtype: 'f32' })).toMatchObject({ weights: 4 * model.parameterCount, adapter: 4 * trainable, optimiser: 12 * trainable });
+});
+
+test('longer rows need more', () => {
+  const need = (tokens: number) => totalBytes(evalMemory(model, { tokens, dtype: 'f32', adapterBytes: 7 }));
+  expect(need(200)).toBeGreaterThan(need(100));
+  expect(evalMemory(model, { tokens: 10, dtype: 'bf16', adapterBytes: 7 })).toMatchObject({ weights: 2 * model.parameterCount, adapter: 7, cache: 2 * 2 * 2 * 4 * 10 * 2 });
+});
+
+test('only what no worker could hold is refused, with numbers and advice', () => {
+  const need = { weights: 3 * GIB, logits: GIB / 2, adapter: 0 };
+  expect(() => requireFit(need, [], 'x')).not.toThrow();
+  expect(() => requireFit(need, [worker('small', GIB), worker('large', 4 * GIB)], 'x')).not.toThrow();
+  expect(() => requireFit(need, [worker('tiny', 1), worker('small', GIB)], 'choose a smaller model')).toThrow(
+    expect.objectContaining({
+      code: 'out_of_device_memory',
+      reason: 'no_worker_large_enough',
+      message: 'the job needs about 3.50 GiB of memory (weights 3.00, logits 0.50), the largest worker, small, has 1.00 GiB: choose a smaller model',
+    }),
+  );
+});
