@@ -1,0 +1,114 @@
+/**
+ * `npm run bench -- train`: LoRA training on the SmolLM2-135M shape against Hugging Face PEFT and torch, in turns on this machine.
+ * Each run is a process of its own, so that its peak memory is its own. Arguments after `--`: --steps, --rounds, --batch, --length, --rank, --dtype, --micro-batch.
+ */
+import { execFile } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs, promisify } from 'node:util';
+import { openDevice, probeDevice } from '@tunefleet/ml-tensor';
+import { referencePython } from '../verify/python-environment';
+import { trainHere, type SideOptions, type SideResult } from './train/engine-side';
+import { writeRandomModel } from './train/shape';
+
+const execute = promisify(execFile);
+const ENGINE_SIDE = 'engine-side';
+const OUTPUT_BYTES_MAX = 1 << 24;
+
+interface Row {
+  readonly name: string;
+  readonly unit: string;
+  readonly value: number;
+  readonly peer?: number;
+  readonly ratio?: number;
+}
+
+export async function run(args: string[]): Promise<Row[]> {
+  const { values } = parseArgs({
+    args,
+    options: {
+      steps: { type: 'string', default: '5' },
+      rounds: { type: 'string', default: '2' },
+      batch: { type: 'string', default: '4' },
+      length: { type: 'string', default: '256' },
+      rank: { type: 'string', default: '8' },
+      dtype: { type: 'string', default: 'auto' },
+      'micro-batch': { type: 'string' },
+    },
+  });
+  const [steps, rounds, batch, length, rank] = [values.steps, values.rounds, values.batch, values.length, values.rank].map(positive) as [number, number, number, number, number];
+  if (steps < 2) throw new Error('--steps must be at least 2: the first step of a process only warms it up');
+  const dtype = await settleDtype(values.dtype);
+  // Four passes of 256 tokens reach the speed of one of 1024 and take a quarter of its memory.
+  const microBatch = values['micro-batch'] === undefined ? batch : positive(values['micro-batch']);
+  const root = process.cwd();
+  const python = await referencePython(root);
+  const model = await mkdtemp(join(tmpdir(), 'tunefleet-bench-'));
+  try {
+    await writeRandomModel(model);
+    const options: SideOptions = { model, steps, batch, length, rank, threads: availableParallelism(), dtype, microBatch };
+    const ours: SideResult[] = [];
+    const theirs: SideResult[] = [];
+    for (let round = 1; round <= rounds; round++) {
+      ours.push(await runSide(process.execPath, [fileURLToPath(import.meta.url), ENGINE_SIDE, JSON.stringify(options)], `round ${round}: tunefleet`));
+      theirs.push(await runSide(python, [join(root, 'tools/bench/train_peft.py'), ...peftArguments(options)], `round ${round}: PEFT`));
+    }
+    return rowsOf(ours, theirs, options);
+  } finally {
+    await rm(model, { recursive: true, force: true });
+  }
+}
+
+function positive(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1) throw new Error(`expected a positive whole number, got "${text}"`);
+  return value;
+}
+
+/** `auto` as the engine decides it, so that the rows show what users get. */
+async function settleDtype(choice: string): Promise<'f32' | 'bf16'> {
+  if (choice === 'f32' || choice === 'bf16') return choice;
+  if (choice !== 'auto') throw new Error(`--dtype is auto, f32 or bf16, not "${choice}"`);
+  return probeDevice(await openDevice({ backend: 'tensorflow' })).recommended;
+}
+
+function peftArguments({ model, steps, batch, length, rank, threads, dtype }: SideOptions): string[] {
+  const given = { config: join(model, 'config.json'), steps, batch, length, rank, threads, dtype };
+  return Object.entries(given).flatMap(([name, value]) => [`--${name}`, String(value)]);
+}
+
+async function runSide(program: string, args: string[], label: string): Promise<SideResult> {
+  const { stdout } = await execute(program, args, { maxBuffer: OUTPUT_BYTES_MAX });
+  const result = JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as SideResult;
+  if (!result.losses.every(Number.isFinite)) throw new Error(`${label}: the losses are ${result.losses.join(', ')}`);
+  process.stderr.write(`${label}: steps of ${result.step_seconds.map((seconds) => seconds.toFixed(2)).join(', ')} s, peak ${(result.peak_rss_bytes / 1e6).toFixed(0)} MB\n`);
+  return result;
+}
+
+function rowsOf(ours: readonly SideResult[], theirs: readonly SideResult[], { batch, length, dtype }: SideOptions): Row[] {
+  const label = `LoRA training, ${batch} x ${length}, ${dtype}`;
+  const speed = (sides: readonly SideResult[]): number => (batch * length) / median(sides.flatMap((side) => side.step_seconds.slice(1)));
+  const peak = (sides: readonly SideResult[]): number => median(sides.map((side) => side.peak_rss_bytes / 1e6));
+  const firstStep = (sides: readonly SideResult[]): number => median(sides.map((side) => side.step_seconds[0] ?? NaN));
+  return [
+    compared(`${label}: speed`, 'tokens/s', speed(ours), speed(theirs)),
+    compared(`${label}: peak memory`, 'MB RSS', peak(ours), peak(theirs)),
+    compared(`${label}: first step`, 's', firstStep(ours), firstStep(theirs)),
+  ];
+}
+
+function compared(name: string, unit: string, value: number, peer: number): Row {
+  return { name, unit, value, peer, ratio: value / peer };
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? (sorted[middle] ?? NaN) : ((sorted[middle - 1] ?? NaN) + (sorted[middle] ?? NaN)) / 2;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url) && process.argv[2] === ENGINE_SIDE) {
+  process.stdout.write(`${JSON.stringify(await trainHere(JSON.parse(process.argv[3] ?? '') as SideOptions))}\n`);
+}
