@@ -17,7 +17,7 @@ export function errorAnswer(error: unknown, requestId: string): ErrorAnswer {
   const status = statusOf(error);
   if (status === null || status >= 500) return internal(requestId, status ?? 500);
   const foreign = error as Error & { readonly code?: unknown };
-  const message = FOREIGN_MESSAGES[typeof foreign.code === 'string' ? foreign.code : ''] ?? foreign.message;
+  const message = FOREIGN_MESSAGES[typeof foreign.code === 'string' ? foreign.code : ''] ?? (status === 404 ? `${foreign.message}: /api/docs lists what there is` : foreign.message);
   return { status, headers: {}, body: { error: { message, type: 'invalid_request_error', param: null, code: STATUS_CODES[status] ?? 'invalid_request' } } };
 }
 

@@ -7,23 +7,25 @@ export const JSON_BYTES_MAX = 1024 * 1024;
 
 /** Parses JSON bodies. An empty one is no body: SDKs send the content type also where there is nothing to say. */
 export function acceptJson(server: FastifyInstance): void {
-  const parse = server.getDefaultJsonParser('error', 'error');
   server.removeAllContentTypeParsers();
-  server.addContentTypeParser(/^application\/(?:[\w.-]+\+)?json\b/i, { parseAs: 'string', bodyLimit: JSON_BYTES_MAX }, (request, body, done) => {
-    const text = typeof body === 'string' ? body : body.toString('utf8');
-    if (text.trim() === '') return done(null, undefined);
-    void parse(request, text, (error, value) => {
-      if (error !== null) return done(notJson(error), undefined);
-      try {
-        requireStorable(value, 'the request body');
-      } catch (refusal) {
-        return done(refusal as Error, undefined);
-      }
-      done(null, value);
-    });
+  server.addContentTypeParser(/^application\/(?:[\w.-]+\+)?json\b/i, { parseAs: 'string', bodyLimit: JSON_BYTES_MAX }, (_request, body, done) => {
+    try {
+      done(null, parseJson(body.toString()));
+    } catch (error) {
+      done(error as Error, undefined);
+    }
   });
 }
 
-function notJson(cause: Error): TunefleetError {
-  return new TunefleetError('invalid_input', `the request body is not valid JSON: ${errorMessage(cause)}`, { reason: 'invalid_json', cause });
+/** @throws invalid_input */
+function parseJson(text: string): unknown {
+  if (text.trim() === '') return undefined;
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new TunefleetError('invalid_input', `the request body is not valid JSON: ${errorMessage(cause)}`, { reason: 'invalid_json', cause });
+  }
+  requireStorable(value, 'the request body');
+  return value;
 }

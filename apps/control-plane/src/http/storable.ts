@@ -15,6 +15,7 @@ export function requireStorable(value: unknown, what: string): void {
     if (depth > DEPTH_MAX) throw new TunefleetError('invalid_input', `${what} is nested more than ${DEPTH_MAX} levels deep: flatten it`, { reason: 'invalid_value' });
     for (const [key, inner] of Object.entries(current)) {
       requireText(key, what);
+      if (key === '__proto__') throw new TunefleetError('invalid_input', `${what} has a field called __proto__: leave it out`, { reason: 'invalid_value' });
       open.push({ value: inner, depth: depth + 1 });
     }
   }

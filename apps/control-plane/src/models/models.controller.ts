@@ -16,15 +16,15 @@ export class ModelsController {
     return { object: 'list' as const, data: await this.models.list(team) };
   }
 
-  @Get('*name')
+  @Get('*')
   @Operation('One model', { answer: apiModelSchema })
-  get(@Caller() team: TeamRecord, @Param('name') name: string): Promise<ApiModel> {
+  get(@Caller() team: TeamRecord, @Param('*') name: string): Promise<ApiModel> {
     return this.models.get(team, name);
   }
 
-  @Delete('*name')
+  @Delete('*')
   @Operation('Delete a tuned model', { answer: modelDeletedSchema })
-  async delete(@Caller() team: TeamRecord, @Param('name') name: string) {
+  async delete(@Caller() team: TeamRecord, @Param('*') name: string) {
     await this.models.delete(team, name);
     return { id: name, object: 'model' as const, deleted: true as const };
   }

@@ -68,10 +68,10 @@ function routesOf(controller: Type): Route[] {
   });
 }
 
-/** `/a/:id` and `/a/*id` in OpenAPI's spelling. */
+/** `/a/:id` in OpenAPI's spelling; a wildcard is a name with slashes. */
 function pathOf(prefix: string, path: string): string {
   const segments = `${prefix}/${path}`.split('/').filter((segment) => segment !== '');
-  return `/${segments.map((segment) => segment.replace(/^[:*](\w+)$/, '{$1}')).join('/')}`;
+  return `/${segments.map((segment) => segment.replace(/^:(\w+)$/, '{$1}').replace(/^\*$/, '{name}')).join('/')}`;
 }
 
 function tagOf(path: string): string {

@@ -22,6 +22,7 @@ export async function startHttp(context: AppContext, isStopping: () => boolean):
   const adapter = await createHttpServer({ logger, clock, isStopping });
   const app = await NestFactory.create<NestFastifyApplication>(AppModule.on(context), adapter, { logger: nestLogger(logger), bodyParser: false, abortOnError: false });
   serveDocs(app, controllers);
+  await app.init();
   try {
     await app.listen(config.httpPort, config.host);
   } catch (error) {
