@@ -27,8 +27,8 @@ export function userFailure(error: unknown): Failure | null {
 /** The failure after trying for long enough. A bug's message stays in the log: it says nothing to users. */
 export function lastFailure(error: unknown, triedForMs: number): Failure {
   const isBug = !isTunefleetError(error) || BUGS.has(error.code);
-  const minutes = Math.max(1, Math.round(triedForMs / 60_000));
-  const tried = `tried for ${minutes} minute${minutes === 1 ? '' : 's'}`;
+  const seconds = Math.round(triedForMs / 1000);
+  const tried = seconds < 120 ? `tried for ${seconds} seconds` : `tried for ${Math.round(seconds / 60)} minutes`;
   return {
     class: isBug ? 'platform' : 'infrastructure',
     code: isTunefleetError(error) ? (error.reason ?? error.code) : 'internal_error',

@@ -10,13 +10,15 @@ const checks: Readonly<Record<JobKind, JobCheck>> = { 'fine-tune': checkFineTune
 
 /** How long a job waits for what is not its fault before it fails. */
 const GIVE_UP_AFTER_MS = 10 * 60_000;
+/** Where no model source answers: on a closed network none ever will, and whoever mistyped a name should not wait for long. */
+const GIVE_UP_ON_MODEL_AFTER_MS = 30_000;
 
 export type Outcome = 'admitted' | 'refused' | 'not_validating';
 
 /**
  * Takes a job out of `validating_files`: into the queue, or to its end with a reason. The record alone decides what there is to do, and both
  * ends are conditional on the job still being unvalidated: doing this twice, or twice at once, gives one outcome.
- * @throws whatever may mend itself; the queue then tries again, until ten minutes after the first such error
+ * @throws whatever may mend itself; the queue then tries again, until ten minutes after the first such error (half a minute for model sources)
  */
 export async function takeIn(jobId: string, deps: IntakeDeps): Promise<Outcome> {
   const { records, logger } = deps;
@@ -41,7 +43,7 @@ export async function takeIn(jobId: string, deps: IntakeDeps): Promise<Outcome> 
     const nowMs = deps.clock.now();
     const reason = isTunefleetError(error) && error.code !== 'invariant' ? errorMessage(error) : 'The job could not be checked because of an internal error';
     const waitedMs = nowMs - (await noteWaiting(records, { id: jobId }, reason, nowMs));
-    if (waitedMs < GIVE_UP_AFTER_MS) return null;
+    if (waitedMs < (isTunefleetError(error) && error.param !== undefined ? GIVE_UP_ON_MODEL_AFTER_MS : GIVE_UP_AFTER_MS)) return null;
     logger.error({ jobId, err: error, waitedMs }, 'a job could not be checked for so long that it is given up');
     return lastFailure(error, waitedMs);
   }
