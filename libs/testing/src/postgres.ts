@@ -32,13 +32,17 @@ export function useDatabase(): () => string {
   };
 }
 
-/** Another empty database on the server of `url`. */
-export async function createDatabase(url: string): Promise<string> {
+/**
+ * Another database on the server of `url`: empty, or a copy of `template`, another database on it to which nobody is connected.
+ * Copying one that was migrated is much quicker than migrating again.
+ */
+export async function createDatabase(url: string, template?: string): Promise<string> {
   const name = `test_${randomBytes(6).toString('hex')}`;
   const client = new pg.Client({ connectionString: url });
   await client.connect();
   try {
-    await client.query(`create database ${name}`);
+    const copied = template === undefined ? '' : ` template ${client.escapeIdentifier(new URL(template).pathname.slice(1))}`;
+    await client.query(`create database ${name}${copied}`);
   } finally {
     await client.end();
   }

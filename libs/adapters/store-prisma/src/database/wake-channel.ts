@@ -4,6 +4,8 @@ import type { WakeTopic } from '@tunefleet/ports';
 import type { Transaction } from './database';
 
 const CHANNEL = 'tunefleet_wake';
+/** It is silent for long: without keep-alive packets a cut one would not be noticed. */
+const CONNECTION = { keepAlive: true, keepAliveInitialDelayMillis: 10_000, connectionTimeoutMillis: 10_000, application_name: 'tunefleet-wake' };
 const RECONNECT = { firstMs: 200, factor: 2, maxMs: 10_000 };
 
 /** Announces within the transaction: listeners hear it when (and only if) it commits. */
@@ -28,6 +30,8 @@ export class WakeChannel {
   private readonly callbacks = new Set<(topic: WakeTopic) => void>();
   private readonly closing = new AbortController();
   private client: pg.Client | undefined;
+  /** Whoever subscribes first makes the connection; the others wait for it. */
+  private listening: Promise<void> | undefined;
   private running: Promise<void> | undefined;
 
   constructor(
@@ -38,9 +42,13 @@ export class WakeChannel {
   /** Resolves once listening, so that nothing announced after it is missed. */
   async subscribe(callback: (topic: WakeTopic) => void): Promise<{ close(): Promise<void> }> {
     this.callbacks.add(callback);
-    if (this.running === undefined) {
-      const first = await this.connect();
-      this.running = this.keepListening(first);
+    try {
+      this.listening ??= this.listen();
+      await this.listening;
+    } catch (error) {
+      this.callbacks.delete(callback);
+      this.listening = undefined;
+      throw error;
     }
     return {
       close: async () => {
@@ -52,12 +60,18 @@ export class WakeChannel {
   async close(): Promise<void> {
     this.closing.abort();
     this.callbacks.clear();
+    await this.listening?.catch(() => undefined);
     await this.client?.end().catch(() => undefined);
     await this.running;
   }
 
+  private async listen(): Promise<void> {
+    const first = await this.connect();
+    this.running = this.keepListening(first);
+  }
+
   private async connect(): Promise<Listening> {
-    const client = new pg.Client({ connectionString: this.databaseUrl, keepAlive: true, connectionTimeoutMillis: 10_000, application_name: 'tunefleet-wake' });
+    const client = new pg.Client({ connectionString: this.databaseUrl, ...CONNECTION });
     const ended = new Promise<void>((resolve) => client.once('end', resolve));
     client.on('error', (error) => this.logger.warn({ reason: error.message }, 'the wake-up connection broke'));
     client.on('notification', ({ payload }) => {
@@ -82,6 +96,8 @@ export class WakeChannel {
       try {
         listening = await this.connect();
         failures = 0;
+        // Closed while connecting: whoever closes ended the connection before this one.
+        if (this.closing.signal.aborted) await this.client?.end();
         this.tell('schedule');
       } catch (error) {
         this.logger.warn({ reason: errorMessage(error), failures }, 'could not listen for wake-ups, trying again');

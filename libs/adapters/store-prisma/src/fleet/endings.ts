@@ -2,9 +2,10 @@ import { TunefleetError, newId } from '@tunefleet/foundation';
 import type { AfterFailure, AttemptKey, AttemptOutcome, Completion, FencedResult, FleetStore } from '@tunefleet/ports';
 import type { Database, Transaction } from '../database/database';
 import { announce } from '../database/wake-channel';
-import { insertEvents, storableJson } from '../records/job-events';
+import { Prisma } from '../generated/client';
+import { insertEvents } from '../records/job-events';
 import { databaseTime } from '../records/jobs';
-import { toJson, toJsonOrNull } from '../records/mapping';
+import { failureJson, jsonText, toJson } from '../records/mapping';
 import { appendEvents } from './worker-events';
 import { lockFence, type Fence } from './fence';
 
@@ -56,7 +57,7 @@ async function complete(tx: Transaction, key: AttemptKey, completion: Completion
     where: { id: key.jobId },
     data: {
       status: 'succeeded',
-      result: JSON.parse(storableJson(completion.result)) as ReturnType<typeof toJson>,
+      result: toJson(completion.result),
       resultFileIds: files.map(({ id }) => id),
       finishedAt: now,
       estimatedFinish: null,
@@ -96,7 +97,7 @@ async function staleEnd(tx: Transaction, key: AttemptKey, fence: Fence, outcome:
 async function finishAttempt(tx: Transaction, key: AttemptKey, outcome: AttemptOutcome, failure: End['failure']): Promise<void> {
   await tx.attempt.update({
     where: { id: key.attemptId },
-    data: { status: 'finished', outcome, failure: toJsonOrNull(failure), finishedAt: await databaseTime(tx) },
+    data: { status: 'finished', outcome, failure: failure === null ? Prisma.DbNull : failureJson(failure), finishedAt: await databaseTime(tx) },
   });
   await announce(tx, 'schedule');
 }
@@ -108,7 +109,7 @@ async function requeue(tx: Transaction, key: AttemptKey, end: End, after: Extrac
       infra_failures = infra_failures + ${after.counts === 'infrastructure' ? 1 : 0},
       resource_failures = resource_failures + ${after.counts === 'resource' ? 1 : 0},
       not_before = clock_timestamp() + make_interval(secs => ${after.delayMs / 1000}::float8),
-      worker_spec = worker_spec || ${JSON.stringify(after.specPatch ?? {})}::jsonb,
+      worker_spec = worker_spec || ${jsonText(after.specPatch ?? {})}::jsonb,
       estimated_finish = null, tokens_per_second = null
     where id = ${key.jobId}`;
   const what = end.failure === null ? `attempt ${key.epoch} was ${end.outcome}` : `attempt ${key.epoch} ${end.outcome === 'lost' ? 'was lost' : end.outcome}: ${end.failure.message}`;
@@ -122,7 +123,7 @@ async function failJob(tx: Transaction, key: AttemptKey, end: End): Promise<void
     where: { id: key.jobId },
     data: {
       status: 'failed',
-      error: JSON.parse(storableJson(failure)) as ReturnType<typeof toJson>,
+      error: failureJson(failure),
       finishedAt: await databaseTime(tx),
       estimatedFinish: null,
       waitingReason: null,

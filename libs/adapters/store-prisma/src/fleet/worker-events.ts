@@ -1,7 +1,8 @@
 import { TunefleetError, newId, type JsonObject } from '@tunefleet/foundation';
 import type { AttemptKey, FencedResult, WorkerEvent } from '@tunefleet/ports';
 import type { Transaction } from '../database/database';
-import { insertEvents, storableJson, type NewEvent } from '../records/job-events';
+import { insertEvents, type NewEvent } from '../records/job-events';
+import { jsonText, plainText } from '../records/mapping';
 import { lockFence, type Fence } from './fence';
 
 /**
@@ -44,7 +45,7 @@ async function storeMetrics(tx: Transaction, key: AttemptKey, fresh: readonly Wo
   const points = new Map<string, { name: string; step: number; value: number }>();
   for (const event of fresh) {
     if (event.type !== 'metrics') continue;
-    for (const [name, value] of Object.entries(event.values)) points.set(`${event.step} ${name}`, { name, step: event.step, value });
+    for (const [name, value] of Object.entries(event.values)) points.set(`${event.step} ${name}`, { name: plainText(name), step: event.step, value });
   }
   if (points.size === 0) return new Set();
   const rows = [...points.values()];
@@ -66,7 +67,7 @@ async function storeCheckpoints(tx: Transaction, key: AttemptKey, fresh: readonl
     await tx.$executeRaw`
       insert into checkpoint (id, job_id, attempt_id, epoch, step, artifacts, metrics)
       values (${newId('checkpoint')}, ${key.jobId}, ${key.attemptId}, ${key.epoch}, ${event.step},
-        ${JSON.stringify(event.artifacts)}::jsonb, ${storableJson(event.metrics)}::jsonb)
+        ${jsonText(event.artifacts)}::jsonb, ${jsonText(event.metrics)}::jsonb)
       on conflict (job_id, step) do update set
         attempt_id = excluded.attempt_id, epoch = excluded.epoch, artifacts = excluded.artifacts, metrics = excluded.metrics, created_at = excluded.created_at`;
   }
@@ -97,7 +98,7 @@ async function storeProgress(tx: Transaction, key: AttemptKey, fresh: readonly W
   if (progress === undefined || progress.type !== 'progress') return;
   const etaSeconds = Number.isFinite(progress.etaSeconds) && progress.etaSeconds > 0 ? Math.min(progress.etaSeconds, ETA_SECONDS_MAX) : null;
   await tx.$executeRaw`
-    update job set step = ${progress.step}, total_steps = coalesce(nullif(${progress.totalSteps}::int, 0), total_steps), phase = ${progress.phase},
+    update job set step = ${progress.step}, total_steps = coalesce(nullif(${progress.totalSteps}::int, 0), total_steps), phase = ${plainText(progress.phase)},
       tokens_per_second = ${String(progress.tokensPerSecond)}::text::float8,
       estimated_finish = clock_timestamp() + make_interval(secs => ${etaSeconds}::float8)
     where id = ${key.jobId}`;

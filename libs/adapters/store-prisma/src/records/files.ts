@@ -2,7 +2,7 @@ import { TunefleetError, newId } from '@tunefleet/foundation';
 import type { RecordStore } from '@tunefleet/ports';
 import type { Database } from '../database/database';
 import { Prisma } from '../generated/client';
-import { datasetVersionRecord, fileRecord, toJson } from './mapping';
+import { datasetVersionRecord, fileRecord, plainText, toJson } from './mapping';
 import { inOrder, toPage, unknownAfter } from './paging';
 
 type FileMethods = Pick<RecordStore, 'createFile' | 'getFile' | 'listFiles' | 'setFileStatus' | 'deleteFile' | 'upsertDatasetVersion'>;
@@ -13,7 +13,7 @@ export function fileMethods(db: Database): FileMethods {
     createFile: (file) =>
       db.repeating(async () => {
         const { bytes, ...rest } = file;
-        return fileRecord(await prisma.file.create({ data: { ...rest, id: newId('file'), bytes: BigInt(bytes) } }));
+        return fileRecord(await prisma.file.create({ data: { ...rest, filename: plainText(rest.filename), id: newId('file'), bytes: BigInt(bytes) } }));
       }),
 
     getFile: (teamId, id) =>
@@ -41,7 +41,7 @@ export function fileMethods(db: Database): FileMethods {
 
     setFileStatus: (id, status, statusDetails) =>
       db.repeating(async () => {
-        await prisma.file.updateMany({ where: { id }, data: { status, statusDetails } });
+        await prisma.file.updateMany({ where: { id }, data: { status, statusDetails: statusDetails === null ? null : plainText(statusDetails) } });
       }),
 
     deleteFile: (teamId, id) =>

@@ -1,6 +1,7 @@
 import type { JsonValue } from '@tunefleet/foundation';
 import type { JobEventRecord } from '@tunefleet/ports';
 import type { Transaction } from '../database/database';
+import { jsonText } from './mapping';
 
 export type NewEvent = Pick<JobEventRecord, 'level' | 'type' | 'message'> & { readonly data?: JsonValue };
 
@@ -19,18 +20,13 @@ export async function insertEvents(tx: Transaction, jobId: string, events: reado
     message: event.message.slice(0, MESSAGE_CHARS_MAX),
     data: event.data ?? null,
   }));
-  const json = storableJson(rows);
+  const json = jsonText(rows);
   await tx.$executeRaw`
     insert into job_event (job_id, level, type, message, data)
     select ${jobId}, e.level, e.type, e.message, nullif(e.data, 'null'::jsonb)
     from rows from (jsonb_to_recordset(${json}::jsonb) as (level text, type text, message text, data jsonb))
       with ordinality as e (level, type, message, data, position)
     order by e.position`;
-}
-
-/** PostgreSQL's text and jsonb cannot hold the character NUL, which a worker's log may: it is left out. */
-export function storableJson(value: unknown): string {
-  return JSON.stringify(value, (_key, inner: unknown) => (typeof inner === 'string' ? inner.replaceAll('\u0000', '') : inner));
 }
 
 /** Locks the job against every other writer. False when there is no such job. */

@@ -7,7 +7,7 @@ import { isUniqueViolation } from '../database/database-errors';
 import { announce } from '../database/wake-channel';
 import { Prisma } from '../generated/client';
 import { insertEvents, lockJob } from './job-events';
-import { jobRecord, toJson, toJsonOrNull } from './mapping';
+import { failureJson, jobRecord, toJson, toJsonOrNull } from './mapping';
 import { inOrder, toPage, unknownAfter } from './paging';
 
 type JobMethods = Pick<
@@ -95,7 +95,7 @@ export function jobMethods(db: Database): JobMethods {
         if ((await lockStatus(tx, id)) !== 'validating_files') return false;
         await tx.job.update({
           where: { id },
-          data: { status: nextStatus('validating_files', 'failed'), error: toJson(failure), finishedAt: await databaseTime(tx) },
+          data: { status: nextStatus('validating_files', 'failed'), error: failureJson(failure), finishedAt: await databaseTime(tx) },
         });
         await insertEvents(tx, id, [{ level: 'error', type: 'message', message: failure.message }]);
         return true;

@@ -1,6 +1,6 @@
 // Rows as Prisma reads them -> records of the ports. JSON was validated when it was written and is checked again where the
 // shape matters to others.
-import { artifactListSchema, failureSchema, isJobKind, type JobKind } from '@tunefleet/contracts';
+import { artifactListSchema, failureSchema, isJobKind, type Failure, type JobKind } from '@tunefleet/contracts';
 import { jobTransitions, type JobStatus } from '@tunefleet/domain-jobs';
 import { invariant, type JsonObject, type JsonValue } from '@tunefleet/foundation';
 import type {
@@ -18,13 +18,32 @@ import type {
 } from '@tunefleet/ports';
 import { Prisma, type Adapter, type Attempt, type Checkpoint, type DatasetVersion, type File, type Job, type JobEvent, type Worker } from '../generated/client';
 
-export function toJson(value: JsonObject | readonly JsonValue[] | object): Prisma.InputJsonValue {
-  return value as unknown as Prisma.InputJsonValue;
+/** In JSON text: NUL, and halves of surrogate pairs (`JSON.stringify` escapes no whole ones). Not a backslash before such letters. */
+const UNSTORABLE = /(?<!\\)((?:\\\\)*)\\u(?:0000|d[89a-f][0-9a-f]{2})/g;
+
+/** The JSON text of a value, without what PostgreSQL's jsonb refuses and a worker's log or a user's file may hold. */
+export function jsonText(value: object): string {
+  return JSON.stringify(value).replace(UNSTORABLE, '$1\ufffd');
+}
+
+/** The same for text columns, which refuse only NUL. */
+export function plainText(text: string): string {
+  return text.replaceAll('\u0000', '\ufffd');
+}
+
+/** As `jsonText`, for Prisma's own methods. Numbers that are none become null. */
+export function toJson(value: object): Prisma.InputJsonValue {
+  return JSON.parse(jsonText(value)) as Prisma.InputJsonValue;
 }
 
 /** SQL null, not JSON's. */
-export function toJsonOrNull(value: JsonValue | object | undefined): Prisma.InputJsonValue | typeof Prisma.DbNull {
-  return value === null || value === undefined ? Prisma.DbNull : (value as unknown as Prisma.InputJsonValue);
+export function toJsonOrNull(value: object | null): Prisma.InputJsonValue | typeof Prisma.DbNull {
+  return value === null ? Prisma.DbNull : toJson(value);
+}
+
+/** Within the bounds that are checked when it is read. */
+export function failureJson(failure: Failure): Prisma.InputJsonValue {
+  return toJson({ ...failure, message: failure.message.slice(0, 4000), logTail: failure.logTail.slice(-50).map((line) => line.slice(0, 2000)) });
 }
 
 function objectOf(value: Prisma.JsonValue): JsonObject {
