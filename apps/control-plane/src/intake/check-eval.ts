@@ -1,9 +1,9 @@
 import { evalRequestSchema, evalSpecSchema } from '@tunefleet/contracts';
-import { datasetError, type DatasetProblem } from '@tunefleet/domain-datasets';
-import { invariant, type JsonObject } from '@tunefleet/foundation';
+import { PROBLEMS_KEPT, datasetError, type DatasetProblem } from '@tunefleet/domain-datasets';
+import { TunefleetError, invariant, type JsonObject } from '@tunefleet/foundation';
 import type { JobRecord } from '@tunefleet/ports';
 import { describeBase, findNamedModel } from './base-model';
-import { checkFile, recordDataset } from './check-file';
+import { checkFile, recordDataset, type CheckedFile } from './check-file';
 import type { Checked, IntakeDeps } from './intake-deps';
 import { dtypeForEstimate, evalMemory, requireFit, totalBytes } from './memory';
 import { sayOnce } from './messages';
@@ -36,7 +36,7 @@ export async function checkEval(job: JobRecord, deps: IntakeDeps): Promise<Check
       if (problem !== null) problems.push(problem);
     },
   });
-  if (problems.length > 0) throw datasetError({ ...checked.report, problems: problems.slice(0, 100), problemCount: problems.length }, FILE);
+  if (problems.length > 0) throw answersError(problems, checked);
 
   const length = settleSequenceLength({ asked: request.maxSequenceLength, maxPositions: base.model.maxPositions, files: [{ param: FILE, lengths: checked.lengths }] });
   const candidates = candidatesOf(together);
@@ -70,4 +70,10 @@ export async function checkEval(job: JobRecord, deps: IntakeDeps): Promise<Check
     },
     notices: [...base.notices, ...length.notices],
   };
+}
+
+/** The code is the one by which a worker refuses such a row. */
+function answersError(problems: readonly DatasetProblem[], { report }: CheckedFile): TunefleetError {
+  const { message, details } = datasetError({ ...report, problems: problems.slice(0, PROBLEMS_KEPT), problemCount: problems.length }, FILE);
+  return new TunefleetError('invalid_input', message, { reason: 'answer_not_a_label', param: FILE, details });
 }

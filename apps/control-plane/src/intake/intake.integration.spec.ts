@@ -197,7 +197,7 @@ describe('evals', () => {
 
   test('an answer that is no label is named with its row', async () => {
     const job = await intake.takenIn(await intake.evaluate({ file: await intake.upload(jsonl([...goodRows(2), chat('q', 'eggs')])) }));
-    expect(job).toMatchObject({ status: 'failed', error: { class: 'user', code: 'invalid_file', param: 'file', message: expect.stringMatching(/^file: row 3: the right answer "eggs" is none of the labels/) as unknown } });
+    expect(job).toMatchObject({ status: 'failed', error: { class: 'user', code: 'answer_not_a_label', param: 'file', message: expect.stringMatching(/^file: row 3: the right answer "eggs" is none of the labels/) as unknown } });
   });
 
   test('a model that has been deleted', async () => {
