@@ -43,9 +43,9 @@ export function formatBytes(bytes: number): string {
   return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${BYTE_UNITS[unit]}`;
 }
 
-/** Unix seconds -> local date and time to the second; "-" for none. */
+/** Unix seconds -> local date and time to the second; "-" for none and for the epoch, which stands for "unknown". */
 export function formatTime(unixSeconds: number | null): string {
-  if (unixSeconds === null) return '-';
+  if (unixSeconds === null || unixSeconds === 0) return '-';
   const date = new Date(unixSeconds * 1000);
   const two = (value: number): string => String(value).padStart(2, '0');
   return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { rmSync } from 'node:fs';
 import { realpath, rm } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -20,7 +21,13 @@ export async function lockDataDir(dataDir: string): Promise<() => Promise<void>>
     if (!(await listen(server, path))) throw taken;
   }
   server.unref();
-  return () => new Promise((resolve) => server.close(() => resolve()));
+  // Closing removes the file; a process that exits without closing must do that itself.
+  const removeFile = (): void => rmSync(path, { force: true });
+  process.once('exit', removeFile);
+  return () => {
+    process.off('exit', removeFile);
+    return new Promise((resolve) => server.close(() => resolve()));
+  };
 }
 
 /** Socket paths are limited to about 100 bytes, so not in the folder itself. */

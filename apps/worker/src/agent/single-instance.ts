@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -26,7 +27,15 @@ export async function lockInstance(workerDir: string, health: () => object): Pro
     if (!(await listen(server, path))) throw new TunefleetError('conflict', `another worker process has just taken ${workerDir}`);
   }
   server.unref();
-  return { release: () => new Promise((resolve) => server.close(() => resolve())) };
+  // Closing removes the file; a process that exits without closing must do that itself.
+  const removeFile = (): void => rmSync(path, { force: true });
+  process.once('exit', removeFile);
+  return {
+    release: () => {
+      process.off('exit', removeFile);
+      return new Promise((resolve) => server.close(() => resolve()));
+    },
+  };
 }
 
 export function instanceSocketPath(workerDir: string): string {
