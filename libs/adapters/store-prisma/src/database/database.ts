@@ -30,7 +30,8 @@ export class Database {
     });
     // A connection that dies while idle is replaced; without a listener it would end the process.
     this.pool.on('error', (error) => logger.warn({ reason: error.message }, 'a database connection was lost'));
-    this.prisma = new PrismaClient({ adapter: new PrismaPg(this.pool) });
+    // For the batches that `$transaction` takes as a list, which have no options of their own.
+    this.prisma = new PrismaClient({ adapter: new PrismaPg(this.pool), transactionOptions: { timeout: TRANSACTION_TIMEOUT_MS, maxWait: WAIT_FOR_CONNECTION_MS } });
   }
 
   /**
