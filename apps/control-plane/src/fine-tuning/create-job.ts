@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto';
-import { createFineTuningJobSchema, type FineTuneRequest, type SupervisedHyperparameters } from '@tunefleet/contracts';
+import { type createFineTuningJobSchema, type FineTuneRequest, type SupervisedHyperparameters } from '@tunefleet/contracts';
 import { TunefleetError } from '@tunefleet/foundation';
 import type { z } from 'zod';
 
