@@ -11,9 +11,14 @@ const nowhere = 'postgres://127.0.0.1:1/none';
 
 describe('on PostgreSQL', () => {
   const databaseUrl = useDatabase();
+  let template: string;
+  beforeAll(async () => {
+    template = await createDatabase(databaseUrl());
+    await (await openQueue({ postgresUrl: template, logger: silentLogger })).close();
+  }, 60_000);
 
   jobQueueConformance('BullMQ on PostgreSQL', async () => {
-    const postgresUrl = await createDatabase(databaseUrl());
+    const postgresUrl = await createDatabase(databaseUrl(), template);
     return {
       open: () => openQueue({ postgresUrl, logger: silentLogger, retry }),
       cutConnections: async () => {

@@ -1,5 +1,5 @@
 import { silentLogger } from '@tunefleet/foundation';
-import { recordStoreConformance, type StoreUnderTest } from '@tunefleet/ports/conformance';
+import { fleetStoreConformance, outboxConformance, recordStoreConformance, type StoreUnderTest } from '@tunefleet/ports/conformance';
 import { createDatabase, useDatabase } from '@tunefleet/testing';
 import { migrateDatabase } from './migrations/migrate-database';
 import { openStore } from './store';
@@ -14,3 +14,5 @@ beforeAll(async () => {
 const open = async (): Promise<StoreUnderTest> => openStore({ databaseUrl: await createDatabase(serverUrl(), template), logger: silentLogger });
 
 recordStoreConformance('Prisma on PostgreSQL', open);
+fleetStoreConformance('Prisma on PostgreSQL', open);
+outboxConformance('Prisma on PostgreSQL', open);

@@ -1,4 +1,6 @@
 export * from './blob-store';
+export * from './fleet-store';
 export * from './job-queue';
+export * from './outbox';
 export * from './record-store';
 export * from './store-under-test';
