@@ -59,14 +59,14 @@ function itemsOf(answer: Answer): EvalItem[] {
 }
 
 test('scores base and adapter on the same rows and reports on the way', async () => {
-  const run = harness.run('eval', await evalSpec(rowsOf(12), { samples: 2 }));
+  const run = harness.run('eval', await evalSpec(rowsOf(36), { samples: 2 }));
   const answer = await run;
   const items = itemsOf(answer);
-  expect(items.map(({ row }) => row)).toEqual(Array.from({ length: 12 }, (_, index) => index + 1));
+  expect(items.map(({ row }) => row)).toEqual(Array.from({ length: 36 }, (_, index) => index + 1));
   const result = evalResultSchema.parse((answer as Extract<Answer, { type: 'succeeded' }>).result);
   result.candidates.forEach((candidate, index) => {
     const outputs = items.map(({ outputs: each }) => each[index]);
-    expect(candidate).toMatchObject({ model: ['tiny', 'tiny:tuned'][index], n: 12, correct: outputs.filter((output) => output?.correct).length });
+    expect(candidate).toMatchObject({ model: ['tiny', 'tiny:tuned'][index], n: 36, correct: outputs.filter((output) => output?.correct).length });
     for (const [row, output] of outputs.entries()) {
       const [ham = 0, spam = 0] = output?.scores ?? [];
       expect(ham).not.toBe(spam);
@@ -77,8 +77,8 @@ test('scores base and adapter on the same rows and reports on the way', async ()
   });
   expect(result.comparison).not.toBeNull();
   expect(items.some(({ outputs: [base, tuned] }) => base?.scores?.[0] !== tuned?.scores?.[0])).toBe(true);
-  expect(harness.of('progress', run.runId).at(-1)).toMatchObject({ step: 12, totalSteps: 12, phase: 'score' });
-  expect(harness.of('metrics', run.runId).map(({ step }) => step)).toEqual([10, 12]);
+  expect(harness.of('progress', run.runId).at(-1)).toMatchObject({ step: 36, totalSteps: 36, phase: 'score' });
+  expect(harness.of('metrics', run.runId).map(({ step }) => step)).toEqual([32, 36]);
   expect(harness.of('metrics', run.runId).at(-1)?.values).toEqual({ accuracy: result.candidates[0]?.accuracy, accuracy_2: result.candidates[1]?.accuracy });
   expect(readdirSync(run.outputDir)).toEqual(['result']);
 });

@@ -10,6 +10,11 @@ export interface TokenBatch {
   readonly positions?: Int32Array;
   /** Packed examples: tokens see earlier tokens of the same number in their row only. Not together with a cache. */
   readonly segments?: Int32Array;
+  /**
+   * Several continuations of one beginning in the same row: tokens of branch 0 (the trunk, with all of the cache) are seen by every later token of their row, others by later
+   * tokens of their own branch only. Needs `positions`; a cache is to be cut back afterwards. Not together with segments.
+   */
+  readonly branches?: Int32Array;
 }
 
 export interface ForwardOptions {

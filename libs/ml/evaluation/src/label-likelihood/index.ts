@@ -1,2 +1,3 @@
+export * from './label-scorer';
 export * from './label-sequences';
-export * from './score-labels';
+export * from './label-tree';

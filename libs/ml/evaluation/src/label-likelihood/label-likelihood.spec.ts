@@ -4,13 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseRow, type DatasetRow } from '@tunefleet/domain-datasets';
 import { IGNORED_LABEL, tokeniseRow } from '@tunefleet/ml-data';
-import { PrefixCache, sequenceLogits } from '@tunefleet/ml-generation';
+import { sequenceLogits } from '@tunefleet/ml-generation';
 import { loadCausalLm, type CausalLm } from '@tunefleet/ml-models';
 import { openDevice } from '@tunefleet/ml-tensor';
 import { TextTokenizer } from '@tunefleet/ml-tokenizers';
 import { writeTinyModel } from '@tunefleet/testing';
+import { LabelScorer } from './label-scorer';
 import { labelSequences } from './label-sequences';
-import { scoreLabels } from './score-labels';
+import { columnsOf, labelTree, planBatches, sharedPrefix, type LabelTree } from './label-tree';
 
 const LABELS = ['spam', 'ham', 'sp', 'span of a bridge'];
 let folder: string;
@@ -60,32 +61,61 @@ function directScore(answered: DatasetRow): number {
   return score;
 }
 
+const treeOf = (one: DatasetRow, labels = LABELS): LabelTree => labelTree(labelSequences(tokenizer, one, labels));
+
+function scoresOf(trees: readonly LabelTree[], prefix = sharedPrefix(trees)): number[][] {
+  using scorer = new LabelScorer(model, null, prefix);
+  return scorer.score(trees);
+}
+
 test.each([
-  ['chat', chat],
+  ['chat', (answer: string) => chat(answer)],
   ['completion', completion],
 ])('%s rows: scores are minus the training loss of each label', (_, make) => {
-  using cache = new PrefixCache(model);
-  const scores = scoreLabels(cache, labelSequences(tokenizer, make('spam'), LABELS));
-  LABELS.forEach((label, index) => expect(scores[index]).toBeCloseTo(directScore(make(label)), 3));
+  const [scores] = scoresOf([treeOf(make('spam'))]);
+  LABELS.forEach((label, index) => expect(scores?.[index]).toBeCloseTo(directScore(make(label)), 3));
 });
 
-test('the order of labels and what the cache held change nothing', () => {
-  using cache = new PrefixCache(model);
-  const sequences = labelSequences(tokenizer, chat('spam'), LABELS);
-  const first = scoreLabels(cache, sequences);
-  scoreLabels(cache, labelSequences(tokenizer, chat('ham', 'another question'), LABELS));
-  const reversed = scoreLabels(cache, [...sequences].reverse()).reverse();
-  reversed.forEach((score, index) => expect(score).toBeCloseTo(first[index] as number, 4));
+test('rows of different lengths score the same together and alone, with and without a shared prefix', () => {
+  const trees = ['short?', 'is this one spam?', 'a much longer question about the ham in the pan', 'x'].map((question) => treeOf(chat('spam', question)));
+  expect(sharedPrefix(trees).length).toBeGreaterThan(10);
+  const together = scoresOf(trees);
+  const bare = scoresOf(trees, new Int32Array(0));
+  trees.forEach((tree, row) => {
+    const [alone] = scoresOf([tree]);
+    together[row]?.forEach((score, label) => {
+      expect(score).toBeCloseTo(alone?.[label] as number, 3);
+      expect(bare[row]?.[label]).toBeCloseTo(score, 3);
+    });
+  });
 });
 
-test('labels share the prompt: beyond it only the tokens in which they differ are fed', () => {
-  using cache = new PrefixCache(model);
-  const sequences = labelSequences(tokenizer, chat('spam'), ['spam', 'ham']);
-  scoreLabels(cache, sequences);
-  const [spam, ham] = sequences as [(typeof sequences)[0], (typeof sequences)[0]];
-  expect(spam.answerStart).toBe(ham.answerStart);
-  const answerTokens = spam.ids.length - spam.answerStart + (ham.ids.length - ham.answerStart);
-  expect(cache.tokensFed).toBe(spam.answerStart + answerTokens - 2);
+test('one scorer gives the same bits again, feeds the prefix once and leaves nothing on the device', () => {
+  const trees = ['one', 'two'].map((question) => treeOf(chat('ham', question), ['spam', 'ham']));
+  const prefix = sharedPrefix(trees);
+  const before = model.device.memory.liveHandles - model.device.cachedScalars;
+  {
+    using scorer = new LabelScorer(model, null, prefix);
+    const first = scorer.score(trees);
+    const columns = trees.reduce((total, tree) => total + columnsOf(tree, prefix.length), 0);
+    expect(scorer.tokensFed).toBe(2 * prefix.length + columns);
+    expect(scorer.score(trees)).toEqual(first);
+    expect(scorer.tokensFed).toBe(2 * prefix.length + 2 * columns);
+  }
+  expect(model.device.memory.liveHandles - model.device.cachedScalars).toBe(before);
+});
+
+test('batches hold every row once, in powers of two, within the limit', () => {
+  const trees = Array.from({ length: 21 }, (_, index) => treeOf(chat('spam', 'x'.repeat(1 + ((index * 13) % 40)))));
+  const prefix = sharedPrefix(trees).length;
+  const groups = planBatches(trees, prefix, 400);
+  expect(groups.flat().sort((a, b) => a - b)).toEqual([...trees.keys()]);
+  for (const group of groups) {
+    expect(Number.isInteger(Math.log2(group.length))).toBe(true);
+    expect(group.length * Math.max(...group.map((index) => columnsOf(trees[index] as LabelTree, prefix)))).toBeLessThanOrEqual(400);
+  }
+  expect(groups.length).toBeLessThan(10);
+  expect(planBatches(trees, prefix, 1)).toHaveLength(21);
 });
 
 test('labels with the same tokens are refused', () => {

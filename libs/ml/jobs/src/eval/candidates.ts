@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { EvalSpec } from '@tunefleet/contracts';
 import { PrefixCache } from '@tunefleet/ml-generation';
+import type { ProjectionHook } from '@tunefleet/ml-nn';
 import { loadAdapter, type LoadedAdapter } from '@tunefleet/ml-tuners';
 import type { OpenedModel } from '../runtime/engine-resources';
 import { inputFolder } from '../runtime/input-files';
@@ -9,6 +10,8 @@ import type { JobContext } from '../runtime/job-context';
 /** One side of a comparison, ready to be asked. */
 export interface Candidate {
   readonly model: string;
+  readonly adapter: ProjectionHook | null;
+  /** For text; knows model and adapter. */
   readonly cache: PrefixCache;
 }
 
@@ -31,7 +34,8 @@ export class Candidates implements Disposable {
           for (const notice of adapter.notices) events.log('warn', `${candidate.model}: ${notice}`);
           candidates.#adapters.push(adapter);
         }
-        candidates.list.push({ model: candidate.model, cache: new PrefixCache(model, adapter?.hook ?? null) });
+        const hook = adapter?.hook ?? null;
+        candidates.list.push({ model: candidate.model, adapter: hook, cache: new PrefixCache(model, hook) });
       }
       return candidates;
     } catch (error) {

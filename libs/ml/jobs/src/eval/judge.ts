@@ -1,8 +1,10 @@
-import type { EvalMetric, EvalSpec } from '@tunefleet/contracts';
+import type { EvalMetric } from '@tunefleet/contracts';
 import { assertNever, errorCode, errorMessage } from '@tunefleet/foundation';
-import { labelSequences, matchesExactly, promptOf, scoreLabels } from '@tunefleet/ml-evaluation';
 import { generate, type PrefixCache } from '@tunefleet/ml-generation';
 import type { TextTokenizer } from '@tunefleet/ml-tokenizers';
+import type { Candidate } from './candidates';
+import { ExactMatchJudge } from './exact-match-judge';
+import { LabelJudge } from './label-judge';
 import { badRow, type EvalRow } from './read-rows';
 
 export interface Verdict {
@@ -12,12 +14,24 @@ export interface Verdict {
   readonly scores?: number[];
 }
 
-/** A row made ready for one metric: tokenised and known to fit. */
+/** A row tokenised and known to fit. */
 export interface PreparedRow extends EvalRow {
-  /** Tokens held for it. */
-  readonly tokens: number;
+  /** Ids after which the model is to answer. */
   readonly prompt: Int32Array;
-  judge(cache: PrefixCache): Promise<Verdict>;
+  /** Tokens held for it in memory. */
+  readonly tokens: number;
+}
+
+/** One way to tell right answers from wrong ones. */
+export interface Judge<Row extends PreparedRow = PreparedRow> extends Disposable {
+  /** @throws TunefleetError `invalid_input` when the row cannot be judged */
+  prepare(row: EvalRow): Row;
+  /** Which of these rows to judge together: groups of indices. A stop is looked for between groups. */
+  plan(rows: readonly Row[]): number[][];
+  /** @returns a verdict per row */
+  judge(candidate: Candidate, rows: readonly Row[]): Promise<Verdict[]>;
+  /** Tokens fed to the model, beyond those of the candidates' own caches. */
+  readonly tokensFed: number;
 }
 
 export interface JudgeOptions {
@@ -28,61 +42,25 @@ export interface JudgeOptions {
   readonly signal: AbortSignal;
 }
 
-/** @throws TunefleetError `invalid_input` with the row number: reference not among the labels, too long, refused by the chat template */
-export function prepareRow(row: EvalRow, metric: EvalSpec['metric'], options: JudgeOptions): PreparedRow {
+export function createJudge(metric: EvalMetric, options: JudgeOptions): Judge {
+  switch (metric.type) {
+    case 'label_likelihood':
+      return new LabelJudge(metric, options);
+    case 'exact_match':
+      return new ExactMatchJudge(metric, options);
+    default:
+      return assertNever(metric, 'metric');
+  }
+}
+
+/** `judge.prepare`, with the row number in what it throws. */
+export function prepareRow(judge: Judge, row: EvalRow): PreparedRow {
   try {
-    const prompt = promptOf(options.tokenizer, row.row);
-    switch (metric.type) {
-      case 'label_likelihood':
-        return prepareLabels(row, prompt, metric, options);
-      case 'exact_match':
-        return prepareExactMatch(row, prompt, metric, options);
-      default:
-        return assertNever(metric, 'metric');
-    }
+    return judge.prepare(row);
   } catch (error) {
     if (errorCode(error) === 'invalid_input' && !errorMessage(error).startsWith('file:')) throw badRow(`row ${row.number}: ${errorMessage(error)}`, { row: row.number });
     throw error;
   }
-}
-
-function prepareLabels(row: EvalRow, prompt: Int32Array, metric: EvalMetric & { type: 'label_likelihood' }, options: JudgeOptions): PreparedRow {
-  const wanted = metric.labels.findIndex((label) => label.trim() === row.reference.trim());
-  if (wanted < 0) {
-    throw badRow(`row ${row.number}: the answer is ${JSON.stringify(row.reference.slice(0, 80))}, which is none of the labels ${metric.labels.map((label) => JSON.stringify(label)).join(', ')}; correct the row or add the label`, { row: row.number }, 'answer_not_a_label');
-  }
-  const sequences = labelSequences(options.tokenizer, row.row, metric.labels);
-  const longest = Math.max(...sequences.map(({ ids }) => ids.length));
-  checkLength(row, longest, options.maxLength);
-  return {
-    ...row,
-    prompt,
-    tokens: sequences.reduce((total, { ids }) => total + ids.length, 0),
-    judge: async (cache) => {
-      const scores = scoreLabels(cache, sequences);
-      const compared = metric.normalise === 'none' ? scores : scores.map((score, index) => score / answerLength(sequences[index]));
-      const best = compared.indexOf(Math.max(...compared));
-      return { prediction: metric.labels[best] as string, correct: best === wanted, scores };
-    },
-  };
-}
-
-function answerLength(sequence: { readonly ids: Int32Array; readonly answerStart: number } | undefined): number {
-  return sequence === undefined ? 1 : sequence.ids.length - sequence.answerStart;
-}
-
-function prepareExactMatch(row: EvalRow, prompt: Int32Array, metric: EvalMetric & { type: 'exact_match' }, options: JudgeOptions): PreparedRow {
-  checkLength(row, prompt.length + 1, options.maxLength);
-  return {
-    ...row,
-    prompt,
-    tokens: prompt.length,
-    judge: async (cache) => {
-      const maxTokens = Math.min(metric.max_tokens, options.maxLength - prompt.length);
-      const prediction = await answerInWords(cache, prompt, { ...options, maxTokens });
-      return { prediction, correct: matchesExactly(prediction, row.reference, metric.ignore_case) };
-    },
-  };
 }
 
 /** Greedy text. */
@@ -91,7 +69,8 @@ export async function answerInWords(cache: PrefixCache, prompt: Int32Array, opti
   return options.tokenizer.decode(ids, { skipSpecialTokens: true });
 }
 
-function checkLength({ number }: EvalRow, tokens: number, limit: number): void {
+/** @throws TunefleetError `invalid_input` with row, length and limit */
+export function checkLength({ number }: EvalRow, tokens: number, limit: number): void {
   if (tokens <= limit) return;
   throw badRow(`row ${number} has ${tokens} tokens, more than the maximum sequence length ${limit}; shorten the row or raise max_seq_length`, { row: number, tokens, limit }, 'row_too_long');
 }

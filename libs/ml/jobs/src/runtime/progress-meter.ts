@@ -21,9 +21,11 @@ export class ProgressMeter {
     return this.#tokensPerSecond;
   }
 
-  /** @param tokens fed to the model in this step    @param seconds the step took */
-  stepDone(step: number, phase: string, tokens: number, seconds: number): void {
-    this.#secondsPerStep = this.#secondsPerStep === null ? seconds : (1 - NEWEST_WEIGHT) * this.#secondsPerStep + NEWEST_WEIGHT * seconds;
+  /** @param step the last one done    @param steps how many were done together    @param tokens fed to the model in them    @param seconds they took */
+  stepDone(step: number, phase: string, tokens: number, seconds: number, steps = 1): void {
+    const each = seconds / steps;
+    const weight = 1 - (1 - NEWEST_WEIGHT) ** steps;
+    this.#secondsPerStep = this.#secondsPerStep === null ? each : (1 - weight) * this.#secondsPerStep + weight * each;
     this.#tokensPerSecond = seconds > 0 ? tokens / seconds : 0;
     this.report(step, phase);
   }

@@ -1,4 +1,4 @@
-import { causalMask, ropeTables, segmentMask, type Device, type FloatDType, type RopeTables, type Tensor } from '@tunefleet/ml-tensor';
+import { branchMask, causalMask, ropeTables, segmentMask, type Device, type FloatDType, type RopeTables, type Tensor } from '@tunefleet/ml-tensor';
 import type { TokenBatch } from '../causal-lm';
 
 /** What every block of one forward pass needs to know about positions. Borrowed. */
@@ -27,7 +27,7 @@ export class SequenceTables implements Disposable {
    * A tape that records `fn` must hold what it needs later: the tables may be freed afterwards.
    */
   with<T>(batch: TokenBatch, offset: number, fn: (context: SequenceContext) => T): T {
-    if (!batch.positions && !batch.segments && offset === 0) return fn(this.shared(batch.columns));
+    if (!batch.positions && !batch.segments && !batch.branches && offset === 0) return fn(this.shared(batch.columns));
     const context = this.device.scope(() => this.build(batch, offset));
     try {
       return fn(context);
@@ -55,7 +55,7 @@ export class SequenceTables implements Disposable {
   }
 
   private build(batch: Omit<TokenBatch, 'ids'>, offset: number): SequenceContext {
-    const { rows, columns, positions, segments } = batch;
+    const { rows, columns, positions, segments, branches } = batch;
     const ownRows = positions ? rows : 1;
     const rope = ropeTables(this.device, {
       inverseFrequencies: this.inverseFrequencies,
@@ -65,6 +65,7 @@ export class SequenceTables implements Disposable {
       dtype: this.dtype,
     });
     if (segments) return { rope, mask: segmentMask(this.device, segments, rows, columns) };
+    if (branches) return { rope, mask: branchMask(this.device, branches, rows, columns, offset) };
     return { rope, mask: columns === 1 ? null : causalMask(this.device, columns, offset + columns, offset) };
   }
 }

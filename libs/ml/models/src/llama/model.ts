@@ -95,15 +95,16 @@ export class LlamaModel implements CausalLm {
     return rmsNorm(x, this.parts.norm, this.config.rms_norm_eps);
   }
 
-  private checkBatch({ ids, rows, columns, positions, segments }: TokenBatch, cache: LayeredCache | null): void {
+  private checkBatch({ ids, rows, columns, positions, segments, branches }: TokenBatch, cache: LayeredCache | null): void {
     const count = rows * columns;
     invariant(count > 0 && ids.length === count, `a batch of ${rows} rows of ${columns} tokens came with ${ids.length} ids`);
     invariant(!positions || positions.length === count, `${count} tokens came with ${positions?.length} positions`);
     invariant(!segments || segments.length === count, `${count} tokens came with ${segments?.length} segment numbers`);
+    invariant(!branches || (branches.length === count && positions && !segments), `${count} tokens came with ${branches?.length} branch numbers, or without positions, or with segments`);
     invariant(!cache || cache.rows === rows, `a cache of ${cache?.rows} rows was given a batch of ${rows}`);
     invariant(!cache || !segments, 'segments cannot be used together with a cache');
     const length = (cache?.length ?? 0) + columns;
-    if (!segments && length > this.maxPositions) {
+    if (!segments && !branches && length > this.maxPositions) {
       throw new TunefleetError('invalid_input', `a sequence of ${length} tokens is longer than the ${this.maxPositions} positions of this model; shorten it or lower the number of tokens to generate`, {
         reason: 'sequence_too_long',
         details: { length, maxPositions: this.maxPositions },

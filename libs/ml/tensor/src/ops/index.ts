@@ -2,7 +2,7 @@ export { add, scale } from './arithmetic/arithmetic';
 export { mergeHeads, splitHeads } from './layout/heads';
 export { rmsNorm } from './rms-norm/rms-norm';
 export { rope, ropeTables, type RopeTables } from './rope/rope';
-export { attention, causalMask, segmentMask } from './attention/attention';
+export { attention, branchMask, causalMask, segmentMask } from './attention/attention';
 export { swiglu } from './swiglu/swiglu';
 export { frozenMatrix, linear, multiplyBack, multiplyForward, type FrozenMatrix } from './linear/linear';
 export { loraLinear, type Dropout, type LoraFactors } from './lora-linear/lora-linear';

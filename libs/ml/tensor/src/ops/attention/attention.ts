@@ -26,6 +26,26 @@ export function segmentMask(device: Device, segments: Int32Array, rows: number, 
 }
 
 /**
+ * [B, 1, T, S] f32 for continuations that share their beginning: a token sees the `offset` earlier keys, and of the T new tokens those before it that belong to
+ * its own branch or to the trunk (branch 0).
+ */
+export function branchMask(device: Device, branches: Int32Array, rows: number, columns: number, offset: number): Tensor {
+  const keys = offset + columns;
+  const mask = new Float32Array(rows * columns * keys);
+  for (let row = 0; row < rows; row++) {
+    for (let i = 0; i < columns; i++) {
+      const at = (row * columns + i) * keys + offset;
+      const own = branches[row * columns + i];
+      for (let j = 0; j < columns; j++) {
+        const other = branches[row * columns + j];
+        if (j > i || (other !== 0 && other !== own)) mask[at + j] = MASKED;
+      }
+    }
+  }
+  return device.tensor(mask, [rows, 1, columns, keys], 'f32');
+}
+
+/**
  * Softmax attention with grouped key/value heads; query head h uses key/value head floor(h / (H / K)).
  * Keeps q, k, v and its output; the probabilities [B, H, T, S] are computed again in the backward pass.
  * Rows padded on the right need no mask of their own: under a causal mask no real token sees them.
