@@ -60,25 +60,7 @@ export class ControlPlaneProcess {
   }
 
   async start(environment: NodeJS.ProcessEnv = {}): Promise<void> {
-    const child = fork(join(this.bundle, 'control-plane.mjs'), [], {
-      cwd: this.dir,
-      execArgv: ['--enable-source-maps'],
-      env: {
-        PATH: process.env['PATH'],
-        DATABASE_URL: this.postgres.url,
-        TUNEFLEET_DATA_DIR: join(this.dir, 'data'),
-        TUNEFLEET_CACHE_DIR: join(this.dir, 'cache'),
-        TUNEFLEET_HTTP_PORT: '0',
-        TUNEFLEET_GRPC_PORT: '0',
-        TUNEFLEET_API_KEY: API_KEY,
-        TUNEFLEET_WORKER_TOKEN: 'worker-token-of-the-api-tests',
-        TUNEFLEET_TEAM: TEAM,
-        TUNEFLEET_MAX_FILE_BYTES: String(MAX_FILE_BYTES),
-        TUNEFLEET_MODEL_SOURCES: 'mirror',
-        ...environment,
-      },
-      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
-    });
+    const child = this.spawn(environment);
     this.child = child;
     const log = createWriteStream(this.logFile, { flags: 'a' });
     child.stdout?.pipe(log, { end: false });
@@ -93,6 +75,38 @@ export class ControlPlaneProcess {
       });
     });
     await Promise.race([ready, this.exited.then(async () => Promise.reject(new Error(`the control plane did not start: ${await this.log()}`)))]);
+  }
+
+  /** A second process that is expected to end by itself. */
+  async startAnother(environment: NodeJS.ProcessEnv): Promise<{ readonly code: number | null; readonly output: string }> {
+    const child = this.spawn(environment);
+    let output = '';
+    child.stderr?.on('data', (chunk: Buffer) => (output += chunk.toString()));
+    child.stdout?.resume();
+    return new Promise((resolve) => child.once('close', (code) => resolve({ code, output })));
+  }
+
+  private spawn(environment: NodeJS.ProcessEnv): ChildProcess {
+    return fork(join(this.bundle, 'control-plane.mjs'), [], {
+      cwd: this.dir,
+      execArgv: ['--enable-source-maps'],
+      env: {
+        PATH: process.env['PATH'],
+        DATABASE_URL: this.postgres.url,
+        TUNEFLEET_DATA_DIR: join(this.dir, 'data'),
+        TUNEFLEET_CACHE_DIR: join(this.dir, 'cache'),
+        TUNEFLEET_HTTP_PORT: '0',
+        TUNEFLEET_GRPC_PORT: '0',
+        TUNEFLEET_API_KEY: API_KEY,
+        TUNEFLEET_WORKER_TOKEN: 'worker-token-of-the-api-tests',
+        TUNEFLEET_TEAM: TEAM,
+        TUNEFLEET_MAX_FILE_BYTES: String(MAX_FILE_BYTES),
+        // The catalogue describes its models without a network.
+        TUNEFLEET_MODEL_SOURCES: 'mirror',
+        ...environment,
+      },
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+    });
   }
 
   get logFile(): string {
