@@ -5,7 +5,7 @@ import { System } from './harness/system';
  * Processes are killed the hard way in the middle of a job. However it goes on, the record must look as if nothing had happened:
  * one end, every step once, and the same losses, bit for bit, as an undisturbed run of the same job.
  */
-const WISH: JobWish = { rows: 40, epochs: 10, checkpointEvery: 50 };
+const WISH: JobWish = { rows: 40, epochs: 6, checkpointEvery: 30 };
 const STEPS = WISH.rows * WISH.epochs;
 const TEST_MS = 300_000;
 
@@ -35,7 +35,7 @@ test.each([
     const client = system.sdk();
     const jobId = await submit(system, WISH);
     // After the first checkpoint, and not at one.
-    await untilStep(client, jobId, 60);
+    await untilStep(client, jobId, 40);
     await system.kill(program);
     const job = await untilEnd(client, jobId);
     expect(job).toMatchObject({ status: 'succeeded', error: null, step: STEPS });
