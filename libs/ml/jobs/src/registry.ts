@@ -2,6 +2,8 @@ import type { JobKind } from '@tunefleet/contracts';
 import { TunefleetError } from '@tunefleet/foundation';
 import { runEval } from './eval/handler';
 import { evalJob } from './eval/spec';
+import { runFineTune } from './fine-tune/handler';
+import { fineTuneJob } from './fine-tune/spec';
 import type { JobContext, JobHandler, JobOutcome } from './runtime/job-context';
 import type { JobSpec } from './runtime/job-spec';
 
@@ -12,7 +14,8 @@ export interface RegisteredJob {
 }
 
 /** What this engine can run: one line per kind. */
-export const jobRegistry: Readonly<Partial<Record<JobKind, RegisteredJob>>> = {
+export const jobRegistry: Readonly<Record<JobKind, RegisteredJob>> = {
+  [fineTuneJob.kind]: register(fineTuneJob, runFineTune),
   [evalJob.kind]: register(evalJob, runEval),
 };
 

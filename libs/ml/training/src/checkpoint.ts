@@ -31,6 +31,8 @@ export interface Checkpoint {
   readonly identity: RunIdentity;
   readonly choices: RunChoices;
   readonly state: TrainerState;
+  /** Numbers of the caller's, handed back when the run is resumed. */
+  readonly notes?: Readonly<Record<string, number>>;
 }
 
 const count = z.int().min(0);
@@ -46,6 +48,7 @@ const stateSchema = z.object({
   lossTokens: count,
   lossFirst: z.number().nullable(),
   lossLast: z.number().nullable(),
+  notes: z.record(z.string(), z.number()),
 });
 
 export function fingerprintOf(value: unknown): string {
@@ -53,7 +56,7 @@ export function fingerprintOf(value: unknown): string {
 }
 
 /** Writes the two state files into an existing folder, each complete or not at all. */
-export async function saveCheckpoint(folder: string, { identity, choices, state }: Checkpoint, tuner: Tuner): Promise<void> {
+export async function saveCheckpoint(folder: string, { identity, choices, state, notes = {} }: Checkpoint, tuner: Tuner): Promise<void> {
   const { values, moments } = state;
   const arrays = new Map([
     ['values', values],
@@ -73,6 +76,7 @@ export async function saveCheckpoint(folder: string, { identity, choices, state 
     lossTokens: state.lossTokens,
     lossFirst: state.lossFirst,
     lossLast: state.lossLast,
+    notes: { ...notes },
   };
   await writeFile(join(folder, STATE_JSON), `${JSON.stringify(json, null, 2)}\n`, { flush: true });
 }
@@ -106,6 +110,10 @@ export class SavedCheckpoint {
 
   get choices(): RunChoices {
     return this.json.choices;
+  }
+
+  get notes(): Readonly<Record<string, number>> {
+    return this.json.notes;
   }
 
   /**

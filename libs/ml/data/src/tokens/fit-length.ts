@@ -9,13 +9,13 @@ export type OverLongPolicy = 'error' | 'truncate-context';
  * where the last answer alone is too long, its end is cut.
  * @throws TunefleetError `invalid_input` with row, length and limit under the policy `error`
  */
-export function fitLength(example: TokenisedExample, { maxLength, policy, bos, row }: { readonly maxLength: number; readonly policy: OverLongPolicy; readonly bos: number | null; readonly row: number }): TokenisedExample {
+export function fitLength(example: TokenisedExample, { maxLength, policy, bos, row, param = 'training_file' }: { readonly maxLength: number; readonly policy: OverLongPolicy; readonly bos: number | null; readonly row: number; readonly param?: string }): TokenisedExample {
   const { inputIds, labels } = example;
   if (inputIds.length <= maxLength) return example;
   if (policy === 'error') {
-    throw new TunefleetError('invalid_input', `row ${row} has ${inputIds.length} tokens, more than the maximum sequence length ${maxLength}; shorten the row, raise the maximum sequence length, or allow truncation`, {
+    throw new TunefleetError('invalid_input', `${param}: row ${row} has ${inputIds.length} tokens, more than the maximum sequence length ${maxLength}; shorten the row, raise the maximum sequence length, or allow truncation`, {
       reason: 'row_too_long',
-      param: 'training_file',
+      param,
       details: { row, tokens: inputIds.length, limit: maxLength },
     });
   }

@@ -55,7 +55,7 @@ export async function tokeniseFile(path: string, options: TokeniseOptions): Prom
     const row = text === null ? null : parseRow(text, number);
     if (row === null || !row.ok) throw badRow(row?.problems[0]?.message ?? `row ${number}: ${fault}`, options);
     const whole = tokeniseRow(tokenizer, row.row, number, options);
-    const example = fitLength(whole, { maxLength, policy: overLong, bos: tokenizer.special.bos, row: number });
+    const example = fitLength(whole, { maxLength, policy: overLong, bos: tokenizer.special.bos, row: number, param: options.param ?? 'training_file' });
     if (example !== whole) truncated += 1;
     pool.add(example);
     rows += 1;

@@ -1,0 +1,172 @@
+import { join } from 'node:path';
+import type { FineTuneResult, FineTuneSpec } from '@tunefleet/contracts';
+import { errorCode, invariant } from '@tunefleet/foundation';
+import { saveCheckpoint, Trainer, type Batching, type StepResult } from '@tunefleet/ml-training';
+import type { JobContext, JobOutcome } from '../runtime/job-context';
+import { peakRssBytes } from '../runtime/peak-memory';
+import { ProgressMeter } from '../runtime/progress-meter';
+import { yieldToEventLoop } from '../runtime/stop-request';
+import { writeFolder } from '../runtime/written-folder';
+import { prepareRun, type PreparedRun } from './prepare';
+
+type Context = JobContext<FineTuneSpec>;
+
+/**
+ * Trains an adapter. Metrics come with every step; checkpoints and validation at epoch ends and as often as the spec asks. The result folder is the adapter
+ * in PEFT's format; so is every checkpoint, beside the trainer's state.
+ */
+export async function runFineTune(context: Context): Promise<JobOutcome<FineTuneResult>> {
+  context.engine.device.resetPeak();
+  return new FineTuneRun(context, await prepareRun(context)).run();
+}
+
+class FineTuneRun {
+  readonly #meter: ProgressMeter;
+  readonly #startedMs: number;
+  #trainer: Trainer;
+  #batching: Batching;
+  /** Latest value of every train and validation metric, for checkpoints. */
+  #metrics: Record<string, number> = {};
+  #checkpointedStep: number;
+  #validated: { readonly step: number; readonly loss: number } | null;
+  /** The first step of an attempt warms up and is left out of the speed, unless it stays the only one. */
+  #speed = { steps: 0, tokens: 0, seconds: 0 };
+
+  constructor(
+    private readonly context: Context,
+    private readonly prepared: PreparedRun,
+  ) {
+    const { choices, state, notes } = prepared;
+    this.#batching = choices;
+    this.#trainer = this.#newTrainer();
+    this.#meter = new ProgressMeter(context.events, context.clock, this.#trainer.totalSteps);
+    this.#startedMs = context.clock.monotonic();
+    this.#checkpointedStep = state.step;
+    const { validatedStep, validLoss } = notes;
+    this.#validated = validatedStep === undefined || validLoss === undefined ? null : { step: validatedStep, loss: validLoss };
+  }
+
+  async run(): Promise<JobOutcome<FineTuneResult>> {
+    this.#logStart();
+    // A run that was stopped while it validated does that first.
+    if (!(await this.#validateIfDue())) return this.#stopped();
+    while (!this.#trainer.finished) {
+      const step = await this.#trainStep();
+      if (step === null) return this.#stopped();
+      this.#reportStep(step);
+      if (!(await this.#validateIfDue())) return this.#stopped();
+      if (this.#isDue(this.context.spec.checkpointEverySteps)) await this.#checkpoint();
+    }
+    return this.#succeeded();
+  }
+
+  /** @returns null when a stop was asked for */
+  async #trainStep(): Promise<StepResult | null> {
+    for (;;) {
+      try {
+        return await this.#trainer.trainStep(this.#stopWanted);
+      } catch (error) {
+        const { microBatchSize } = this.#batching;
+        if (errorCode(error) !== 'out_of_device_memory' || microBatchSize === 1) throw error;
+        // The failed step changed nothing, so it can be made again in smaller passes.
+        this.#batching = { ...this.#batching, microBatchSize: Math.floor(microBatchSize / 2) };
+        this.#trainer = this.#newTrainer();
+        this.context.events.log('warn', `the device ran out of memory with ${microBatchSize} examples per pass; going on with ${this.#batching.microBatchSize}`);
+      }
+    }
+  }
+
+  #reportStep(step: StepResult): void {
+    const tokensPerSecond = step.tokens / step.seconds;
+    const speed = this.#speed;
+    if (speed.steps === 1) Object.assign(speed, { tokens: 0, seconds: 0 });
+    Object.assign(speed, { steps: speed.steps + 1, tokens: speed.tokens + step.tokens, seconds: speed.seconds + step.seconds });
+    const train = { train_loss: step.loss, train_mean_token_accuracy: step.correct / Math.max(1, step.lossTokens) };
+    this.#metrics = { ...this.#metrics, ...train };
+    this.context.events.metrics(step.step, { ...train, learning_rate: step.learningRate, grad_norm: step.gradNorm, tokens_per_second: tokensPerSecond });
+    this.#meter.stepDone(step.step, 'train', step.tokens, step.seconds);
+  }
+
+  /** @returns false when a stop was asked for */
+  async #validateIfDue(): Promise<boolean> {
+    const { validation, state } = this.prepared;
+    if (validation === null || !this.#isDue(this.context.spec.validateEverySteps) || this.#validated?.step === state.step) return true;
+    this.#meter.report(state.step, 'validate');
+    const result = await this.#trainer.validate(validation, this.#stopWanted);
+    if (result === null) return false;
+    this.#validated = { step: state.step, loss: result.loss };
+    const metrics = { valid_loss: result.loss, valid_mean_token_accuracy: result.correct / Math.max(1, result.lossTokens) };
+    this.#metrics = { ...this.#metrics, ...metrics };
+    this.context.events.metrics(state.step, metrics);
+    return true;
+  }
+
+  #isDue(everySteps: number): boolean {
+    const { step } = this.#trainer.state;
+    return this.#trainer.atEpochEnd || (everySteps > 0 && step > 0 && step % everySteps === 0);
+  }
+
+  async #checkpoint(): Promise<void> {
+    const { tuner, identity, choices, state, opened } = this.prepared;
+    const notes = this.#validated === null ? {} : { validatedStep: this.#validated.step, validLoss: this.#validated.loss };
+    const folder = await writeFolder(join(this.context.outputDir, `ckpt-${state.step}`), async (dir) => {
+      await tuner.save(state.values, dir, opened.base);
+      await saveCheckpoint(dir, { identity, choices: { ...choices, ...this.#batching }, state, notes }, tuner);
+    });
+    this.#checkpointedStep = state.step;
+    this.context.events.checkpoint(state.step, folder, { step: state.step, ...this.#metrics });
+  }
+
+  async #stopped(): Promise<JobOutcome<FineTuneResult>> {
+    // Read last: a later request may have given up the checkpoint.
+    const { step } = this.prepared.state;
+    if (this.context.stop.wanted?.checkpoint && step > this.#checkpointedStep) await this.#checkpoint();
+    this.context.events.log('info', `stopped after step ${step} of ${this.#trainer.totalSteps}`);
+    return { type: 'stopped' };
+  }
+
+  async #succeeded(): Promise<JobOutcome<FineTuneResult>> {
+    const { tuner, state, opened } = this.prepared;
+    const { outputDir, clock, engine } = this.context;
+    const { lossFirst, lossLast } = state;
+    invariant(lossFirst !== null && lossLast !== null, 'a run ends after its last step');
+    this.#meter.report(state.step, 'save');
+    const folder = await writeFolder(join(outputDir, 'result'), (dir) => tuner.save(state.values, dir, opened.base));
+    const result: FineTuneResult = {
+      steps: state.step,
+      trainedTokens: state.trainedTokens,
+      lossTokens: state.lossTokens,
+      lossFirst,
+      lossLast,
+      validLoss: this.#validated?.loss ?? null,
+      tokensPerSecond: this.#speed.seconds > 0 ? this.#speed.tokens / this.#speed.seconds : 0,
+      trainSeconds: (clock.monotonic() - this.#startedMs) / 1000,
+      peakRssBytes: peakRssBytes(),
+      peakDeviceBytes: engine.device.memory.peakBytes,
+      computeDtype: opened.computeDtype,
+      trainableParameters: tuner.parameterCount,
+    };
+    return { type: 'succeeded', result, folder };
+  }
+
+  #newTrainer(): Trainer {
+    const { opened, tuner, training, settings, state } = this.prepared;
+    return new Trainer({ model: opened.model, tuner, dataset: training, settings, batching: this.#batching, state });
+  }
+
+  #logStart(): void {
+    const { spec, events, engine } = this.context;
+    const { tuner, opened } = this.prepared;
+    const { microBatchSize } = this.#batching;
+    events.log(
+      'info',
+      `training ${tuner.parameterCount} parameters in ${opened.computeDtype} on ${engine.device.info.deviceName}: ${this.#trainer.totalSteps} steps of ${spec.batchSize} examples in passes of ${Math.min(microBatchSize, spec.batchSize)}, ` +
+        `${spec.epochs} ${spec.epochs === 1 ? 'epoch' : 'epochs'}. The first step takes longer than the others`,
+    );
+  }
+
+  readonly #stopWanted = async (): Promise<boolean> => {
+    await yieldToEventLoop();
+    return this.context.stop.wanted !== null;
+  };
+}

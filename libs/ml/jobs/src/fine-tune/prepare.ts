@@ -1,0 +1,114 @@
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ArtifactRef, FineTuneSpec } from '@tunefleet/contracts';
+import { tokeniseFile, type TokenisedDataset, type TokenisedFile } from '@tunefleet/ml-data';
+import { describeCausalLm } from '@tunefleet/ml-models';
+import { chooseBatching, fingerprintOf, paddedWidth, SavedCheckpoint, startState, stepMemoryBytes, type Batching, type RunChoices, type RunIdentity, type TrainerState, type TrainingSettings } from '@tunefleet/ml-training';
+import { createTuner, loadAdapter, parseTunerSpec, type Tuner } from '@tunefleet/ml-tuners';
+import { availableDeviceBytes } from '../runtime/available-memory';
+import type { OpenedModel } from '../runtime/engine-resources';
+import { inputFile, inputFolder } from '../runtime/input-files';
+import type { JobContext } from '../runtime/job-context';
+import { startValues } from './start-values';
+
+type Context = JobContext<FineTuneSpec>;
+
+/** All a run needs before its first step. */
+export interface PreparedRun {
+  readonly opened: OpenedModel;
+  readonly tuner: Tuner;
+  readonly training: TokenisedDataset;
+  readonly validation: TokenisedDataset | null;
+  readonly settings: TrainingSettings;
+  readonly identity: RunIdentity;
+  readonly choices: RunChoices;
+  readonly state: TrainerState;
+  /** What `notes` of the checkpoint said; empty at a fresh start. */
+  readonly notes: Readonly<Record<string, number>>;
+}
+
+/** @throws TunefleetError for the user: bad rows, a tuner or start adapter that does not fit, too little memory, a foreign checkpoint */
+export async function prepareRun(context: Context): Promise<PreparedRun> {
+  const { spec, events, stop, engine, resumeDir } = context;
+  const checkpoint = resumeDir === null ? null : await SavedCheckpoint.open(resumeDir);
+  const opened = await engine.openModel(spec.base, checkpoint?.choices.computeDtype ?? spec.computeDtype, { events, signal: stop.signal });
+  const tuner = createTuner(parseTunerSpec(spec.tuner), opened.model);
+  const training = await tokenise(context, opened, spec.trainingFile, 'training_file');
+  const validation = spec.validationFile ? await tokenise(context, opened, spec.validationFile, 'validation_file') : null;
+  const { seed, epochs, batchSize, learningRate, schedule, warmupRatio, weightDecay, maxGradNorm } = spec;
+  const settings = { seed, epochs, batchSize, learningRate, schedule, warmupRatio, weightDecay, maxGradNorm };
+  const identity: RunIdentity = {
+    model: `${opened.base.id}@${opened.base.revision}`,
+    dataset: training.fingerprint,
+    settings: fingerprintOf({ ...settings, tuner: spec.tuner, computeDtype: spec.computeDtype, startAdapter: spec.startAdapter?.map(({ name, sha256 }) => ({ name, sha256 })) ?? null }),
+  };
+  const longest = Math.max(longestRow(training), validation === null ? 0 : longestRow(validation));
+  const batching = checkpoint === null ? fitBatching(context, opened, tuner, longest) : keepBatching(context, checkpoint.choices);
+  const state = checkpoint?.load(identity, tuner) ?? startState(await firstValues(context, opened, tuner));
+  if (checkpoint !== null) events.log('info', `going on after step ${checkpoint.step} from its checkpoint`);
+  return { opened, tuner, training, validation, settings, identity, choices: { ...batching, computeDtype: opened.computeDtype }, state, notes: checkpoint?.notes ?? {} };
+}
+
+const PROGRESS_INTERVAL_MS = 500;
+
+async function tokenise({ spec, inputFiles, engine, events, stop, clock }: Context, { tokenizer, model }: OpenedModel, file: ArtifactRef, param: string): Promise<TokenisedDataset> {
+  const started = clock.monotonic();
+  let lastReportMs = started;
+  const { dataset, statistics, fromCache }: TokenisedFile = await tokeniseFile(inputFile(inputFiles, file), {
+    tokenizer,
+    maxLength: Math.min(spec.maxSequenceLength, model.maxPositions),
+    fileSha256: file.sha256,
+    ...(engine.tokenCacheDirectory === null ? {} : { cacheDirectory: engine.tokenCacheDirectory }),
+    param,
+    signal: stop.signal,
+    onProgress: (rows) => {
+      const now = clock.monotonic();
+      if (now - lastReportMs < PROGRESS_INTERVAL_MS) return;
+      lastReportMs = now;
+      events.progress({ step: 0, totalSteps: 0, phase: `tokenise ${rows} rows`, tokensPerSecond: 0, etaSeconds: 0 });
+    },
+  });
+  const { examples, tokens, lossTokens, longest } = statistics;
+  const how = fromCache ? 'tokens found in the cache' : `tokenised in ${((clock.monotonic() - started) / 1000).toFixed(1)} s`;
+  events.log('info', `${param}: ${examples} examples, ${tokens} tokens, ${lossTokens} of them learned, longest ${longest}; ${how}`);
+  return dataset;
+}
+
+/** @throws TunefleetError `out_of_device_memory` */
+function fitBatching({ spec, engine, events }: Context, { config, computeDtype }: OpenedModel, tuner: Tuner, longest: number): Batching {
+  const columns = paddedWidth(longest);
+  const description = describeCausalLm(config);
+  const batching = chooseBatching({
+    batchSize: spec.batchSize,
+    longestRow: columns,
+    microBatchSizeMax: spec.microBatchSize,
+    availableBytes: availableDeviceBytes(engine.device),
+    estimateBytes: (candidate) => stepMemoryBytes(description, { computeDtype, columns, trainableParameters: tuner.parameterCount }, candidate),
+  });
+  if (batching.recomputeBlocks) events.log('warn', 'memory is short: activations are computed a second time instead of kept, which takes about a third longer');
+  return batching;
+}
+
+/** As in the run before, unless the user or a retry after a lack of memory asks for less: then the bits differ from there on, the mathematics do not. */
+function keepBatching({ spec, events }: Context, { microBatchSize, recomputeBlocks }: RunChoices): Batching {
+  const allowed = Math.min(microBatchSize, spec.microBatchSize ?? microBatchSize);
+  if (allowed < microBatchSize) events.log('warn', `passes of ${allowed} examples instead of ${microBatchSize} from here on; losses may differ in the last digits`);
+  return { microBatchSize: allowed, recomputeBlocks };
+}
+
+async function firstValues({ spec, inputFiles, outputDir, events }: Context, { model }: OpenedModel, tuner: Tuner): Promise<Float32Array> {
+  if (spec.startAdapter === undefined) return tuner.initialValues(spec.seed);
+  const dir = join(outputDir, 'start-adapter');
+  try {
+    const loaded = await loadAdapter(model.device, model, await inputFolder(inputFiles, spec.startAdapter, dir));
+    loaded.dispose();
+    for (const notice of loaded.notices) events.log('warn', `start adapter: ${notice}`);
+    return startValues(tuner, loaded);
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
+function longestRow({ lengths }: TokenisedDataset): number {
+  return lengths.reduce((longest, length) => Math.max(longest, length), 0);
+}

@@ -1,0 +1,12 @@
+import type { Device } from '@tunefleet/ml-tensor';
+
+/** Left to the system and to what an estimate misses. */
+const USABLE_SHARE = 0.9;
+
+/**
+ * Bytes that tensors may still take. On a processor: what the system can give without swapping, within this process's limits.
+ * On a GPU nobody tells before it is asked: an allocation that fails says so.
+ */
+export function availableDeviceBytes({ info }: Device): number {
+  return info.gpu ? Number.POSITIVE_INFINITY : USABLE_SHARE * process.availableMemory();
+}
