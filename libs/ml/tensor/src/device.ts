@@ -136,6 +136,13 @@ export class Device {
     return tensor;
   }
 
+  /** The same buffer under a second owner; costs no call to the backend. */
+  alias(x: Tensor): Tensor {
+    const alias = new Tensor(this, x.raw, x.storage, x.retain());
+    this.scopes.at(-1)?.push(alias);
+    return alias;
+  }
+
   /** Called by `Tensor.release`; not for others. */
   reclaim(raw: Raw, storage: Storage): void {
     this.liveHandles--;

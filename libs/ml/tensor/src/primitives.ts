@@ -12,12 +12,13 @@ export class Primitives {
 
   /** The input itself, newly held, when it has that dtype already. */
   cast(x: Tensor, dtype: DType): Tensor {
-    if (x.dtype === dtype) return this.reshape(x, x.shape);
+    if (x.dtype === dtype) return this.device.alias(x);
     return this.device.adopt(this.device.backend.cast(x.raw, dtype));
   }
 
   /** A view: shares memory with `x`. One size may be -1. */
   reshape(x: Tensor, shape: Shape): Tensor {
+    if (shape.length === x.rank && shape.every((size, axis) => size === x.shape[axis])) return this.device.alias(x);
     return this.device.adopt(this.device.backend.reshape(x.raw, shape), x);
   }
 

@@ -25,6 +25,8 @@ export class Tensor {
     readonly device: Device,
     private readonly buffer: Raw,
     readonly storage: Storage,
+    /** Set for an alias: the tensor whose buffer it is. */
+    private readonly original: Tensor | null = null,
   ) {}
 
   get shape(): Shape {
@@ -77,6 +79,8 @@ export class Tensor {
 
   release(): void {
     this.references--;
-    if (this.references === 0) this.device.reclaim(this.buffer, this.storage);
+    if (this.references > 0) return;
+    if (this.original) this.original.release();
+    else this.device.reclaim(this.buffer, this.storage);
   }
 }

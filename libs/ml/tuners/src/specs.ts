@@ -1,6 +1,7 @@
 /** TensorFlow-free half of the tuners: schemas, name matching and estimates that the control plane, CLI and console may import. */
 export { loraParameterCount, matchProjections, type LoraTarget } from './lora/match';
 export { loraSpecSchema, type LoraSpec } from './lora/spec';
+export { estimateMemory, type MemoryEstimate, type TrainingShape } from './memory-estimate';
 export { parseTunerSpec, tunerSpecs, type TunerKind, type TunerSpec } from './spec-registry';
 export type { TunerSpecHalf } from './tuner-spec';
 export type { TunableModel } from './tuner';

@@ -17,6 +17,8 @@ export function mergeHeads(x: Tensor): Tensor {
   return singleOutputOp(x.device, {
     name: 'mergeHeads',
     inputs: [x],
+    // Attention keeps its output anyway.
+    rematerialise: true,
     run: () => ({ outputs: [merge(x)], save: [] }),
     backward: ({ gradients: [g = null] }) => [g && split(g, batch, heads)],
   });
@@ -24,12 +26,14 @@ export function mergeHeads(x: Tensor): Tensor {
 
 function split(x: Tensor, batch: number, heads: number): Tensor {
   const p = x.device.primitives;
-  const view = p.reshape(x, [batch, x.dim(0) / batch, heads, x.dim(1) / heads]);
-  return p.transpose(view, [0, 2, 1, 3]);
+  const [time, width] = [x.dim(0) / batch, x.dim(1) / heads];
+  if (time === 1) return p.reshape(x, [batch, heads, 1, width]);
+  return p.transpose(p.reshape(x, [batch, time, heads, width]), [0, 2, 1, 3]);
 }
 
 function merge(x: Tensor): Tensor {
   const p = x.device.primitives;
   const [batch = 1, heads = 1, time = 1, width = 1] = x.shape;
-  return p.reshape(p.transpose(x, [0, 2, 1, 3]), [batch * time, heads * width]);
+  const rows = time === 1 ? x : p.transpose(x, [0, 2, 1, 3]);
+  return p.reshape(rows, [batch * time, heads * width]);
 }

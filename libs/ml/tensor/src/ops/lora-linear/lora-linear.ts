@@ -35,9 +35,9 @@ export function loraLinear(x: Tensor, weight: FrozenMatrix, bias: Tensor | null,
     run: () => {
       const mask = dropout ? dropoutMask(p, x, dropout) : null;
       const update = p.matMul(scaledProduct(p, dropped(p, x, mask, dropout), a, scale), p.cast(b, x.dtype), false, true);
-      using base = multiplyForward(x, weight);
-      using sum = p.add(base, update);
-      return { outputs: [bias ? p.add(sum, bias) : p.reshape(sum, sum.shape)], save: [x, a, b, weight.value, ...(mask ? [mask] : [])] };
+      const base = multiplyForward(x, weight);
+      const sum = p.add(base, update);
+      return { outputs: [bias ? p.add(sum, bias) : sum], save: [x, a, b, weight.value, ...(mask ? [mask] : [])] };
     },
     backward: ({ gradients: [g], saved: [source, down, up, , mask], needs }) => {
       if (!g || !source || !down || !up) return [null, null, null];
@@ -54,7 +54,8 @@ export function loraLinear(x: Tensor, weight: FrozenMatrix, bias: Tensor | null,
 
 /** scale * x Aᵀ, [N, R]. */
 function scaledProduct(p: Primitives, x: Tensor, a: Tensor, scale: number): Tensor {
-  return p.scale(p.matMul(x, p.cast(a, x.dtype), false, true), scale);
+  const product = p.matMul(x, p.cast(a, x.dtype), false, true);
+  return scale === 1 ? product : p.scale(product, scale);
 }
 
 /** True where an element stays. */

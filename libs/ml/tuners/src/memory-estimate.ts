@@ -1,0 +1,65 @@
+import type { CausalLmDescription } from '@tunefleet/ml-models/specs';
+import { tunerSpecs, type TunerSpec } from './spec-registry';
+
+export interface TrainingShape {
+  readonly model: CausalLmDescription;
+  readonly spec: TunerSpec;
+  readonly computeDtype: 'f32' | 'bf16';
+  /** Sequences per forward pass, and tokens of each. */
+  readonly rows: number;
+  readonly columns: number;
+  readonly recomputeBlocks?: boolean;
+}
+
+/** Device bytes of a training step at its highest, in parts. The rest of a process (code, host buffers, fragmentation) comes on top. */
+export interface MemoryEstimate {
+  readonly weightBytes: number;
+  readonly adapterBytes: number;
+  /** Two moments and the gradient, f32. */
+  readonly optimiserBytes: number;
+  /** What the backward pass needs of the blocks, and what one block needs while it is computed. */
+  readonly activationBytes: number;
+  /** Of one chunk of labelled rows, with gradient. */
+  readonly logitsBytes: number;
+  readonly totalBytes: number;
+}
+
+/** Rows of logits that exist at once. */
+const LOGIT_ROWS = 256;
+
+/** @throws TunefleetError `invalid_input` when the tuner does not fit the model */
+export function estimateMemory(shape: TrainingShape): MemoryEstimate {
+  const { model, spec, computeDtype } = shape;
+  const parameters = tunerSpecs[spec.kind].countParameters(spec, model);
+  const weightBytes = model.parameterCount * elementBytes(computeDtype);
+  const adapterBytes = parameters * 4;
+  const optimiserBytes = parameters * 12;
+  const activationBytes = activations(shape);
+  const logitsBytes = logits(shape);
+  return { weightBytes, adapterBytes, optimiserBytes, activationBytes, logitsBytes, totalBytes: weightBytes + adapterBytes + optimiserBytes + activationBytes + logitsBytes };
+}
+
+/**
+ * Kept per token and block: the inputs of both norms, rotated q and k, v, attention's output, gate and up; with recomputation the block's input only.
+ * Normed values, merged heads and the gated product are computed again instead.
+ */
+function activations({ model, computeDtype, rows, columns, recomputeBlocks = false }: TrainingShape): number {
+  const { hiddenSize: C, intermediateSize: F, heads: H, keyValueHeads: K, headDim: D, layers } = model;
+  const tokens = rows * columns;
+  const size = elementBytes(computeDtype);
+  const perBlock = tokens * (2 * C + 2 * H * D + 2 * K * D + 2 * F) * size;
+  // Scores in f32, probabilities and their gradient; or the MLP's gate, up, their gradients and product.
+  const scores = rows * H * columns * columns * (2 * size + 8);
+  const mlp = tokens * F * 5 * size;
+  const kept = recomputeBlocks ? layers * tokens * C * size + perBlock : layers * perBlock;
+  return kept + Math.max(scores, mlp) + 3 * tokens * C * size;
+}
+
+function logits({ model, computeDtype, rows, columns }: TrainingShape): number {
+  const count = Math.min(rows * columns, LOGIT_ROWS) * model.vocabSize;
+  return count * (8 + (computeDtype === 'bf16' ? 2 : 0)) + rows * columns * model.hiddenSize * 2 * elementBytes(computeDtype);
+}
+
+function elementBytes(dtype: 'f32' | 'bf16'): number {
+  return dtype === 'bf16' ? 2 : 4;
+}
