@@ -1,5 +1,6 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import type { CausalLmDescription } from '@tunefleet/ml-models/specs';
+import { stepMemoryBytes } from '@tunefleet/ml-training/specs';
 import { tunerSpecs, type TunerSpec } from '@tunefleet/ml-tuners/specs';
 import type { WorkerRecord } from '@tunefleet/ports';
 
@@ -17,25 +18,16 @@ export function dtypeForEstimate(asked: ComputeDtype, workers: readonly Pick<Wor
   return workers.some(({ device }) => device.bf16) ? 'bf16' : 'f32';
 }
 
-/** Logits are made for so many positions at a time. */
-const LOGIT_ROWS = 512;
-/** Gradient and both of Adam's moments beside each trainable number. */
-const OPTIMISER_NUMBERS = 3;
-
 /**
- * Training at its most frugal: one example a pass, every block computed again on the way back. A worker with room to spare takes more.
+ * Training at its most frugal, by the trainer's own estimate: one example a pass, every block computed again on the way back. A worker with
+ * room to spare takes more.
  * @throws invalid_input when the tuner matches nothing in the model
  */
 export function fineTuneMemory({ model, tuner, tokens, dtype }: { readonly model: CausalLmDescription; readonly tuner: TunerSpec; readonly tokens: number; readonly dtype: 'f32' | 'bf16' }): MemoryNeed {
-  const trainable = tunerSpecs[tuner.kind].countParameters(tuner, model);
-  const blockInputs = model.layers * tokens * model.hiddenSize;
-  const oneBlock = tokens * (8 * model.hiddenSize + 4 * model.intermediateSize + 2 * model.heads * tokens);
+  const trainableParameters = tunerSpecs[tuner.kind].countParameters(tuner, model);
   return {
-    weights: model.parameterCount * (dtype === 'bf16' ? 2 : F32_BYTES),
-    adapter: trainable * F32_BYTES,
-    optimiser: trainable * F32_BYTES * OPTIMISER_NUMBERS,
-    activations: (blockInputs + oneBlock) * F32_BYTES,
-    logits: 2 * Math.min(tokens, LOGIT_ROWS) * model.vocabSize * F32_BYTES,
+    weights: weightBytes(model, dtype),
+    step: stepMemoryBytes(model, { computeDtype: dtype, columns: tokens, trainableParameters }, { microBatchSize: 1, recomputeBlocks: true }),
   };
 }
 
@@ -47,7 +39,7 @@ export function evalMemory(model: CausalLmDescription, { tokens, dtype, adapterB
   const width = dtype === 'bf16' ? 2 : F32_BYTES;
   const perToken = 4 * model.hiddenSize + 3 * model.intermediateSize + model.heads * tokens;
   return {
-    weights: model.parameterCount * width,
+    weights: weightBytes(model, dtype),
     adapter: adapterBytes,
     cache: 2 * model.layers * model.keyValueHeads * model.headDim * tokens * width,
     activations: perToken * tokens * F32_BYTES,
@@ -74,6 +66,10 @@ export function requireFit(need: MemoryNeed, workers: readonly Pick<WorkerRecord
     reason: 'no_worker_large_enough',
     details: { need, largestWorkerBytes: largest.device.memoryBytesTotal },
   });
+}
+
+function weightBytes({ parameterCount }: CausalLmDescription, dtype: 'f32' | 'bf16'): number {
+  return parameterCount * (dtype === 'bf16' ? 2 : F32_BYTES);
 }
 
 function gib(bytes: number): string {

@@ -97,5 +97,5 @@ test('a tuner that matches nothing is refused', () => {
 test('the estimate grows with rank, and is smaller in bf16', () => {
   const bytes = (rank: number, computeDtype: 'f32' | 'bf16') => totalBytes(planFineTune(facts({ tuner: parseTunerSpec({ kind: 'lora', r: rank, target_modules: 'all-linear' }), request: { ...request, computeDtype } })).memory);
   expect(bytes(16, 'f32')).toBeGreaterThan(bytes(8, 'f32'));
-  expect(bytes(8, 'bf16')).toBe(bytes(8, 'f32') - 2 * tinyDescription.parameterCount);
+  expect(bytes(8, 'bf16')).toBeLessThan(bytes(8, 'f32') - tinyDescription.parameterCount);
 });
