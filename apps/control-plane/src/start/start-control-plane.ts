@@ -23,9 +23,8 @@ export interface ControlPlane {
   stop(): Promise<void>;
 }
 
-// Together below the time that whoever runs us allows for a gentle stop.
-const HTTP_STOP_MS = 4_000;
-const PART_STOP_MS = 3_000;
+/** How long each part may take to stop; together below the 15 s that the supervisor allows. */
+const STOP_LIMIT_MS = { http: 4_000, intake: 500, loops: 2_000, fleet: 4_500, queue: 2_000, store: 1_500 };
 
 /** Opens everything one replica needs and serves. What was opened is closed again when a later part fails. */
 export async function startControlPlane(config: ControlPlaneConfig, logger: Logger): Promise<ControlPlane> {
@@ -41,28 +40,28 @@ export async function startControlPlane(config: ControlPlaneConfig, logger: Logg
 async function openAll(config: ControlPlaneConfig, logger: Logger, shutdown: Shutdown): Promise<ControlPlane> {
   await migrateDatabase(config.databaseUrl, logger);
   const store = openStore({ databaseUrl: config.databaseUrl, logger });
-  shutdown.add('store', PART_STOP_MS, () => store.close());
+  shutdown.add('store', STOP_LIMIT_MS.store, () => store.close());
   const blobs = await openBlobsFs(join(config.dataDir, 'blobs'));
   const queue = await openQueue({ redisUrl: config.redisUrl, postgresUrl: config.databaseUrl, logger });
-  shutdown.add('queue', PART_STOP_MS, () => queue.close());
+  shutdown.add('queue', STOP_LIMIT_MS.queue, () => queue.close());
   const { records, fleet, outbox } = store;
   const runtime: Runtime = { config, logger, clock: systemClock, records, fleet, outbox, queue, blobs };
   const team = await records.ensureTeam(config.team);
 
   const endings = new AttemptEndings({ fleet, records, blobs, resultCsv, logger });
   const fleetServer = new FleetServer({ host: config.host, port: config.grpcPort, workerToken: config.workerToken }, { store: fleet, blobs, endings, clock: systemClock, logger });
-  shutdown.add('fleet', PART_STOP_MS, () => fleetServer.stop());
+  shutdown.add('fleet', STOP_LIMIT_MS.fleet, () => fleetServer.stop());
   const grpcPort = await fleetServer.start();
 
   const loops = new ControlLoops({ store: fleet, records, outbox, queue, endings, plan, leaseMs: defaultFleetSettings.leaseMs, clock: systemClock, logger });
-  shutdown.add('loops', PART_STOP_MS, () => loops.stop());
+  shutdown.add('loops', STOP_LIMIT_MS.loops, () => loops.stop());
   const resolver = new ModelResolver({ ...config.models, logger });
   const intake = await startIntake({ records, queue, blobs, resolver, logger });
-  shutdown.add('intake', PART_STOP_MS, () => Promise.resolve(intake.stop()));
+  shutdown.add('intake', STOP_LIMIT_MS.intake, () => Promise.resolve(intake.stop()));
   await loops.start();
 
   const http = await startHttp({ runtime, team, loops }, () => shutdown.isRunning);
-  shutdown.add('http', HTTP_STOP_MS, () => http.close());
+  shutdown.add('http', STOP_LIMIT_MS.http, () => http.close());
   const grpcAddress = `${config.host}:${grpcPort}`;
   logger.info({ httpUrl: http.url, grpcAddress }, 'control plane ready');
   return { httpUrl: http.url, grpcAddress, stop: () => shutdown.run() };
