@@ -11,15 +11,14 @@ test('auto counts in bf16 once some worker has it', () => {
   expect(dtypeForEstimate('bf16', [])).toBe('bf16');
 });
 
-test('training: weights, and a step that grows with rows, rank and width of numbers', () => {
-  const lora = (r: number) => parseTunerSpec({ kind: 'lora', r, target_modules: ['q_proj'] });
-  const need = (r: number, tokens: number, dtype: 'f32' | 'bf16') => fineTuneMemory({ model, tuner: lora(r), tokens, dtype });
-  expect(need(2, 10, 'f32')['weights']).toBe(4 * model.parameterCount);
-  expect(need(2, 10, 'bf16')['weights']).toBe(2 * model.parameterCount);
-  const step = (r: number, tokens: number) => need(r, tokens, 'f32')['step'] ?? 0;
-  // 64 numbers a rank: q_proj of both layers is 16 x 16. The trainer holds each 8 times.
-  expect(step(4, 10) - step(2, 10)).toBe(2 * 64 * 8 * 4);
-  expect(step(2, 100)).toBeGreaterThan(step(2, 10));
+test('training: every part is there, weights, adapter and optimiser exactly', () => {
+  const tuner = parseTunerSpec({ kind: 'lora', r: 2, target_modules: ['q_proj'] });
+  const trainable = 2 * (2 * 16 + 16 * 2);
+  const need = fineTuneMemory({ model, tuner, tokens: 10, dtype: 'f32' });
+  expect(need).toMatchObject({ weights: 4 * model.parameterCount, adapter: 4 * trainable, optimiser: 12 * trainable });
+  expect(need['activations']).toBeGreaterThan(0);
+  expect(need['logits']).toBeGreaterThan(0);
+  expect(totalBytes(fineTuneMemory({ model, tuner, tokens: 100, dtype: 'f32' }))).toBeGreaterThan(totalBytes(need));
 });
 
 test('longer rows need more', () => {

@@ -1,7 +1,6 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import type { CausalLmDescription } from '@tunefleet/ml-models/specs';
-import { stepMemoryBytes } from '@tunefleet/ml-training/specs';
-import { tunerSpecs, type TunerSpec } from '@tunefleet/ml-tuners/specs';
+import { estimateMemory, type TunerSpec } from '@tunefleet/ml-tuners/specs';
 import type { WorkerRecord } from '@tunefleet/ports';
 
 /** Bytes on the device by what they hold. */
@@ -19,16 +18,12 @@ export function dtypeForEstimate(asked: ComputeDtype, workers: readonly Pick<Wor
 }
 
 /**
- * Training at its most frugal, by the trainer's own estimate: one example a pass, every block computed again on the way back. A worker with
- * room to spare takes more.
+ * Training at its most frugal: one example a pass, every block computed again on the way back. A worker with room to spare takes more.
  * @throws invalid_input when the tuner matches nothing in the model
  */
 export function fineTuneMemory({ model, tuner, tokens, dtype }: { readonly model: CausalLmDescription; readonly tuner: TunerSpec; readonly tokens: number; readonly dtype: 'f32' | 'bf16' }): MemoryNeed {
-  const trainableParameters = tunerSpecs[tuner.kind].countParameters(tuner, model);
-  return {
-    weights: weightBytes(model, dtype),
-    step: stepMemoryBytes(model, { computeDtype: dtype, columns: tokens, trainableParameters }, { microBatchSize: 1, recomputeBlocks: true }),
-  };
+  const estimate = estimateMemory({ model, spec: tuner, computeDtype: dtype, rows: 1, columns: tokens, recomputeBlocks: true });
+  return { weights: estimate.weightBytes, adapter: estimate.adapterBytes, optimiser: estimate.optimiserBytes, activations: estimate.activationBytes, logits: estimate.logitsBytes };
 }
 
 /**
@@ -39,7 +34,7 @@ export function evalMemory(model: CausalLmDescription, { tokens, dtype, adapterB
   const width = dtype === 'bf16' ? 2 : F32_BYTES;
   const perToken = 4 * model.hiddenSize + 3 * model.intermediateSize + model.heads * tokens;
   return {
-    weights: weightBytes(model, dtype),
+    weights: model.parameterCount * width,
     adapter: adapterBytes,
     cache: 2 * model.layers * model.keyValueHeads * model.headDim * tokens * width,
     activations: perToken * tokens * F32_BYTES,
@@ -66,10 +61,6 @@ export function requireFit(need: MemoryNeed, workers: readonly Pick<WorkerRecord
     reason: 'no_worker_large_enough',
     details: { need, largestWorkerBytes: largest.device.memoryBytesTotal },
   });
-}
-
-function weightBytes({ parameterCount }: CausalLmDescription, dtype: 'f32' | 'bf16'): number {
-  return parameterCount * (dtype === 'bf16' ? 2 : F32_BYTES);
 }
 
 function gib(bytes: number): string {
