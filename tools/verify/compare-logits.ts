@@ -1,0 +1,54 @@
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { z } from 'zod';
+import { referencePython } from './python-environment';
+
+const run = promisify(execFile);
+const TIMEOUT_MS = 20 * 60_000;
+
+export type VerifiedDtype = 'f32' | 'bf16';
+
+/** Largest difference of any logit that counts as the same model. */
+export const LIMITS: Readonly<Record<VerifiedDtype, number>> = { f32: 5e-3, bf16: 0.15 };
+
+export interface CompareOptions {
+  /** The repository. */
+  readonly root: string;
+  /** Hugging Face model folder. */
+  readonly base: string;
+  /** PEFT folder; null: the base alone. */
+  readonly adapter: string | null;
+  /** One text per line. */
+  readonly textFile: string;
+  /** A folder for the logits. */
+  readonly work: string;
+  readonly dtype: VerifiedDtype;
+}
+
+export interface Comparison {
+  readonly dtype: VerifiedDtype;
+  readonly texts: number;
+  readonly positions: number;
+  readonly maxAbsDifference: number;
+  /** Share of positions where both find the same token likeliest. */
+  readonly sameTopToken: number;
+  readonly passed: boolean;
+}
+
+/** Python writes NaN where JSON has no number for it. */
+const reportSchema = z.object({ texts: z.int(), positions: z.int(), max_abs_difference: z.union([z.number(), z.literal('nan')]), same_top_token: z.number() });
+
+/** Has our engine write its logits, then the reference compare them with its own. @throws when either cannot run */
+export async function compareLogits({ root, base, adapter, textFile, work, dtype }: CompareOptions): Promise<Comparison> {
+  const ours = join(work, `logits-${dtype}.safetensors`);
+  const adapterArguments = adapter === null ? [] : ['--adapter', adapter];
+  await run(process.execPath, [join(root, 'dist', 'engine.mjs'), 'logits', '--model', base, ...adapterArguments, '--dtype', dtype, '--text-file', textFile, '--out', ours], { timeout: TIMEOUT_MS });
+  const python = await referencePython(root);
+  const script = join(root, 'tools', 'verify', 'peft_parity.py');
+  const { stdout } = await run(python, [script, '--base', base, ...adapterArguments, '--ours', ours, '--dtype', dtype], { timeout: TIMEOUT_MS, env: { ...process.env, HF_HUB_OFFLINE: '1' } });
+  const line = stdout.trim().split('\n').at(-1) ?? '';
+  const report = reportSchema.parse(JSON.parse(line.replace(/\bNaN\b/, '"nan"').replace(/\bInfinity\b/, '"nan"')));
+  const maxAbsDifference = report.max_abs_difference === 'nan' ? NaN : report.max_abs_difference;
+  return { dtype, texts: report.texts, positions: report.positions, maxAbsDifference, sameTopToken: report.same_top_token, passed: maxAbsDifference < LIMITS[dtype] };
+}

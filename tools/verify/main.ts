@@ -1,0 +1,85 @@
+/** Logits of a base model with a PEFT adapter (or of the base alone): ours against those of Hugging Face Transformers and PEFT, for the same token ids. */
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { errorMessage, TunefleetError } from '@tunefleet/foundation';
+import { parseLoraConfig } from '@tunefleet/ml-formats';
+import { ModelResolver, modelResolverOptions } from '@tunefleet/ml-models/specs';
+import { compareLogits, LIMITS, type Comparison, type VerifiedDtype } from './compare-logits';
+
+const USAGE = `usage: node tools/verify.mjs [--adapter <PEFT folder>] [--model <owner/name or folder>] [--dtype f32|bf16|both] [--text-file <file>] [--json <file>]
+
+  --model      may be left out beside --adapter, which names its own base
+  --dtype      default both
+  --text-file  one text per line; default: a few sentences
+Installs torch, transformers and peft on first use, or takes the interpreter that TUNEFLEET_REFERENCE_PYTHON names.
+`;
+
+const TEXTS = [
+  'The capital of France is Paris, and the capital of Italy is Rome.',
+  'def add(a, b):  return a + b  # 1 + 2 = 3',
+  'Subject: win a free holiday now!!! Call 0800 123 456 before midnight to claim your prize.',
+  'Zoë a dit : « Voilà 日本 », puis elle est partie.',
+];
+
+async function main(): Promise<boolean> {
+  const { values } = parseArgs({
+    options: {
+      adapter: { type: 'string' },
+      model: { type: 'string' },
+      dtype: { type: 'string', default: 'both' },
+      'text-file': { type: 'string' },
+      json: { type: 'string' },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  });
+  if (values.help) {
+    process.stdout.write(USAGE);
+    return true;
+  }
+  const adapter = values.adapter === undefined ? null : resolve(values.adapter);
+  const base = await baseFolder(values.model, adapter);
+  const work = await mkdtemp(join(tmpdir(), 'tunefleet-verify-'));
+  try {
+    const textFile = values['text-file'] === undefined ? join(work, 'texts.txt') : resolve(values['text-file']);
+    if (values['text-file'] === undefined) await writeFile(textFile, `${TEXTS.join('\n')}\n`);
+    const results: Comparison[] = [];
+    for (const dtype of dtypesFrom(values.dtype)) {
+      const result = await compareLogits({ root: process.env['TUNEFLEET_ROOT'] ?? process.cwd(), base, adapter, textFile, work, dtype });
+      process.stdout.write(`${describe(result)}\n`);
+      results.push(result);
+    }
+    if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(results, null, 2)}\n`);
+    return results.every(({ passed }) => passed);
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+async function baseFolder(model: string | undefined, adapter: string | null): Promise<string> {
+  const config = adapter === null ? null : parseLoraConfig(await readFile(join(adapter, 'adapter_config.json'), 'utf8')).config;
+  const id = model ?? config?.base_model_name_or_path ?? null;
+  if (id === null) throw new TunefleetError('invalid_input', `name a model with --model or an adapter with --adapter\n${USAGE}`);
+  const revision = model === undefined ? (config?.revision ?? undefined) : undefined;
+  const resolver = new ModelResolver({ ...modelResolverOptions(), localRoots: 'any' });
+  return (await resolver.resolve(id, { revision })).folder;
+}
+
+function dtypesFrom(text: string): VerifiedDtype[] {
+  if (text === 'both') return ['f32', 'bf16'];
+  if (text === 'f32' || text === 'bf16') return [text];
+  throw new TunefleetError('invalid_input', `--dtype is "${text}"; it must be f32, bf16 or both`);
+}
+
+function describe({ dtype, texts, positions, maxAbsDifference, sameTopToken, passed }: Comparison): string {
+  const share = `${(100 * sameTopToken).toFixed(1)} % same top token`;
+  return `${passed ? 'ok    ' : 'FAILED'} ${dtype.padEnd(4)} max abs difference ${maxAbsDifference.toPrecision(3)} (limit ${LIMITS[dtype]}), ${share}, ${positions} positions of ${texts} texts`;
+}
+
+try {
+  process.exitCode = (await main()) ? 0 : 1;
+} catch (error) {
+  process.stderr.write(`verify: ${errorMessage(error)}\n`);
+  process.exitCode = 2;
+}
