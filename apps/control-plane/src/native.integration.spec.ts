@@ -105,6 +105,8 @@ describe('a fine-tune job', () => {
     const file = await server.fetch(`/api/v1/adapters/${adapter?.id ?? ''}/files/adapter_config.json`);
     expect(file.headers.get('content-length')).toBe('7');
     expect(await file.text()).toBe('{"r":4}');
+    const head = await server.fetch(`/api/v1/adapters/${adapter?.id ?? ''}/files/adapter_config.json`, { method: 'HEAD' });
+    expect([head.status, head.headers.get('content-length'), await head.text()]).toEqual([200, '7', '']);
   }, TEST_MS);
 
   test('an ended one is told whole, from where the reader left off', async () => {

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import { TunefleetError } from '@tunefleet/foundation';
 import type { BlobStore } from '@tunefleet/ports';
 import type { FastifyReply, FastifyRequest } from 'fastify';
@@ -13,7 +14,7 @@ export interface SentFile {
 export async function sendBlob(blobs: Pick<BlobStore, 'open'>, file: SentFile, request: FastifyRequest, reply: FastifyReply): Promise<void> {
   const range = rangeOf(request.headers.range, file.bytes);
   // Before anything is said about it: an error has other headers.
-  const content = request.method === 'HEAD' ? undefined : await blobs.open(file.sha256, range ?? undefined);
+  const content = request.method === 'HEAD' ? Readable.from([]) : await blobs.open(file.sha256, range ?? undefined);
   reply
     .code(range === null ? 200 : 206)
     .type(file.contentType ?? 'application/octet-stream')
