@@ -17,9 +17,12 @@ export function philox4x32(counter: PhiloxCounter, key: readonly [number, number
   let [c0, c1, c2, c3] = counter;
   let [k0, k1] = key;
   for (let round = 0; round < ROUNDS; round++) {
-    const [high0, low0] = multiplyWide(MULTIPLIER_0, c0);
-    const [high1, low1] = multiplyWide(MULTIPLIER_1, c2);
-    [c0, c1, c2, c3] = [(high1 ^ c1 ^ k0) >>> 0, low1, (high0 ^ c3 ^ k1) >>> 0, low0];
+    const next0 = (highWord(MULTIPLIER_1, c2) ^ c1 ^ k0) >>> 0;
+    const next2 = (highWord(MULTIPLIER_0, c0) ^ c3 ^ k1) >>> 0;
+    c1 = Math.imul(MULTIPLIER_1, c2) >>> 0;
+    c3 = Math.imul(MULTIPLIER_0, c0) >>> 0;
+    c0 = next0;
+    c2 = next2;
     k0 = (k0 + KEY_STEP_0) >>> 0;
     k1 = (k1 + KEY_STEP_1) >>> 0;
   }
@@ -34,38 +37,41 @@ export function uniformAt(seed: number, stream: number, counter: number): number
 
 /** Fills `out` with numbers uniform in [-bound, bound); a function of seed, stream and index. */
 export function fillUniform(out: Float32Array, bound: number, seed: number, stream: number): void {
-  fillFromBlocks(out, seed, stream, ([a, b, c, d]) => [a, b, c, d].map((word) => (word / 2 ** 31 - 1) * bound));
+  fillFromBlocks(out, seed, stream, (words, into) => {
+    for (let i = 0; i < 4; i++) into[i] = ((words[i] ?? 0) / 2 ** 31 - 1) * bound;
+  });
 }
 
 /** Fills `out` with normal numbers of mean 0 (Box-Muller); a function of seed, stream and index. */
 export function fillNormal(out: Float32Array, deviation: number, seed: number, stream: number): void {
-  fillFromBlocks(out, seed, stream, ([a, b, c, d]) => [...normalPair(a, b, deviation), ...normalPair(c, d, deviation)]);
+  fillFromBlocks(out, seed, stream, (words, into) => {
+    for (let i = 0; i < 4; i += 2) {
+      // In (0, 1], so that the logarithm is finite.
+      const radius = deviation * Math.sqrt(-2 * Math.log(((words[i] ?? 0) + 1) / 2 ** 32));
+      const angle = (2 * Math.PI * (words[i + 1] ?? 0)) / 2 ** 32;
+      into[i] = radius * Math.cos(angle);
+      into[i + 1] = radius * Math.sin(angle);
+    }
+  });
 }
 
-type Words = [number, number, number, number];
-
-function fillFromBlocks(out: Float32Array, seed: number, stream: number, numbers: (words: Words) => number[]): void {
+/** Four numbers from every block of random words. */
+function fillFromBlocks(out: Float32Array, seed: number, stream: number, convert: (words: readonly number[], into: Float32Array) => void): void {
   const key: [number, number] = [seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0];
-  for (let block = 0; block * 4 < out.length; block++) {
-    out.set(numbers(philox4x32([block, 0, stream >>> 0, 1], key)).slice(0, out.length - block * 4), block * 4);
+  const four = new Float32Array(4);
+  for (let at = 0; at < out.length; at += 4) {
+    convert(philox4x32([at / 4, 0, stream >>> 0, 1], key), four);
+    for (let i = 0; i < 4 && at + i < out.length; i++) out[at + i] = four[i] ?? 0;
   }
 }
 
-function normalPair(a: number, b: number, deviation: number): [number, number] {
-  // In (0, 1], so that the logarithm is finite.
-  const radius = deviation * Math.sqrt(-2 * Math.log((a + 1) / 2 ** 32));
-  const angle = (2 * Math.PI * b) / 2 ** 32;
-  return [radius * Math.cos(angle), radius * Math.sin(angle)];
-}
-
-/** Unsigned 32 x 32 -> 64 bits as [high, low]. */
-function multiplyWide(a: number, b: number): [number, number] {
-  const low = Math.imul(a, b) >>> 0;
+/** Upper half of the 64-bit product of two unsigned 32-bit numbers. */
+function highWord(a: number, b: number): number {
   const aLow = a & 0xffff;
   const aHigh = a >>> 16;
   const bLow = b & 0xffff;
   const bHigh = b >>> 16;
   const middle = aHigh * bLow + ((aLow * bLow) >>> 16);
   const carry = aLow * bHigh + (middle & 0xffff);
-  return [(aHigh * bHigh + Math.floor(middle / 0x10000) + Math.floor(carry / 0x10000)) >>> 0, low];
+  return (aHigh * bHigh + Math.floor(middle / 0x10000) + Math.floor(carry / 0x10000)) >>> 0;
 }
