@@ -1,3 +1,4 @@
 export * from './tiny-model';
 export * from './postgres';
 export * from './redis';
+export * from './tcp-proxy';

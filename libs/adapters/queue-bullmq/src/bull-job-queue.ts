@@ -26,7 +26,10 @@ const FAILED_KEPT_MS = 7 * 86_400_000;
 const FAILED_REMOVED_PER_SWEEP = 1_000;
 const SWEEP_EVERY_MS = 3_600_000;
 
+/** For running handlers. */
 const CLOSE_TIMEOUT_MS = 30_000;
+/** For BullMQ's own farewell. */
+const RELEASE_TIMEOUT_MS = 2_000;
 /** Plain integers BullMQ gives itself; a colon divides its keys. */
 const MESSAGE_ID = /^(?!\d+$)[A-Za-z0-9_-]{1,200}$/;
 
@@ -40,6 +43,8 @@ export class BullJobQueue implements JobQueue {
   private readonly workers = new Map<QueueName, BullWorker>();
   private readonly sweeps: NodeJS.Timeout[] = [];
   private closing: Promise<void> | null = null;
+  /** Handlers. */
+  private running = 0;
 
   private constructor(
     private readonly store: Backend,
@@ -85,7 +90,12 @@ export class BullJobQueue implements JobQueue {
     if (this.workers.has(queue)) throw new TunefleetError('invariant', `the queue ${queue} has a consumer in this process already`);
     const process = async (job: Job): Promise<void> => {
       this.log.recovered();
-      await handler({ id: String(job.id), queue, payload: job.data as JsonObject });
+      this.running++;
+      try {
+        await handler({ id: String(job.id), queue, payload: job.data as JsonObject });
+      } finally {
+        this.running--;
+      }
     };
     const worker = this.store.newWorker(queue, process, {
       concurrency,
@@ -154,18 +164,26 @@ export class BullJobQueue implements JobQueue {
     }
   }
 
+  /** Waits for handlers; not for a store that is away, on which BullMQ waits without end. */
   private async closeAll(): Promise<void> {
     for (const sweep of this.sweeps) clearInterval(sweep);
     const workers = [...this.workers.values()];
     const queues = [...this.queues.values()];
-    const timeout = new AbortController();
-    const closed = Promise.all(workers.map((worker) => worker.close())).then(() => Promise.all(queues.map((queue) => queue.close())));
-    const inTime = await Promise.race([closed.then(() => true), sleep(CLOSE_TIMEOUT_MS, timeout.signal).then(() => false)]);
-    timeout.abort();
+    const closed = Promise.allSettled(workers.map((worker) => worker.close())).then(() => Promise.allSettled(queues.map((queue) => queue.close())));
+    const lastMs = performance.now() + CLOSE_TIMEOUT_MS;
+    let inTime = await settlesWithin(closed, RELEASE_TIMEOUT_MS);
+    while (!inTime && this.running > 0 && performance.now() < lastMs) inTime = await settlesWithin(closed, RELEASE_TIMEOUT_MS);
     if (!inTime) {
-      this.logger.warn({ waitedMs: CLOSE_TIMEOUT_MS }, 'handlers of the queue do not end; their messages will be delivered again');
-      await Promise.allSettled([...workers, ...queues].map((part) => part.disconnect()));
+      this.logger.warn({ handlersRunning: this.running }, 'the queue did not close in time; messages being handled will be delivered again');
+      await settlesWithin(Promise.allSettled([...workers, ...queues].map((part) => part.disconnect())), RELEASE_TIMEOUT_MS);
     }
-    await this.store.close();
+    await settlesWithin(this.store.close(), RELEASE_TIMEOUT_MS);
   }
+}
+
+async function settlesWithin(work: Promise<unknown>, ms: number): Promise<boolean> {
+  const timeout = new AbortController();
+  const settled = await Promise.race([work.then(() => true), sleep(ms, timeout.signal).then(() => false)]);
+  timeout.abort();
+  return settled;
 }

@@ -1,9 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { Redis } from 'ioredis';
-import pg from 'pg';
 import { silentLogger, type Logger } from '@tunefleet/foundation';
 import { jobQueueConformance } from '@tunefleet/ports/conformance';
-import { createDatabase, redisMissing, useDatabase, useRedis } from '@tunefleet/testing';
+import { TcpProxy, createDatabase, redisMissing, useDatabase, useRedis } from '@tunefleet/testing';
 import { openQueue } from './open-queue';
 
 const retry = { tries: 3, firstDelayMs: 5 };
@@ -18,15 +16,11 @@ describe('on PostgreSQL', () => {
   }, 60_000);
 
   jobQueueConformance('BullMQ on PostgreSQL', async () => {
-    const postgresUrl = await createDatabase(databaseUrl(), template);
+    const proxy = await TcpProxy.start(await createDatabase(databaseUrl(), template));
     return {
-      open: () => openQueue({ postgresUrl, logger: silentLogger, retry }),
-      cutConnections: async () => {
-        const client = new pg.Client({ connectionString: databaseUrl() });
-        await client.connect();
-        await client.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [new URL(postgresUrl).pathname.slice(1)]);
-        await client.end();
-      },
+      open: () => openQueue({ postgresUrl: proxy.url, logger: silentLogger, retry }),
+      cut: () => proxy.cut(),
+      vanish: () => proxy.vanish(),
     };
   });
 
@@ -42,14 +36,12 @@ describe('on PostgreSQL', () => {
   const redisUrl = useRedis();
 
   jobQueueConformance('BullMQ on Redis', async () => {
+    const proxy = await TcpProxy.start(redisUrl());
     const prefix = randomBytes(6).toString('hex');
     return {
-      open: () => openQueue({ redisUrl: redisUrl(), postgresUrl: nowhere, prefix, logger: silentLogger, retry }),
-      cutConnections: async () => {
-        const client = new Redis(redisUrl());
-        await client.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
-        client.disconnect();
-      },
+      open: () => openQueue({ redisUrl: proxy.url, postgresUrl: nowhere, prefix, logger: silentLogger, retry }),
+      cut: () => proxy.cut(),
+      vanish: () => proxy.vanish(),
     };
   });
 

@@ -20,10 +20,19 @@ const EVENTS_KEPT = 100;
 export async function openRedisBackend(url: string, prefix: string, log: ConnectionLog): Promise<Backend> {
   let opened = false;
   const retryStrategy = (tries: number): number | null => (opened ? 50 + backoffDelayMs(RECONNECT, tries) : null);
-  const base = { lazyConnect: true, connectTimeout: CONNECT_TIMEOUT_MS, disconnectTimeout: DISCONNECT_TIMEOUT_MS, maxRetriesPerRequest: null, retryStrategy };
-  const producer = new Redis(url, { ...base, enableOfflineQueue: false, commandTimeout: COMMAND_TIMEOUT_MS });
-  const consumer = new Redis(url, base);
+  const base = { lazyConnect: true, connectTimeout: CONNECT_TIMEOUT_MS, disconnectTimeout: DISCONNECT_TIMEOUT_MS, retryStrategy };
+  const producer = new Redis(url, { ...base, enableOfflineQueue: false, maxRetriesPerRequest: 0, commandTimeout: COMMAND_TIMEOUT_MS });
+  const consumer = new Redis(url, { ...base, maxRetriesPerRequest: null });
   const connections = [producer, consumer];
+  // BullMQ makes its blocking connections of this one, and does not always end them.
+  const duplicate = consumer.duplicate.bind(consumer);
+  consumer.duplicate = (...override) => {
+    const blocking = duplicate(...override);
+    endsWhenTold(blocking);
+    connections.push(blocking);
+    return blocking;
+  };
+  connections.forEach(endsWhenTold);
   const close = async (): Promise<void> => {
     for (const connection of connections) connection.disconnect();
   };
@@ -49,5 +58,17 @@ export async function openRedisBackend(url: string, prefix: string, log: Connect
       await producer.ping();
     },
     close,
+  };
+}
+
+/**
+ * ioredis that is told to disconnect while it waits to connect again forgets about both: it never ends, and commands that wait for it
+ * wait for ever. A connection attempt that is broken off at once ends properly.
+ */
+function endsWhenTold(connection: Redis): void {
+  const disconnect = connection.disconnect.bind(connection);
+  connection.disconnect = (reconnect = false) => {
+    if (!reconnect && connection.status === 'reconnecting') connection.connect().catch(() => undefined);
+    disconnect(reconnect);
   };
 }

@@ -4,7 +4,9 @@ export interface JobQueueUnderTest {
   /** Another client of the same messages: as another process would be. Closed by the suite. */
   open(): Promise<JobQueue>;
   /** Breaks every connection to where the messages are kept. */
-  cutConnections(): Promise<void>;
+  cut(): void;
+  /** The same, and lets none be made any more. */
+  vanish(): Promise<void>;
 }
 
 /**
@@ -26,6 +28,7 @@ export function jobQueueConformance(name: string, setUp: () => Promise<JobQueueU
     });
     afterEach(async () => {
       await Promise.all(opened.map((queue) => queue.close()));
+      await subject.vanish();
     });
 
     test('hands each message over whole, and forgets it once it was handled', async () => {
@@ -137,12 +140,24 @@ export function jobQueueConformance(name: string, setUp: () => Promise<JobQueueU
       await consumer.consume('tune', inbox.take, { concurrency: 1 });
       await producer.add({ id: 'before', queue: 'tune', payload: {} });
       await inbox.received(1);
-      await subject.cutConnections();
+      await settled(producer);
+      subject.cut();
       // What is refused meanwhile stays in the outbox and is added again.
       await untilNoThrow(() => producer.add({ id: 'after', queue: 'tune', payload: {} }));
       await inbox.received(2);
       expect(inbox.ids()).toEqual(['before', 'after']);
       await untilNoThrow(() => consumer.ping());
+    });
+
+    test('says so when its messages cannot be reached, and can be closed all the same', async () => {
+      const queue = await open();
+      await queue.consume('tune', async () => undefined, { concurrency: 1 });
+      await subject.vanish();
+      const unavailable = { code: 'unavailable', retry: 'with_backoff' };
+      await expect(queue.add({ id: 'm', queue: 'tune', payload: {} })).rejects.toMatchObject(unavailable);
+      await expect(queue.counts('eval')).rejects.toMatchObject(unavailable);
+      await expect(queue.ping()).rejects.toMatchObject(unavailable);
+      await queue.close();
     });
 
     test('refuses ids that a store could take for something else', async () => {
