@@ -2,6 +2,7 @@ import { TunefleetError } from '@tunefleet/foundation';
 import { bf16ArrayToF32, f16ToF32, readLoraAdapter, type AdapterTensor, type LoadedLoraAdapter, type LoraAdapterConfig } from '@tunefleet/ml-formats';
 import type { Device } from '@tunefleet/ml-tensor';
 import { patternValue } from '../matching/module-names';
+import { withinTimeLimit } from '../matching/time-limit';
 import type { AdaptableModel, LoadedAdapter } from '../loaded-adapter';
 import { loraHook, LoraTuner } from './lora-tuner';
 import { loraScale, type LoraTarget } from './match';
@@ -12,7 +13,7 @@ export async function loadLora(device: Device, model: AdaptableModel, folder: st
   const file = await readLoraAdapter(folder);
   const spec = specOf(file.config);
   const tensors = new Map(file.tensors.map((tensor) => [tensor.name, tensor]));
-  const targets = targetsOf(file, model, tensors);
+  const targets = withinTimeLimit(() => targetsOf(file, model, tensors));
   const tuner = new LoraTuner(spec, targets);
   const values = new Float32Array(tuner.parameterCount);
   const placed: { readonly offset: number; readonly length: number }[] = [];

@@ -1,5 +1,6 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import { matchesName, patternValue, selects, type NameTest } from '../matching/module-names';
+import { withinTimeLimit } from '../matching/time-limit';
 import type { TunableModel } from '../tuner';
 import type { LoraSpec } from './spec';
 
@@ -22,6 +23,10 @@ const USUAL_TARGETS: Readonly<Record<string, readonly string[]>> = { llama: ['q_
  * @throws TunefleetError `invalid_input`, param `tuner.target_modules`, when nothing matches or something named cannot be adapted
  */
 export function matchProjections(spec: LoraSpec, model: TunableModel): LoraTarget[] {
+  return withinTimeLimit(() => targetsOf(spec, model));
+}
+
+function targetsOf(spec: LoraSpec, model: TunableModel): LoraTarget[] {
   const target = targetTest(spec, model);
   const selection = { target, exclude: spec.exclude_modules, layers: listOf(spec.layers_to_transform), layersPattern: listOf(spec.layers_pattern) };
   const hits = model.projections.filter(({ path }) => selects(selection, path));

@@ -1,5 +1,6 @@
 /** The table of PEFT's matching rules; expectations were read off `check_target_module_exists` and `get_pattern_key` of PEFT 0.21. */
 import { layerNumber, matchesName, patternValue, selects } from './module-names';
+import { withinTimeLimit } from './time-limit';
 
 const Q1 = 'model.layers.1.self_attn.q_proj';
 
@@ -26,6 +27,11 @@ test.each([
 
 test('a bad pattern says so', () => {
   expect(() => matchesName('q_(proj', Q1)).toThrow('the pattern "q_(proj" is not a usable regular expression');
+});
+
+test('a pattern that runs away is stopped', () => {
+  expect(() => withinTimeLimit(() => matchesName('(a+)+x', 'a'.repeat(60)), 50)).toThrow('took longer than 50 ms to match');
+  expect(withinTimeLimit(() => matchesName('.*q_proj', Q1))).toBe(true);
 });
 
 test('exclusions win, layer numbers filter hits of a list but not full paths', () => {
