@@ -5,6 +5,5 @@ export * from './choose-batching';
 export * from './collate';
 export * from './schedule';
 export * from './settings';
-export * from './step-memory';
 export * from './trainer';
 export * from './trainer-state';

@@ -1,6 +1,7 @@
 /** Ten steps of LoRA against the same run in PEFT and torch (`tools/golden/lora_run_fixture.py`): loss, gradient norm and rate of every step. */
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { jest } from '@jest/globals';
 import { PackedDataset } from '@tunefleet/ml-data';
 import { readLoraAdapter } from '@tunefleet/ml-formats';
 import { loadCausalLm } from '@tunefleet/ml-models';
@@ -10,6 +11,8 @@ import { parseTunerSpec } from '@tunefleet/ml-tuners/specs';
 import type { TrainingSettings } from './settings';
 import { Trainer } from './trainer';
 import { startState } from './trainer-state';
+
+jest.setTimeout(60_000);
 
 interface Run {
   readonly examples: readonly { ids: number[]; labels: number[] }[];

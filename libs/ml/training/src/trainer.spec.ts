@@ -5,6 +5,7 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { jest } from '@jest/globals';
 import { PackedDataset, type TokenisedDataset } from '@tunefleet/ml-data';
 import { loadCausalLm, type CausalLm } from '@tunefleet/ml-models';
 import { openDevice, type Device } from '@tunefleet/ml-tensor';
@@ -15,6 +16,8 @@ import { SavedCheckpoint, STATE_JSON, fingerprintOf, saveCheckpoint, type RunIde
 import type { TrainingSettings } from './settings';
 import { Trainer, type StepResult } from './trainer';
 import { startState, type TrainerState } from './trainer-state';
+
+jest.setTimeout(60_000);
 
 const settings: TrainingSettings = { seed: 11, epochs: 2, batchSize: 4, learningRate: 5e-3, schedule: 'cosine', warmupRatio: 0.1, weightDecay: 0.01, maxGradNorm: 1 };
 const batching = { microBatchSize: 2, recomputeBlocks: false };

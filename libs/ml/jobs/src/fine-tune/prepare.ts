@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import type { ArtifactRef, FineTuneSpec } from '@tunefleet/contracts';
 import { tokeniseFile, type TokenisedDataset, type TokenisedFile } from '@tunefleet/ml-data';
 import { describeCausalLm } from '@tunefleet/ml-models';
-import { chooseBatching, fingerprintOf, paddedWidth, SavedCheckpoint, startState, stepMemoryBytes, type Batching, type RunChoices, type RunIdentity, type TrainerState, type TrainingSettings } from '@tunefleet/ml-training';
-import { createTuner, loadAdapter, parseTunerSpec, type Tuner } from '@tunefleet/ml-tuners';
+import { chooseBatching, fingerprintOf, paddedWidth, SavedCheckpoint, startState, type Batching, type RunChoices, type RunIdentity, type TrainerState, type TrainingSettings } from '@tunefleet/ml-training';
+import { createTuner, estimateMemory, loadAdapter, parseTunerSpec, type Tuner, type TunerSpec } from '@tunefleet/ml-tuners';
 import { availableDeviceBytes } from '../runtime/available-memory';
 import type { OpenedModel } from '../runtime/engine-resources';
 import { inputFile, inputFolder } from '../runtime/input-files';
@@ -32,7 +32,8 @@ export async function prepareRun(context: Context): Promise<PreparedRun> {
   const { spec, events, stop, engine, resumeDir } = context;
   const checkpoint = resumeDir === null ? null : await SavedCheckpoint.open(resumeDir);
   const opened = await engine.openModel(spec.base, checkpoint?.choices.computeDtype ?? spec.computeDtype, { events, signal: stop.signal });
-  const tuner = createTuner(parseTunerSpec(spec.tuner), opened.model);
+  const tunerSpec = parseTunerSpec(spec.tuner);
+  const tuner = createTuner(tunerSpec, opened.model);
   const training = await tokenise(context, opened, spec.trainingFile, 'training_file');
   const validation = spec.validationFile ? await tokenise(context, opened, spec.validationFile, 'validation_file') : null;
   const { seed, epochs, batchSize, learningRate, schedule, warmupRatio, weightDecay, maxGradNorm } = spec;
@@ -43,7 +44,7 @@ export async function prepareRun(context: Context): Promise<PreparedRun> {
     settings: fingerprintOf({ ...settings, tuner: spec.tuner, computeDtype: spec.computeDtype, startAdapter: spec.startAdapter?.map(({ name, sha256 }) => ({ name, sha256 })) ?? null }),
   };
   const longest = Math.max(longestRow(training), validation === null ? 0 : longestRow(validation));
-  const batching = checkpoint === null ? fitBatching(context, opened, tuner, longest) : keepBatching(context, checkpoint.choices);
+  const batching = checkpoint === null ? fitBatching(context, opened, tunerSpec, longest) : keepBatching(context, checkpoint.choices);
   const state = checkpoint?.load(identity, tuner) ?? startState(await firstValues(context, opened, tuner));
   if (checkpoint !== null) events.log('info', `going on after step ${checkpoint.step} from its checkpoint`);
   return { opened, tuner, training, validation, settings, identity, choices: { ...batching, computeDtype: opened.computeDtype }, state, notes: checkpoint?.notes ?? {} };
@@ -75,15 +76,18 @@ async function tokenise({ spec, inputFiles, engine, events, stop, clock }: Conte
 }
 
 /** @throws TunefleetError `out_of_device_memory` */
-function fitBatching({ spec, engine, events }: Context, { config, computeDtype }: OpenedModel, tuner: Tuner, longest: number): Batching {
+function fitBatching({ spec, engine, events }: Context, { config, computeDtype }: OpenedModel, tuner: TunerSpec, longest: number): Batching {
   const columns = paddedWidth(longest);
-  const description = describeCausalLm(config);
+  const model = describeCausalLm(config);
   const batching = chooseBatching({
     batchSize: spec.batchSize,
     longestRow: columns,
     microBatchSizeMax: spec.microBatchSize,
     availableBytes: availableDeviceBytes(engine.device),
-    estimateBytes: (candidate) => stepMemoryBytes(description, { computeDtype, columns, trainableParameters: tuner.parameterCount }, candidate),
+    estimateBytes: ({ microBatchSize: rows, recomputeBlocks }) => {
+      const { totalBytes, weightBytes } = estimateMemory({ model, spec: tuner, computeDtype, rows, columns, recomputeBlocks });
+      return totalBytes - weightBytes;
+    },
   });
   if (batching.recomputeBlocks) events.log('warn', 'memory is short: activations are computed a second time instead of kept, which takes about a third longer');
   return batching;
