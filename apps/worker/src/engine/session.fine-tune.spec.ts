@@ -15,8 +15,9 @@ afterAll(() => harness.close());
 beforeEach(() => (harness.onMessage = () => undefined));
 
 const LABELS = ['ham', 'spam'];
+/** The answer is always the label that the untrained model finds less likely, as it has one token more. */
 const rows = Array.from({ length: 12 }, (_, index) =>
-  JSON.stringify({ messages: [{ role: 'user', content: index % 2 === 0 ? 'the minutes' : 'win the ring' }, { role: 'assistant', content: LABELS[index % 2] }] }),
+  JSON.stringify({ messages: [{ role: 'user', content: `mail ${index}` }, { role: 'assistant', content: 'ham' }] }),
 ).join('\n');
 
 async function fineTuneSpec(): Promise<FineTuneSpec> {
@@ -26,11 +27,11 @@ async function fineTuneSpec(): Promise<FineTuneSpec> {
     tuner: { kind: 'lora', r: 4, lora_alpha: 16, target_modules: 'all-linear' },
     computeDtype: 'f32',
     seed: 3,
-    epochs: 10,
+    epochs: 5,
     batchSize: 6,
     microBatchSize: 3,
     maxSequenceLength: 64,
-    learningRate: 0.05,
+    learningRate: 0.01,
     schedule: 'cosine',
     warmupRatio: 0,
     weightDecay: 0,
@@ -40,13 +41,13 @@ async function fineTuneSpec(): Promise<FineTuneSpec> {
   };
 }
 
-test('a run that is stopped and resumed has the losses of one that was not, and its adapter tells the labels apart', async () => {
+test('a run that is stopped and resumed has the losses of one that was not, and its adapter has learned the answer', async () => {
   const spec = await fineTuneSpec();
   const whole = harness.run('fine-tune', spec);
   const answer = await whole;
   if (answer.type !== 'succeeded') throw new Error(JSON.stringify(answer));
   const lossesOf = (runId: string): (number | undefined)[] => harness.of('metrics', runId).map(({ values }) => values['train_loss']);
-  expect(lossesOf(whole.runId)).toHaveLength(20);
+  expect(lossesOf(whole.runId)).toHaveLength(10);
   expect(answer.result['lossLast']).toBeLessThan(answer.result['lossFirst'] as number);
 
   harness.onMessage = (message) => {
@@ -66,13 +67,13 @@ test('a run that is stopped and resumed has the losses of one that was not, and 
 
   const evaluated = await harness.run('eval', {
     base: spec.base,
-    candidates: [{ model: 'tuned', adapter: harness.inputFolder(answer.dir) }],
+    candidates: [{ model: 'base' }, { model: 'tuned', adapter: harness.inputFolder(answer.dir) }],
     file: spec.trainingFile,
     metric: { type: 'label_likelihood', labels: LABELS },
     maxSequenceLength: 64,
     computeDtype: 'f32',
   });
-  expect(evaluated).toMatchObject({ type: 'succeeded', result: { candidates: [{ n: 12, correct: 12 }] } });
+  expect(evaluated).toMatchObject({ type: 'succeeded', result: { candidates: [{ n: 12, correct: 0 }, { n: 12, correct: 12 }] } });
 });
 
 test('an unknown tuner field fails the job and names it', async () => {
