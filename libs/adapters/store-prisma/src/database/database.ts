@@ -27,6 +27,7 @@ export class Database {
       connectionTimeoutMillis: WAIT_FOR_CONNECTION_MS,
       application_name: 'tunefleet-store',
       keepAlive: true,
+      keepAliveInitialDelayMillis: 10_000,
     });
     // A connection that dies while idle is replaced; without a listener it would end the process.
     this.pool.on('error', (error) => logger.warn({ reason: error.message }, 'a database connection was lost'));

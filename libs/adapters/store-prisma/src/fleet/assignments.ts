@@ -1,4 +1,5 @@
 import type { AttemptKey, AttemptRecord, FencedResult, FleetStore } from '@tunefleet/ports';
+import { agoMs, inMs } from '../database/clock';
 import type { Database, Transaction } from '../database/database';
 import { announce } from '../database/wake-channel';
 import type { Attempt, Checkpoint, Job } from '../generated/client';
@@ -64,7 +65,7 @@ export function assignmentMethods(db: Database): AssignmentMethods {
       db.repeating(async () => {
         // Liveness is the attempt's row, not the time: a late renewal stands as long as nobody has ended the attempt. Never shortens.
         const renewed = await prisma.$executeRaw`
-          update attempt a set lease_expires_at = greatest(a.lease_expires_at, clock_timestamp() + make_interval(secs => ${leaseMs / 1000}::float8))
+          update attempt a set lease_expires_at = greatest(a.lease_expires_at, ${inMs(leaseMs)})
           from job j
           where a.id = ${key.attemptId} and a.job_id = ${key.jobId} and a.epoch = ${key.epoch} and a.status <> 'finished'
             and j.id = a.job_id and j.epoch = a.epoch and j.status = 'running'`;
@@ -87,7 +88,7 @@ export function assignmentMethods(db: Database): AssignmentMethods {
     listUnacknowledgedOlderThan: (ms, limit) =>
       overdue(db, () => prisma.$queryRaw<{ id: string }[]>`
         select id from attempt
-        where status = 'assigned' and assigned_at < clock_timestamp() - make_interval(secs => ${ms / 1000}::float8)
+        where status = 'assigned' and assigned_at < ${agoMs(ms)}
         order by assigned_at limit ${limit}`),
 
     latestCheckpoint: (jobId) =>

@@ -1,10 +1,10 @@
 import { TunefleetError, newId } from '@tunefleet/foundation';
 import type { AfterFailure, AttemptKey, AttemptOutcome, Completion, FencedResult, FleetStore } from '@tunefleet/ports';
+import { databaseTime, inMs } from '../database/clock';
 import type { Database, Transaction } from '../database/database';
 import { announce } from '../database/wake-channel';
 import { Prisma } from '../generated/client';
 import { insertEvents } from '../records/job-events';
-import { databaseTime } from '../records/jobs';
 import { failureJson, jsonText, toJson } from '../records/mapping';
 import { appendEvents } from './worker-events';
 import { lockFence, type Fence } from './fence';
@@ -108,7 +108,7 @@ async function requeue(tx: Transaction, key: AttemptKey, end: End, after: Extrac
     update job set status = 'queued',
       infra_failures = infra_failures + ${after.counts === 'infrastructure' ? 1 : 0},
       resource_failures = resource_failures + ${after.counts === 'resource' ? 1 : 0},
-      not_before = clock_timestamp() + make_interval(secs => ${after.delayMs / 1000}::float8),
+      not_before = ${inMs(after.delayMs)},
       worker_spec = worker_spec || ${jsonText(after.specPatch ?? {})}::jsonb,
       estimated_finish = null, tokens_per_second = null
     where id = ${key.jobId}`;

@@ -1,6 +1,7 @@
 import type { Placement } from '@tunefleet/domain-scheduling';
 import { newId } from '@tunefleet/foundation';
 import type { AttemptRecord, FleetStore } from '@tunefleet/ports';
+import { inMs } from '../database/clock';
 import type { Database, Transaction } from '../database/database';
 import { isUniqueViolation } from '../database/database-errors';
 import { announce } from '../database/wake-channel';
@@ -58,7 +59,7 @@ async function place(tx: Transaction, placement: Placement, leaseMs: number): Pr
   await tx.$executeRaw`
     insert into attempt (id, job_id, epoch, worker_id, worker_boot_id, lease_expires_at, resume_checkpoint_id)
     values (${id}, ${placement.jobId}, ${job.epoch + 1}, ${placement.workerId}, ${placement.workerBootId},
-      clock_timestamp() + make_interval(secs => ${leaseMs / 1000}::float8), ${placement.resumeCheckpointId})`;
+      ${inMs(leaseMs)}, ${placement.resumeCheckpointId})`;
   await tx.$executeRaw`
     update job set status = 'running', epoch = ${job.epoch + 1}, started_at = coalesce(started_at, clock_timestamp()),
       not_before = null, waiting_reason = null

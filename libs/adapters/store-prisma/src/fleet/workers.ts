@@ -1,4 +1,5 @@
 import type { FleetStore } from '@tunefleet/ports';
+import { agoMs } from '../database/clock';
 import type { Database } from '../database/database';
 import { announce } from '../database/wake-channel';
 import { toJson, workerRecord } from '../records/mapping';
@@ -60,13 +61,12 @@ export function workerMethods(db: Database): WorkerMethods {
 
     markSilentWorkers: (suspectMs, offlineMs) =>
       db.transaction(async (tx) => {
-        const silentFor = (ms: number): number => ms / 1000;
         const offline = await tx.$executeRaw`
           update worker set status = 'offline', credit = 0, session_id = null, replica_id = null
-          where status <> 'offline' and last_seen_at < clock_timestamp() - make_interval(secs => ${silentFor(offlineMs)}::float8)`;
+          where status <> 'offline' and last_seen_at < ${agoMs(offlineMs)}`;
         const suspect = await tx.$executeRaw`
           update worker set status = 'suspect'
-          where status = 'online' and last_seen_at < clock_timestamp() - make_interval(secs => ${silentFor(suspectMs)}::float8)`;
+          where status = 'online' and last_seen_at < ${agoMs(suspectMs)}`;
         return offline + suspect;
       }),
   };

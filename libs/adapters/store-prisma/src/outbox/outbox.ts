@@ -1,5 +1,6 @@
 import { errorMessage, type JsonObject, type Logger } from '@tunefleet/foundation';
 import type { Outbox } from '@tunefleet/ports';
+import { agoMs } from '../database/clock';
 import type { Database } from '../database/database';
 
 interface OutboxRow {
@@ -45,7 +46,7 @@ export function prismaOutbox(db: Database, logger: Logger): Outbox {
 
     prune: (olderThanMs) =>
       db.repeating(
-        () => prisma.$executeRaw`delete from outbox where published_at < clock_timestamp() - make_interval(secs => ${olderThanMs / 1000}::float8)`,
+        () => prisma.$executeRaw`delete from outbox where published_at < ${agoMs(olderThanMs)}`,
       ),
   };
 }

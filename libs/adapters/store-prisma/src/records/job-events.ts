@@ -1,3 +1,4 @@
+import type { JobStatus } from '@tunefleet/domain-jobs';
 import type { JsonValue } from '@tunefleet/foundation';
 import type { JobEventRecord } from '@tunefleet/ports';
 import type { Transaction } from '../database/database';
@@ -29,8 +30,8 @@ export async function insertEvents(tx: Transaction, jobId: string, events: reado
     order by e.position`;
 }
 
-/** Locks the job against every other writer. False when there is no such job. */
-export async function lockJob(tx: Transaction, jobId: string): Promise<boolean> {
-  const rows = await tx.$queryRaw<unknown[]>`select 1 as found from job where id = ${jobId} for no key update`;
-  return rows.length > 0;
+/** Locks the job against every other writer and says its status. Null: there is no such job. */
+export async function lockJob(tx: Transaction, jobId: string): Promise<JobStatus | null> {
+  const [row] = await tx.$queryRaw<{ status: JobStatus }[]>`select status from job where id = ${jobId} for no key update`;
+  return row?.status ?? null;
 }

@@ -2,6 +2,7 @@ import { jobKinds } from '@tunefleet/contracts';
 import { isTerminal, nextStatus, sourcesOf, type JobStatus } from '@tunefleet/domain-jobs';
 import { TunefleetError, newId } from '@tunefleet/foundation';
 import type { JobRecord, NewJob, RecordStore } from '@tunefleet/ports';
+import { agoMs, databaseTime } from '../database/clock';
 import type { Database, Transaction } from '../database/database';
 import { isUniqueViolation } from '../database/database-errors';
 import { announce } from '../database/wake-channel';
@@ -71,7 +72,7 @@ export function jobMethods(db: Database): JobMethods {
 
     admitJob: (id, admission) =>
       db.transaction(async (tx) => {
-        if ((await lockStatus(tx, id)) !== 'validating_files') return false;
+        if ((await lockJob(tx, id)) !== 'validating_files') return false;
         await tx.job.update({
           where: { id },
           data: {
@@ -92,7 +93,7 @@ export function jobMethods(db: Database): JobMethods {
 
     refuseJob: (id, failure) =>
       db.transaction(async (tx) => {
-        if ((await lockStatus(tx, id)) !== 'validating_files') return false;
+        if ((await lockJob(tx, id)) !== 'validating_files') return false;
         await tx.job.update({
           where: { id },
           data: { status: nextStatus('validating_files', 'failed'), error: failureJson(failure), finishedAt: await databaseTime(tx) },
@@ -105,7 +106,7 @@ export function jobMethods(db: Database): JobMethods {
       db.repeating(async () => {
         const found = await prisma.$queryRaw<{ id: string }[]>`
           select id from job
-          where status = 'validating_files' and created_at < clock_timestamp() - make_interval(secs => ${olderThanMs / 1000}::float8)
+          where status = 'validating_files' and created_at < ${agoMs(olderThanMs)}
           order by created_at
           limit ${limit}`;
         const ids = found.map(({ id }) => id);
@@ -160,19 +161,6 @@ async function cancel(tx: Transaction, teamId: string, id: string): Promise<JobR
   const live = await tx.attempt.findFirst({ where: { jobId: id, status: { not: 'finished' } }, select: { workerId: true } });
   if (live) await announce(tx, `worker:${live.workerId}`);
   return jobRecord(row);
-}
-
-/** Locks the job. Null: there is none. */
-async function lockStatus(tx: Transaction, id: string): Promise<string | null> {
-  const [row] = await tx.$queryRaw<{ status: string }[]>`select status from job where id = ${id} for no key update`;
-  return row?.status ?? null;
-}
-
-/** Now on the database clock, of which the record's times are made. */
-export async function databaseTime(tx: Transaction): Promise<Date> {
-  const [row] = await tx.$queryRaw<{ now: Date }[]>`select clock_timestamp() as now`;
-  if (row === undefined) throw new TunefleetError('invariant', 'the database did not tell its time');
-  return row.now;
 }
 
 function metadataCondition(metadata: Readonly<Record<string, string>> | null | undefined): Prisma.Sql {

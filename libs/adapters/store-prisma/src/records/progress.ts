@@ -24,7 +24,7 @@ export function progressMethods(db: Database): ProgressMethods {
 
     appendEvent: ({ jobId, ...event }) =>
       db.transaction(async (tx) => {
-        if (await lockJob(tx, jobId)) await insertEvents(tx, jobId, [event]);
+        if ((await lockJob(tx, jobId)) !== null) await insertEvents(tx, jobId, [event]);
       }),
 
     listCheckpoints: (jobId, { after, limit }) =>
