@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
 import { openDevice, probeDevice } from '@tunefleet/ml-tensor';
+import { chooseBatching } from '@tunefleet/ml-training';
 import { referencePython } from '../verify/python-environment';
 import { trainHere, type SideOptions, type SideResult } from './train/engine-side';
 import { writeRandomModel } from './train/shape';
@@ -41,8 +42,14 @@ export async function run(args: string[]): Promise<Row[]> {
   const [steps, rounds, batch, length, rank] = [values.steps, values.rounds, values.batch, values.length, values.rank].map(positive) as [number, number, number, number, number];
   if (steps < 2) throw new Error('--steps must be at least 2: the first step of a process only warms it up');
   const dtype = await settleDtype(values.dtype);
-  // Four passes of 256 tokens reach the speed of one of 1024 and take a quarter of its memory.
-  const microBatch = values['micro-batch'] === undefined ? batch : positive(values['micro-batch']);
+  // With memory to spare, as here, jobs choose the same.
+  const { microBatchSize: microBatch } = chooseBatching({
+    batchSize: batch,
+    longestRow: length,
+    microBatchSizeMax: values['micro-batch'] === undefined ? undefined : positive(values['micro-batch']),
+    availableBytes: Infinity,
+    estimateBytes: () => 0,
+  });
   const root = process.cwd();
   const python = await referencePython(root);
   const model = await mkdtemp(join(tmpdir(), 'tunefleet-bench-'));

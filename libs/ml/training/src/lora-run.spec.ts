@@ -31,10 +31,11 @@ const dataset = new PackedDataset('golden', {
 });
 
 it.each([
-  ['in one pass', 4, false],
-  ['example by example, recomputing blocks', 1, true],
-])('losses, gradient norms and rates follow PEFT, %s', async (_how, microBatchSize, recomputeBlocks) => {
-  const device = await openDevice({ backend: 'tensorflow' });
+  ['tensorflow', 'in one pass', 4, false],
+  ['tensorflow', 'example by example, recomputing blocks', 1, true],
+  ['wasm', 'in two passes', 2, false],
+] as const)('losses, gradient norms and rates follow PEFT, on %s, %s', async (backend, _how, microBatchSize, recomputeBlocks) => {
+  const device = await openDevice({ backend });
   const folder = `${fixtures}model`;
   using model = await loadCausalLm(device, { folder, config: readJson('model/config.json'), computeDtype: 'f32' });
   const adapter = await readLoraAdapter(`${fixtures}adapter`);
