@@ -84,7 +84,9 @@ test('files come back as they went, and one that is too large is refused with th
   const { id } = await client.files.upload({ content, filename: 'odd name ü.jsonl', purpose: 'user_data' });
   expect(await client.files.get(id)).toMatchObject({ filename: 'odd name ü.jsonl' });
   expect(await new Response(await client.files.content(id)).text()).toBe(content);
-  await expect(client.files.upload({ content: 'x'.repeat(MAX_FILE_BYTES + 1), filename: 'a', purpose: 'evals' })).rejects.toMatchObject({ message: expect.stringContaining(String(MAX_FILE_BYTES)) as unknown });
+  for (const bytes of [MAX_FILE_BYTES + 1, 100 * MAX_FILE_BYTES]) {
+    await expect(client.files.upload({ content: 'x'.repeat(bytes), filename: 'a', purpose: 'evals' })).rejects.toMatchObject({ status: 400, reason: 'file_too_large', message: expect.stringContaining(String(MAX_FILE_BYTES)) as unknown });
+  }
   expect(await client.files.delete(id)).toMatchObject({ deleted: true });
 });
 

@@ -1,4 +1,7 @@
+import { appendFileSync, truncateSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { TunefleetClient } from './client';
@@ -159,6 +162,58 @@ describe('files', () => {
     expect([sent.name, await sent.text()]).toEqual(['mails.jsonl', '{"a":1}\n']);
     // A length lets the server refuse a file that is too large before reading it.
     expect(Number(seen?.headers['content-length'])).toBe(seen?.body.length);
+  });
+
+  test('odd names and content given as bytes arrive as they are', async () => {
+    const client = await clientOf(json(file('file-1')));
+    await client.files.upload({ content: new Uint8Array([0, 255, 13, 10]), filename: 'ü "1"\r\n.jsonl', purpose: 'evals' });
+    const seen = server?.seen[0];
+    const form = await new Response(new Uint8Array(seen?.body ?? []), { headers: { 'content-type': seen?.headers['content-type'] ?? '' } }).formData();
+    const sent = form.get('file') as File;
+    expect([sent.name, [...new Uint8Array(await sent.arrayBuffer())]]).toEqual(['ü "1"\r\n.jsonl', [0, 255, 13, 10]]);
+  });
+
+  test('a large file is not held in memory', async () => {
+    const MIB = 1024 * 1024;
+    const path = join(dir, 'large.jsonl');
+    await writeFile(path, '');
+    // No blocks on disk: reads give zeros.
+    truncateSync(path, 300 * MIB);
+    let received = 0;
+    const sink = createServer((request, response) => {
+      request.on('data', (chunk: Buffer) => (received += chunk.length));
+      request.on('end', () => void json(file('file-1'))(response, { method: '', url: '', headers: {}, body: Buffer.alloc(0) }));
+    });
+    await new Promise<void>((resolve) => sink.listen(0, '127.0.0.1', resolve));
+    const before = process.memoryUsage().arrayBuffers;
+    let peak = 0;
+    const watch = setInterval(() => (peak = Math.max(peak, process.memoryUsage().arrayBuffers - before)), 5);
+    try {
+      await new TunefleetClient({ baseUrl: `http://127.0.0.1:${(sink.address() as AddressInfo).port}`, apiKey: 'k' }).files.upload({ path, purpose: 'evals' });
+    } finally {
+      clearInterval(watch);
+      sink.closeAllConnections();
+      await new Promise((resolve) => sink.close(resolve));
+    }
+    expect(received).toBeGreaterThan(300 * MIB);
+    // What awaits garbage collection counts too.
+    expect(peak).toBeLessThan(200 * MIB);
+  }, 20_000);
+
+  test.each([
+    ['grows', (path: string) => appendFileSync(path, 'more')],
+    ['shrinks', (path: string) => truncateSync(path, 1)],
+  ])('a file that %s while it is read is not stored by half', async (_what, change) => {
+    const path = join(dir, 'live.jsonl');
+    await writeFile(path, 'content');
+    server = await LocalServer.start(json(file('file-1')));
+    const changing: typeof fetch = (input, init) => {
+      change(path);
+      return fetch(input, init);
+    };
+    const client = new TunefleetClient({ baseUrl: server.url, apiKey: 'k', fetch: changing });
+    await expect(client.files.upload({ path, purpose: 'evals' })).rejects.toMatchObject({ code: 'invalid_input', message: expect.stringContaining('changed while it was read') as unknown });
+    expect(server.seen).toEqual([]);
   });
 
   test('a path that is no file is named', async () => {

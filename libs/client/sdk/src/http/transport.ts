@@ -1,6 +1,7 @@
 import { TunefleetError, sleep } from '@tunefleet/foundation';
 import type { z } from 'zod';
 import { errorFromAnswer, errorFromSilence, type TunefleetApiError } from './api-error';
+import { encodeForm, type FormBody, type FormUpload } from './multipart';
 import { mayRetry, retryDelayMs } from './retry';
 
 export interface ClientOptions {
@@ -29,8 +30,7 @@ export interface ApiRequest extends CallOptions {
   readonly query?: Readonly<Record<string, QueryValue>> | undefined;
   readonly headers?: Readonly<Record<string, string>>;
   readonly json?: unknown;
-  /** Made anew for every try: a body can be sent only once. */
-  readonly form?: () => Promise<FormData>;
+  readonly form?: FormUpload;
   /** Doing it twice is the same as doing it once. Default: all but POST. */
   readonly repeatable?: boolean;
 }
@@ -80,21 +80,23 @@ export class Transport {
 
   async #tryOnce<T>(request: ApiRequest, read: (response: Response) => Promise<T>): Promise<Tried<T>> {
     throwIfCancelled(request);
-    const body = request.form === undefined ? jsonBody(request.json) : await request.form();
     const deadline = new AbortController();
     const timeoutMs = this.#options.timeoutMs;
     const timer = request.form === undefined ? setTimeout(() => deadline.abort(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs) : undefined;
+    const form = request.form === undefined ? null : encodeForm(request.form);
     try {
       const response = await this.#fetch(this.#url(request), {
         method: request.method ?? 'GET',
-        headers: this.#headers(request),
-        ...(body === undefined ? {} : { body }),
+        headers: this.#headers(request, form),
+        ...bodyOf(request, form),
         signal: request.signal === undefined ? deadline.signal : AbortSignal.any([request.signal, deadline.signal]),
       });
       if (response.ok) return { ok: true, value: await read(response) };
       return { ok: false, error: errorFromAnswer(response.status, response.headers, await response.text()), headers: response.headers };
     } catch (error) {
       throwIfCancelled(request, error);
+      const unread = form?.readError();
+      if (unread !== undefined) throw unread;
       return { ok: false, error: errorFromSilence(error), headers: new Headers() };
     } finally {
       clearTimeout(timer);
@@ -107,11 +109,12 @@ export class Transport {
     return `${this.#options.baseUrl}${path}${pairs.size === 0 ? '' : `?${pairs.toString()}`}`;
   }
 
-  #headers(request: ApiRequest): Record<string, string> {
+  #headers(request: ApiRequest, form: FormBody | null): Record<string, string> {
     return {
       authorization: `Bearer ${this.#options.apiKey}`,
       accept: 'application/json',
       ...(request.json === undefined ? {} : { 'content-type': 'application/json' }),
+      ...form?.headers,
       ...request.headers,
     };
   }
@@ -141,8 +144,13 @@ export function parseAnswer<T extends z.ZodType>(schema: T, text: string, { meth
   throw new TunefleetError('invariant', `the answer to ${method} ${where} has an unexpected form (${issue?.path.join('.') ?? ''}: ${issue?.message ?? ''}): client and server may be of different versions`, { cause: parsed.error });
 }
 
-function jsonBody(value: unknown): string | undefined {
-  return value === undefined ? undefined : JSON.stringify(value);
+/**
+ * Fetch keeps a copy of a streamed body for the case of a redirect, all of it, unless redirects are errors and no window could ask for a
+ * password (Fetch standard, "HTTP-network-or-cache fetch", step 3).
+ */
+function bodyOf({ json }: ApiRequest, form: FormBody | null): Pick<RequestInit, 'body' | 'duplex' | 'redirect' | 'window'> {
+  if (form !== null) return { body: form.body, duplex: 'half', redirect: 'error', window: null };
+  return json === undefined ? {} : { body: JSON.stringify(json) };
 }
 
 function throwIfCancelled({ signal, method = 'GET', path: where }: ApiRequest, cause?: unknown): void {

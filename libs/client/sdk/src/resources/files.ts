@@ -1,8 +1,10 @@
-import { openAsBlob } from 'node:fs';
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { apiFileSchema, fileDeletedSchema, fileListSchema, type filePurposes, type ApiFile, type UploadPurpose } from '@tunefleet/contracts';
 import { TunefleetError } from '@tunefleet/foundation';
 import type { z } from 'zod';
+import type { FormContent } from '../http/multipart';
 import { path, type CallOptions, type Transport } from '../http/transport';
 import { eachItem } from '../paging';
 
@@ -25,29 +27,23 @@ export interface FileQuery extends CallOptions {
   readonly after?: string | undefined;
 }
 
+const READ_BYTES = 256 * 1024;
+
 /** Training and evaluation data, and what jobs write. */
 export class Files {
   constructor(private readonly transport: Transport) {}
 
   /** Not tried again after a cut connection, since the file may be stored; a busy server (429, 503) is asked again. */
-  upload(request: UploadRequest): Promise<ApiFile> {
+  async upload(request: UploadRequest): Promise<ApiFile> {
+    const { purpose, expiresAfterSeconds, signal } = request;
     const filename = request.filename ?? (request.path === undefined ? undefined : basename(request.path));
     if (filename === undefined) throw new TunefleetError('invalid_input', 'give the upload a filename, or a path to read', { param: 'filename' });
+    const expiry = expiresAfterSeconds === undefined ? [] : ([['expires_after[anchor]', 'created_at'], ['expires_after[seconds]', String(expiresAfterSeconds)]] as const);
     return this.transport.json(apiFileSchema, {
       method: 'POST',
       path: path('/v1', 'files'),
-      signal: request.signal,
-      form: async () => {
-        const form = new FormData();
-        // First, so that the server knows it when the bytes come.
-        form.append('purpose', request.purpose);
-        if (request.expiresAfterSeconds !== undefined) {
-          form.append('expires_after[anchor]', 'created_at');
-          form.append('expires_after[seconds]', String(request.expiresAfterSeconds));
-        }
-        form.append('file', await contentOf(request), filename);
-        return form;
-      },
+      signal,
+      form: { fields: [['purpose', purpose], ...expiry], file: { name: 'file', filename, content: await contentOf(request) } },
     });
   }
 
@@ -73,12 +69,24 @@ export class Files {
   }
 }
 
-async function contentOf({ path: file, content }: UploadRequest): Promise<Blob> {
-  if (content !== undefined) return content instanceof Blob ? content : new Blob([content]);
-  if (file === undefined) throw new TunefleetError('invalid_input', 'an upload needs a path or content', { param: 'file' });
-  try {
-    return await openAsBlob(file);
-  } catch (cause) {
-    throw new TunefleetError('invalid_input', `${file} cannot be read: give the path of a file`, { param: 'file', cause });
+async function contentOf({ path: file, content }: UploadRequest): Promise<FormContent> {
+  if (content !== undefined) {
+    const blob = content instanceof Blob ? content : new Blob([content]);
+    return { bytes: blob.size, read: () => blob.stream() as AsyncIterable<Uint8Array> };
   }
+  if (file === undefined) throw new TunefleetError('invalid_input', 'an upload needs a path or content', { param: 'file' });
+  const found = await stat(file).catch(() => null);
+  if (!found?.isFile()) throw new TunefleetError('invalid_input', `${file} cannot be read: give the path of a file`, { param: 'file' });
+  return { bytes: found.size, read: () => readFrom(file, found.size) };
+}
+
+/** Exactly `bytes` bytes: as many were announced. */
+async function* readFrom(file: string, bytes: number): AsyncGenerator<Uint8Array> {
+  let seen = 0;
+  for await (const chunk of createReadStream(file, { highWaterMark: READ_BYTES }) as AsyncIterable<Buffer>) {
+    seen += chunk.length;
+    if (seen > bytes) break;
+    yield chunk;
+  }
+  if (seen !== bytes) throw new TunefleetError('invalid_input', `${file} changed while it was read: upload it again once it is complete`, { param: 'file' });
 }
