@@ -173,6 +173,7 @@ test(
 test(
   'a worker out of reach beyond its lease stops by itself; another one goes on; its late words change nothing',
   async () => {
+    await fleet.shortenLeases(2_500);
     const cutOff = fleet.startWorker('one');
     const job = await fleet.submit({ steps: 30, checkpointEvery: 10, holdAt: 25, gate: fleet.gate('mid') });
     await fleet.untilStep(job, 24);

@@ -17,8 +17,9 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '../../../../..');
 const bundles = join(root, 'dist', `fleet-test-${process.pid}`);
 
 export const WORKER_TOKEN = 'token-of-the-fleet-tests';
-const LEASE_MS = 2_500;
-const WAIT_MS = 30_000;
+/** Longer than any wait: on a busy machine no lease may run out where a test is not about that. */
+const LEASE_MS = 120_000;
+const WAIT_MS = 45_000;
 const POLL_MS = 10;
 
 export interface FakeRun {
@@ -63,6 +64,7 @@ export class FleetHarness {
   readonly record: TestRecord;
   readonly proxy: FlakyProxy;
   private proxyPort = 0;
+  private leaseMs = LEASE_MS;
   private server: FleetServer | null = null;
   private loops: ControlLoops | null = null;
   private readonly workers = new Set<TestWorker>();
@@ -94,7 +96,7 @@ export class FleetHarness {
     const logger = silentLogger;
     const endings = new AttemptEndings({ fleet, records, blobs, resultCsv: (points) => points.map((point) => `${point.step},${point.name},${point.value}\n`).join(''), logger });
     this.server = new FleetServer(
-      { host: '127.0.0.1', port: 0, workerToken: WORKER_TOKEN, settings: { beatIntervalMs: 200, silenceMs: 1_500, leaseMs: LEASE_MS, artifactChunkBytes: 16 * 1024 } },
+      { host: '127.0.0.1', port: 0, workerToken: WORKER_TOKEN, settings: { beatIntervalMs: 200, silenceMs: 1_500, leaseMs: this.leaseMs, artifactChunkBytes: 16 * 1024 } },
       { store: fleet, blobs, endings, clock: systemClock, logger },
     );
     this.proxy.retarget(await this.server.start());
@@ -105,12 +107,19 @@ export class FleetHarness {
       queue,
       endings,
       plan: firstFit,
-      leaseMs: LEASE_MS,
+      leaseMs: this.leaseMs,
       clock: systemClock,
       logger,
       intervals: { relayMs: 200, scheduleMs: 200, reconcileMs: 200 },
     });
     await this.loops.start();
+  }
+
+  /** Before workers are started: leases run out after this time. */
+  async shortenLeases(leaseMs: number): Promise<void> {
+    this.leaseMs = leaseMs;
+    await this.killControlPlane();
+    await this.startControlPlane();
   }
 
   /** As a killed process looks to its workers: streams break without a word. */
