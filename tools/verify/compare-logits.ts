@@ -12,6 +12,12 @@ export type VerifiedDtype = 'f32' | 'bf16';
 /** Largest difference of any logit that counts as the same model. */
 export const LIMITS: Readonly<Record<VerifiedDtype, number>> = { f32: 5e-3, bf16: 0.15 };
 
+/**
+ * In bf16 two correct programs differ by more than any useful limit once a model is deep: Transformers in bf16 is up to 1.7 away from itself in f32 on
+ * SmolLM2-135M. Beyond the limit ours must then be as close to exact arithmetic as the reference is, up to this factor.
+ */
+const ERROR_RATIO_MAX = 1.25;
+
 export interface CompareOptions {
   /** The repository. */
   readonly root: string;
@@ -33,11 +39,21 @@ export interface Comparison {
   readonly maxAbsDifference: number;
   /** Share of positions where both find the same token likeliest. */
   readonly sameTopToken: number;
+  /** Root mean square distance from the reference in f32; null in f32 itself. */
+  readonly rmsError: { readonly ours: number; readonly reference: number } | null;
   readonly passed: boolean;
 }
 
 /** Python writes NaN where JSON has no number for it. */
-const reportSchema = z.object({ texts: z.int(), positions: z.int(), max_abs_difference: z.union([z.number(), z.literal('nan')]), same_top_token: z.number() });
+const measured = z.union([z.number(), z.literal('nan').transform(() => NaN)]);
+const reportSchema = z.object({
+  texts: z.int(),
+  positions: z.int(),
+  max_abs_difference: measured,
+  same_top_token: z.number(),
+  reference_rms_error: measured.optional(),
+  our_rms_error: measured.optional(),
+});
 
 /** Has our engine write its logits, then the reference compare them with its own. @throws when either cannot run */
 export async function compareLogits({ root, base, adapter, textFile, work, dtype }: CompareOptions): Promise<Comparison> {
@@ -48,7 +64,17 @@ export async function compareLogits({ root, base, adapter, textFile, work, dtype
   const script = join(root, 'tools', 'verify', 'peft_parity.py');
   const { stdout } = await run(python, [script, '--base', base, ...adapterArguments, '--ours', ours, '--dtype', dtype], { timeout: TIMEOUT_MS, env: { ...process.env, HF_HUB_OFFLINE: '1' } });
   const line = stdout.trim().split('\n').at(-1) ?? '';
-  const report = reportSchema.parse(JSON.parse(line.replace(/\bNaN\b/, '"nan"').replace(/\bInfinity\b/, '"nan"')));
-  const maxAbsDifference = report.max_abs_difference === 'nan' ? NaN : report.max_abs_difference;
-  return { dtype, texts: report.texts, positions: report.positions, maxAbsDifference, sameTopToken: report.same_top_token, passed: maxAbsDifference < LIMITS[dtype] };
+  const report = reportSchema.parse(JSON.parse(line.replace(/\b(NaN|Infinity)\b/g, '"nan"')));
+  const { our_rms_error: own, reference_rms_error: reference } = report;
+  const rmsError = own === undefined || reference === undefined ? null : { ours: own, reference };
+  const asExact = rmsError !== null && rmsError.ours <= ERROR_RATIO_MAX * rmsError.reference;
+  return {
+    dtype,
+    texts: report.texts,
+    positions: report.positions,
+    maxAbsDifference: report.max_abs_difference,
+    sameTopToken: report.same_top_token,
+    rmsError,
+    passed: report.max_abs_difference < LIMITS[dtype] || asExact,
+  };
 }

@@ -72,9 +72,10 @@ function dtypesFrom(text: string): VerifiedDtype[] {
   throw new TunefleetError('invalid_input', `--dtype is "${text}"; it must be f32, bf16 or both`);
 }
 
-function describe({ dtype, texts, positions, maxAbsDifference, sameTopToken, passed }: Comparison): string {
+function describe({ dtype, texts, positions, maxAbsDifference, sameTopToken, rmsError, passed }: Comparison): string {
   const share = `${(100 * sameTopToken).toFixed(1)} % same top token`;
-  return `${passed ? 'ok    ' : 'FAILED'} ${dtype.padEnd(4)} max abs difference ${maxAbsDifference.toPrecision(3)} (limit ${LIMITS[dtype]}), ${share}, ${positions} positions of ${texts} texts`;
+  const error = rmsError === null ? '' : `, rms error against f32: ours ${rmsError.ours.toPrecision(3)}, reference ${rmsError.reference.toPrecision(3)}`;
+  return `${passed ? 'ok    ' : 'FAILED'} ${dtype.padEnd(4)} max abs difference ${maxAbsDifference.toPrecision(3)} (limit ${LIMITS[dtype]}), ${share}, ${positions} positions of ${texts} texts${error}`;
 }
 
 try {
