@@ -46,6 +46,7 @@ export async function run(args: string[]): Promise<Row[]> {
   const { microBatchSize: microBatch } = chooseBatching({
     batchSize: batch,
     longestRow: length,
+    tokensPerPass: 1024,
     microBatchSizeMax: values['micro-batch'] === undefined ? undefined : positive(values['micro-batch']),
     availableBytes: Infinity,
     estimateBytes: () => 0,

@@ -4,6 +4,7 @@ import { chooseBatching, type BatchingRequest } from './choose-batching';
 const request = (overrides: Partial<BatchingRequest>): BatchingRequest => ({
   batchSize: 16,
   longestRow: 128,
+  tokensPerPass: 1024,
   availableBytes: 1e9,
   estimateBytes: ({ microBatchSize, recomputeBlocks }) => microBatchSize * (recomputeBlocks ? 10 : 100),
   ...overrides,
@@ -14,6 +15,8 @@ it.each([
   ['no more than the batch', { longestRow: 8 }, { microBatchSize: 16, recomputeBlocks: false }],
   ['at least one example', { longestRow: 5000 }, { microBatchSize: 1, recomputeBlocks: false }],
   ['what the user allows', { microBatchSizeMax: 3 }, { microBatchSize: 3, recomputeBlocks: false }],
+  ['even parts of the batch', { longestRow: 80 }, { microBatchSize: 8, recomputeBlocks: false }],
+  ['more where the device wants more', { tokensPerPass: 16_384 }, { microBatchSize: 16, recomputeBlocks: false }],
   ['the user may go beyond the usual', { microBatchSizeMax: 16 }, { microBatchSize: 16, recomputeBlocks: false }],
   ['less where memory is short', { availableBytes: 250 }, { microBatchSize: 2, recomputeBlocks: false }],
   ['recomputed blocks as the last resort', { availableBytes: 90 }, { microBatchSize: 8, recomputeBlocks: true }],

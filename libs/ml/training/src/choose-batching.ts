@@ -6,25 +6,24 @@ export interface BatchingRequest {
   readonly batchSize: number;
   /** Tokens of the longest example, padded. */
   readonly longestRow: number;
-  /** Upper limit the user gave. */
+  /** The user's choice, taken unless memory is short. */
   readonly microBatchSizeMax?: number | undefined;
+  /** Tokens at which a pass reaches the device's full speed; more only take memory. */
+  readonly tokensPerPass: number;
   /** Bytes the device can still give. */
   readonly availableBytes: number;
   /** Highest need of a step above what is in use already, for passes of `microBatchSize` rows of the longest example. */
   estimateBytes(batching: Batching): number;
 }
 
-/** More tokens in one pass no longer make it faster per token, but take memory in proportion. */
-const TOKENS_PER_PASS = 1024;
-
 /**
  * The largest micro-batch that fits; blocks are recomputed only where even one example would not fit otherwise, because that costs a third of the speed.
  * @throws TunefleetError `out_of_device_memory` with the bytes needed and available
  */
 export function chooseBatching(request: BatchingRequest): Batching {
-  const { batchSize, longestRow, microBatchSizeMax, availableBytes } = request;
-  const wanted = microBatchSizeMax ?? Math.max(1, Math.floor(TOKENS_PER_PASS / longestRow));
-  const sizes = descending(Math.min(batchSize, wanted));
+  const { batchSize, longestRow, microBatchSizeMax, tokensPerPass, availableBytes } = request;
+  const wanted = microBatchSizeMax ?? Math.max(1, Math.floor(tokensPerPass / longestRow));
+  const sizes = descending(evenPart(batchSize, wanted));
   for (const recomputeBlocks of [false, true]) {
     for (const microBatchSize of sizes) {
       const batching = { microBatchSize, recomputeBlocks };
@@ -38,6 +37,11 @@ export function chooseBatching(request: BatchingRequest): Batching {
       'Shorten the rows or lower max_seq_length, tune fewer modules or a lower rank, take a smaller base model, or use a device with more memory',
     { param: 'max_seq_length', details: { neededBytes: needed, availableBytes, longestRow } },
   );
+}
+
+/** The smallest size that needs no more passes than `most`: a batch of 8 in passes of at most 6 is 4 + 4, not 6 + 2. */
+function evenPart(batchSize: number, most: number): number {
+  return Math.ceil(batchSize / Math.ceil(batchSize / most));
 }
 
 function descending(from: number): number[] {

@@ -5,7 +5,7 @@ import { tokeniseFile, type TokenisedDataset, type TokenisedFile } from '@tunefl
 import { describeCausalLm } from '@tunefleet/ml-models';
 import { chooseBatching, fingerprintOf, paddedWidth, SavedCheckpoint, startState, type Batching, type RunChoices, type RunIdentity, type TrainerState, type TrainingSettings } from '@tunefleet/ml-training';
 import { createTuner, estimateMemory, loadAdapter, parseTunerSpec, type Tuner, type TunerSpec } from '@tunefleet/ml-tuners';
-import { availableDeviceBytes } from '../runtime/available-memory';
+import { availableDeviceBytes, tokensPerPass } from '../runtime/device-limits';
 import type { OpenedModel } from '../runtime/engine-resources';
 import { inputFile, inputFolder } from '../runtime/input-files';
 import type { JobContext } from '../runtime/job-context';
@@ -83,6 +83,7 @@ function fitBatching({ spec, engine, events }: Context, { config, computeDtype }
     batchSize: spec.batchSize,
     longestRow: columns,
     microBatchSizeMax: spec.microBatchSize,
+    tokensPerPass: tokensPerPass(engine.device),
     availableBytes: availableDeviceBytes(engine.device),
     estimateBytes: ({ microBatchSize: rows, recomputeBlocks }) => {
       const { totalBytes, weightBytes } = estimateMemory({ model, spec: tuner, computeDtype, rows, columns, recomputeBlocks });

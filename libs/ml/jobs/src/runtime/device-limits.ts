@@ -10,3 +10,8 @@ const USABLE_SHARE = 0.9;
 export function availableDeviceBytes({ info }: Device): number {
   return info.gpu ? Number.POSITIVE_INFINITY : USABLE_SHARE * process.availableMemory();
 }
+
+/** Tokens in one pass through a model from which on the device is busy: measured on 2 processor cores (ml/training/README.md), a guess for GPUs. */
+export function tokensPerPass({ info }: Device): number {
+  return info.gpu ? 16_384 : 1024;
+}
