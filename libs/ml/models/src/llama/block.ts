@@ -4,7 +4,7 @@ import type { LayeredCache } from '../decoder/layered-cache';
 import type { SequenceContext } from '../decoder/sequence-tables';
 import type { LlamaConfig } from './spec';
 
-/** Weights of one block. Norms are f32 whatever the compute dtype. */
+/** Weights of one block, in the compute dtype. */
 export interface LlamaBlock {
   readonly layer: number;
   /** [C] */

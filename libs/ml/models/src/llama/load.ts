@@ -28,7 +28,7 @@ function buildLlama(device: Device, config: LlamaConfig, computeDtype: FloatDTyp
     own(result.value);
     return result;
   };
-  const norm = (name: string): Tensor => own(widened(device, weight(name)));
+  const norm = (name: string): Tensor => own(weight(name));
   const projection = ({ path, inSize, outSize, bias }: LlamaProjection): Projection => ({
     path,
     inSize,
@@ -52,11 +52,4 @@ function tiedHead(device: Device, table: Tensor, own: (tensor: Tensor) => Tensor
   const [outSize, inSize] = [table.dim(0), table.dim(1)];
   if (!device.backend.prefersUntransposedWeights) return { value: table, layout: 'outIn', outSize, inSize };
   return { value: own(device.primitives.transpose(table, [1, 0])), layout: 'inOut', outSize, inSize };
-}
-
-function widened(device: Device, tensor: Tensor): Tensor {
-  if (tensor.dtype === 'f32') return tensor;
-  const wide = device.primitives.cast(tensor, 'f32');
-  tensor.dispose();
-  return wide;
 }

@@ -13,7 +13,7 @@ export interface LlamaParts {
   /** [V, C] */
   readonly embedding: Tensor;
   readonly blocks: readonly LlamaBlock[];
-  /** [C] f32 */
+  /** [C] */
   readonly norm: Tensor;
   readonly head: FrozenMatrix;
   /** Every tensor above once, for counting and disposal. */

@@ -2,7 +2,7 @@ import { singleOutputOp } from '../../tape/perform';
 import type { Tensor } from '../../tensor';
 
 /**
- * Gated activation y = silu(gate) * up. Cheap, so its output is computed again rather than kept for the backward pass.
+ * Gated activation y = silu(gate) * up, silu in f32 and rounded once. Cheap, so its output is computed again rather than kept for the backward pass.
  * @param gate [N, F]   @param up [N, F]
  * @see Shazeer 2020, arXiv:2002.05202
  */
@@ -12,7 +12,7 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
     name: 'swiglu',
     inputs: [gate, up],
     rematerialise: true,
-    run: () => ({ outputs: [p.mul(p.silu(gate), up)], save: [gate, up] }),
+    run: () => ({ outputs: [p.mul(p.cast(p.silu(p.cast(gate, 'f32')), gate.dtype), up)], save: [gate, up] }),
     backward: ({ gradients: [g], saved: [x, y], needs }) => {
       if (!g || !x || !y) return [null, null];
       const sigmoid = p.unary('sigmoid', x);
