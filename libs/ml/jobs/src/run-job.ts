@@ -2,6 +2,7 @@ import { isJobKind } from '@tunefleet/contracts';
 import { errorCode, TunefleetError } from '@tunefleet/foundation';
 import { jobRegistry } from './registry';
 import type { JobContext, JobOutcome } from './runtime/job-context';
+import { resetPeakRss } from './runtime/peak-memory';
 
 /**
  * Runs one job to its end.
@@ -14,6 +15,7 @@ export async function runJob(kind: string, schemaVersion: number, context: JobCo
   if (schemaVersion !== job.schemaVersion) {
     throw unsupported(`the ${kind} job is written in version ${schemaVersion} of its schema, this engine reads ${job.schemaVersion}; run the same release everywhere`);
   }
+  resetPeakRss();
   try {
     return await job.run(context);
   } catch (error) {

@@ -1,10 +1,7 @@
-import type { EvalMetric } from '@tunefleet/contracts';
-import { assertNever, errorCode, errorMessage } from '@tunefleet/foundation';
+import { errorCode, errorMessage } from '@tunefleet/foundation';
 import { generate, type PrefixCache } from '@tunefleet/ml-generation';
 import type { TextTokenizer } from '@tunefleet/ml-tokenizers';
 import type { Candidate } from './candidates';
-import { ExactMatchJudge } from './exact-match-judge';
-import { LabelJudge } from './label-judge';
 import { badRow, type EvalRow } from './read-rows';
 
 export interface Verdict {
@@ -40,17 +37,6 @@ export interface JudgeOptions {
   readonly maxLength: number;
   readonly stopIds: ReadonlySet<number>;
   readonly signal: AbortSignal;
-}
-
-export function createJudge(metric: EvalMetric, options: JudgeOptions): Judge {
-  switch (metric.type) {
-    case 'label_likelihood':
-      return new LabelJudge(metric, options);
-    case 'exact_match':
-      return new ExactMatchJudge(metric, options);
-    default:
-      return assertNever(metric, 'metric');
-  }
 }
 
 /** `judge.prepare`, with the row number in what it throws. */
