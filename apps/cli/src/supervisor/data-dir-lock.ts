@@ -17,12 +17,14 @@ export async function lockDataDir(dataDir: string): Promise<() => Promise<void>>
   if (!(await listen(server, path))) {
     const taken = new TunefleetError('conflict', `a service is already running on ${dataDir}: stop it, or choose another folder with --data-dir`);
     if (await answers(path)) throw taken;
-    await rm(path, { force: true });
+    if (!isAbstract(path)) await rm(path, { force: true });
     if (!(await listen(server, path))) throw taken;
   }
   server.unref();
   // Closing removes the file; a process that exits without closing must do that itself.
-  const removeFile = (): void => rmSync(path, { force: true });
+  const removeFile = (): void => {
+    if (!isAbstract(path)) rmSync(path, { force: true });
+  };
   process.once('exit', removeFile);
   return () => {
     process.off('exit', removeFile);
@@ -30,10 +32,15 @@ export async function lockDataDir(dataDir: string): Promise<() => Promise<void>>
   };
 }
 
-/** Socket paths are limited to about 100 bytes, so not in the folder itself. */
+/** On Linux a name without a file, so that a killed process leaves nothing behind. Elsewhere not in the folder itself: paths are limited to about 100 bytes. */
 function socketPath(dataDir: string): string {
   const key = createHash('sha256').update(dataDir).digest('hex').slice(0, 24);
-  return join(tmpdir(), `tunefleet-up-${process.getuid?.() ?? 0}-${key}.sock`);
+  const name = `tunefleet-up-${process.getuid?.() ?? 0}-${key}`;
+  return process.platform === 'linux' ? `\0${name}` : join(tmpdir(), `${name}.sock`);
+}
+
+function isAbstract(path: string): boolean {
+  return path.startsWith('\0');
 }
 
 function listen(server: Server, path: string): Promise<boolean> {

@@ -23,12 +23,14 @@ export async function lockInstance(workerDir: string, health: () => object): Pro
   });
   if (!(await listen(server, path))) {
     if (await isAlive(path)) throw new TunefleetError('conflict', `another worker process uses ${workerDir}; give this one its own TUNEFLEET_WORKER_NAME`);
-    await rm(path, { force: true });
+    if (!isAbstract(path)) await rm(path, { force: true });
     if (!(await listen(server, path))) throw new TunefleetError('conflict', `another worker process has just taken ${workerDir}`);
   }
   server.unref();
   // Closing removes the file; a process that exits without closing must do that itself.
-  const removeFile = (): void => rmSync(path, { force: true });
+  const removeFile = (): void => {
+    if (!isAbstract(path)) rmSync(path, { force: true });
+  };
   process.once('exit', removeFile);
   return {
     release: () => {
@@ -38,8 +40,14 @@ export async function lockInstance(workerDir: string, health: () => object): Pro
   };
 }
 
+/** On Linux a name without a file, so that a killed process leaves nothing behind. */
 export function instanceSocketPath(workerDir: string): string {
-  return join(tmpdir(), `tunefleet-${process.getuid?.() ?? 0}-${sha256Hex(workerDir).slice(0, 24)}.sock`);
+  const name = `tunefleet-${process.getuid?.() ?? 0}-${sha256Hex(workerDir).slice(0, 24)}`;
+  return process.platform === 'linux' ? `\0${name}` : join(tmpdir(), `${name}.sock`);
+}
+
+function isAbstract(path: string): boolean {
+  return path.startsWith('\0');
 }
 
 function listen(server: Server, path: string): Promise<boolean> {
