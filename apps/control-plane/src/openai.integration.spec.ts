@@ -3,7 +3,7 @@
  * (`RecordWorker`); everything else is real.
  */
 import OpenAI, { BadRequestError, NotFoundError, AuthenticationError, toFile } from 'openai';
-import { fineTuningJobSchema, fineTuningCheckpointListSchema, apiFileSchema, apiModelSchema } from '@tunefleet/contracts';
+import { fineTuningJobSchema, fineTuningCheckpointListSchema, apiFileSchema, apiModelSchema, type FineTuneSpec } from '@tunefleet/contracts';
 import { until } from './fleet/testing/fleet-harness';
 import { API_KEY, ControlPlaneProcess, TEAM } from './testing/control-plane-process';
 import { FINE_TUNE_RESULT, RecordWorker, trainingRows } from './testing/record-worker';
@@ -102,6 +102,7 @@ describe('fine-tuning', () => {
     const worker = new RecordWorker(server.store.fleet, server.blobs);
     const run = await worker.take(created.id);
     expect(run.job.workerSpec).toMatchObject({ base: { id: BASE }, epochs: 1, seed: 5, tuner: { kind: 'lora' } });
+    const { revision: baseRevision } = (run.job.workerSpec as unknown as FineTuneSpec).base;
     await worker.say(run, { type: 'progress', step: 1, totalSteps: 2, phase: 'training', tokensPerSecond: 300, etaSeconds: 60 });
     await worker.say(run, { type: 'metrics', step: 1, values: { train_loss: 2 } }, { type: 'metrics', step: 2, values: { train_loss: 1, valid_loss: 1.5 } });
     await worker.say(run, { type: 'checkpoint', step: 2, artifacts: [await worker.store('state.bin', 'state')], metrics: { train_loss: 1 } });
@@ -114,7 +115,7 @@ describe('fine-tuning', () => {
     await worker.complete(run, {
       result: FINE_TUNE_RESULT,
       artifacts: [await worker.store('adapter_config.json', '{}')],
-      adapter: { name, baseModel: BASE, baseRevision: 'r1', tunerKind: 'lora' },
+      adapter: { name, baseModel: BASE, baseRevision, tunerKind: 'lora' },
       resultFiles: [{ filename: 'step_metrics.csv', ...(await worker.store('step_metrics.csv', 'step,train_loss\n1,2\n')) }],
     });
     await worker.leave();
@@ -143,6 +144,7 @@ describe('fine-tuning', () => {
 
     const further = await client.fineTuning.jobs.create({ model: name, training_file: training });
     expect(further.model).toBe(BASE);
+    await until('the job on top of the tuned model to be queued', async () => (await client.fineTuning.jobs.retrieve(further.id)).status === 'queued');
     await client.fineTuning.jobs.cancel(further.id);
     expect(await client.models.delete(name)).toEqual({ id: name, object: 'model', deleted: true });
     expect(await rejection(client.models.retrieve(name))).toMatchObject({ status: 404, code: 'model_not_found' });
