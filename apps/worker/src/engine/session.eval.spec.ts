@@ -30,8 +30,7 @@ beforeEach(() => (harness.onMessage = () => undefined));
 async function randomAdapter(): Promise<ArtifactRef[]> {
   const base = await harness.base();
   const { model } = await harness.engine.openModel(base, 'f32');
-  const description = { modelType: model.modelType, projections: model.projections.map(({ path, weight }) => ({ path, inSize: weight.inSize, outSize: weight.outSize })) };
-  const tuner = createTuner(parseTunerSpec({ kind: 'lora', r: 4, target_modules: 'all-linear' }), description);
+  const tuner = createTuner(parseTunerSpec({ kind: 'lora', r: 4, target_modules: 'all-linear' }), model);
   const values = Float32Array.from({ length: tuner.parameterCount }, (_, index) => Math.sin(index * 7.3));
   const dir = join(harness.folder, 'adapter');
   mkdirSync(dir);

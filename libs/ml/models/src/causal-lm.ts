@@ -1,4 +1,4 @@
-import type { Projection, ProjectionHook } from '@tunefleet/ml-nn';
+import type { Projection, ProjectionGroup, ProjectionHook } from '@tunefleet/ml-nn';
 import type { Device, FloatDType, FrozenMatrix, Tensor } from '@tunefleet/ml-tensor';
 
 /** Token ids of `rows` sequences of `columns` tokens each, row-major; rows are padded on the right with any valid id. */
@@ -47,6 +47,8 @@ export interface CausalLm extends Disposable {
   readonly maxPositions: number;
   /** Every linear map a tuner may adapt, in forward order; the output head is not among them. */
   readonly projections: readonly Projection[];
+  /** The same, as the model applies them. */
+  readonly projectionGroups: readonly ProjectionGroup[];
   /** [V, C]; logits = forward(..) headᵀ. */
   readonly head: FrozenMatrix;
   /** Bytes of the weights on the device. */

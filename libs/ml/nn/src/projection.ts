@@ -1,27 +1,42 @@
-import { linear, type FrozenMatrix, type Tensor } from '@tunefleet/ml-tensor';
+import { linearGroup, type FrozenMap, type Tensor } from '@tunefleet/ml-tensor';
 
-/** A frozen linear map of a model, under the name tuners match against. */
+/** A linear map of a model, under the name tuners match against. */
 export interface Projection {
   /** Module path in the Hugging Face model: `model.layers.0.self_attn.q_proj`. */
   readonly path: string;
   readonly inSize: number;
   readonly outSize: number;
-  /** [out, in]. */
-  readonly weight: FrozenMatrix;
-  /** [out] or null. */
-  readonly bias: Tensor | null;
+}
+
+/** Where a projection lies in its group: output rows `row` to `row + outSize` of one of the group's maps. */
+export interface GroupMember extends Projection {
+  readonly map: number;
+  readonly row: number;
+}
+
+/** Frozen linear maps that a model applies to the same input; projections may be stacked into one map. */
+export interface ProjectionGroup {
+  readonly maps: readonly FrozenMap[];
+  readonly members: readonly GroupMember[];
 }
 
 /** What an adapter makes of a model's linear maps. */
 export interface ProjectionHook {
   /**
    * @param x [N, in], borrowed
-   * @returns [N, out] of the adapted map, the caller's; null: this map is not adapted
+   * @param residual [N, out], to be added to the output of a group of one map
+   * @returns per map of the group [N, out], adapted, the caller's; null: this group is not adapted
    */
-  project(x: Tensor, projection: Projection): Tensor | null;
+  project(x: Tensor, group: ProjectionGroup, residual: Tensor | null): readonly Tensor[] | null;
 }
 
-/** Applies a projection, adapted where `hook` says so. @returns [N, out], the caller's */
-export function project(x: Tensor, projection: Projection, hook: ProjectionHook | null): Tensor {
-  return hook?.project(x, projection) ?? linear(x, projection.weight, projection.bias);
+/** Applies a group's maps, adapted where `hook` says so. @returns per map [N, out], the caller's */
+export function projectGroup(x: Tensor, group: ProjectionGroup, hook: ProjectionHook | null): readonly Tensor[] {
+  return hook?.project(x, group, null) ?? linearGroup(x, group.maps);
+}
+
+/** residual + the one map of a group. @returns [N, out], the caller's */
+export function projectOnto(residual: Tensor, x: Tensor, group: ProjectionGroup, hook: ProjectionHook | null): Tensor {
+  const [output] = hook?.project(x, group, residual) ?? linearGroup(x, group.maps, { residual });
+  return output as Tensor;
 }

@@ -7,4 +7,5 @@ export { Primitives } from './primitives';
 export { probeDevice, type DeviceProbe } from './probe';
 export type { BackwardContext, Operation } from './tape/tape';
 export { checkpoint, customOp, gradients, singleOutputOp, withoutGradients } from './tape/perform';
+export { OpProfile, type OpCost } from './profile';
 export { Tensor } from './tensor';

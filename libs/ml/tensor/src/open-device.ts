@@ -1,8 +1,10 @@
 import { isTunefleetError, TunefleetError } from '@tunefleet/foundation';
+import type { Backend } from './backend';
 import { loadBinding } from './backends/tensorflow/binding';
 import { TensorflowBackend } from './backends/tensorflow/tensorflow-backend';
 import { startWasm } from './backends/wasm/wasm-backend';
 import { Device } from './device';
+import { profiled, type OpProfile } from './profile';
 
 export interface OpenDeviceOptions {
   /** `auto`: tensorflow, or wasm when the native addon is missing or does not load. */
@@ -13,6 +15,8 @@ export interface OpenDeviceOptions {
   readonly requireGpu?: boolean;
   /** Told why `auto` fell back to wasm. */
   readonly onFallback?: (error: Error) => void;
+  /** Told what every op takes. */
+  readonly profile?: OpProfile;
 }
 
 /**
@@ -24,14 +28,14 @@ export async function openDevice(options: OpenDeviceOptions): Promise<Device> {
     case 'tensorflow':
       return openTensorflow(options);
     case 'wasm':
-      return new Device(await startWasm());
+      return deviceOn(await startWasm(), options);
     case 'auto':
       try {
         return openTensorflow(options);
       } catch (error) {
         if (!isTunefleetError(error) || error.reason !== 'engine_missing') throw error;
         options.onFallback?.(error);
-        return new Device(await startWasm());
+        return deviceOn(await startWasm(), options);
       }
   }
 }
@@ -45,5 +49,9 @@ function openTensorflow(options: OpenDeviceOptions): Device {
       { reason: 'gpu_not_used', retry: 'never' },
     );
   }
-  return new Device(backend);
+  return deviceOn(backend, options);
+}
+
+function deviceOn(backend: Backend, { profile }: OpenDeviceOptions): Device {
+  return new Device(profile ? profiled(backend, profile) : backend);
 }

@@ -161,7 +161,7 @@ export class Trainer {
     const { model, tuner, batching } = this.#options;
     const { device } = model;
     return device.scope(() => {
-      const adapter = tuner.bind(device, views.tensors, key);
+      const adapter = tuner.bind(model, views.tensors, key);
       const { result, gradients: parts } = gradients(device, views.tensors, () => {
         const hidden = model.forward(batch.tokens, { adapter, recomputeBlocks: batching.recomputeBlocks });
         return headCrossEntropy(hidden, model.head, batch.labels, { scale });
@@ -174,7 +174,7 @@ export class Trainer {
   #plainPass(batch: TrainingBatch, views: ParameterViews): [loss: number, correct: number] {
     const { model, tuner } = this.#options;
     return model.device.scope(() => {
-      const hidden = model.forward(batch.tokens, { adapter: tuner.bind(model.device, views.tensors, null) });
+      const hidden = model.forward(batch.tokens, { adapter: tuner.bind(model, views.tensors, null) });
       const { loss, correct } = headCrossEntropy(hidden, model.head, batch.labels, { scale: 1 });
       return [readScalar(loss), readScalar(correct)];
     });

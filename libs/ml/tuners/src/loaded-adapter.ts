@@ -1,11 +1,8 @@
 import type { ProjectionHook } from '@tunefleet/ml-nn';
-import type { FloatDType } from '@tunefleet/ml-tensor';
-import type { TunableModel, Tuner } from './tuner';
+import type { BindableModel, TunableModel, Tuner } from './tuner';
 
-/** A model with weights, as far as an adapter needs to know it; a `CausalLm` is one. */
-export interface AdaptableModel extends TunableModel {
-  readonly computeDtype: FloatDType;
-}
+/** A model to load an adapter for; a `CausalLm` is one. */
+export type AdaptableModel = TunableModel & BindableModel;
 
 /** An adapter read from a folder, ready for inference; `tuner` and `values` are there to train it further or save it. */
 export interface LoadedAdapter {

@@ -1,5 +1,5 @@
-import type { ProjectionHook } from '@tunefleet/ml-nn';
-import type { Device, Shape, Tensor } from '@tunefleet/ml-tensor';
+import type { ProjectionGroup, ProjectionHook } from '@tunefleet/ml-nn';
+import type { Device, FloatDType, Shape, Tensor } from '@tunefleet/ml-tensor';
 
 /** One trainable tensor. */
 export interface ParameterInfo {
@@ -21,10 +21,20 @@ export interface Tuner {
   readonly parameterCount: number;
   /** Start values; a function of the model, the spec and the seed. */
   initialValues(seed: number): Float32Array;
-  /** @param values one tensor per parameter, f32, borrowed as long as the hook is used */
-  bind(device: Device, values: readonly Tensor[], dropout: DropoutKey): ProjectionHook;
+  /**
+   * @param values one tensor per parameter, f32, borrowed as long as the hook is used
+   * @returns a hook that may hold tensors of the enclosing scope: bind outside of `gradients`, whose backward pass may call the hook again
+   */
+  bind(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): ProjectionHook;
   /** Writes the adapter's files into an existing folder. */
   save(values: Float32Array, folder: string, base: { readonly id: string; readonly revision: string }): Promise<void>;
+}
+
+/** A model with weights on a device, as far as a tuner needs it; a `CausalLm` is one. */
+export interface BindableModel {
+  readonly device: Device;
+  readonly computeDtype: FloatDType;
+  readonly projectionGroups: readonly ProjectionGroup[];
 }
 
 /** What a tuner attaches to, known without weights. */

@@ -48,6 +48,7 @@ class FineTuneRun {
 
   async run(): Promise<JobOutcome<FineTuneResult>> {
     this.#logStart();
+    this.#meter.passesOf(this.#batching.microBatchSize, this.#trainer.state.step);
     // A run that was stopped while it validated does that first.
     if (!(await this.#validateIfDue())) return this.#stopped();
     while (!this.#trainer.finished) {
@@ -71,6 +72,7 @@ class FineTuneRun {
         // The failed step changed nothing, so it can be made again in smaller passes.
         this.#batching = { ...this.#batching, microBatchSize: Math.floor(microBatchSize / 2) };
         this.#trainer = this.#newTrainer();
+        this.#meter.passesOf(this.#batching.microBatchSize, this.#trainer.state.step);
         this.context.events.log('warn', `the device ran out of memory with ${microBatchSize} examples per pass; going on with ${this.#batching.microBatchSize}`);
       }
     }

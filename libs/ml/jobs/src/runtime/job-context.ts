@@ -10,6 +10,8 @@ export interface Progress {
   readonly phase: string;
   readonly tokensPerSecond: number;
   readonly etaSeconds: number;
+  /** Examples per forward pass, of kinds that train. */
+  readonly microBatchSize?: number;
 }
 
 /** A complete folder that will not change any more; whoever gets it uploads it and removes it. */

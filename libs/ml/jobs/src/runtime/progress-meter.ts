@@ -10,6 +10,7 @@ export class ProgressMeter {
   #lastReportMs = -Infinity;
   #secondsPerStep: number | null = null;
   #tokensPerSecond = 0;
+  #microBatchSize: number | null = null;
 
   constructor(
     private readonly events: JobEvents,
@@ -30,6 +31,13 @@ export class ProgressMeter {
     this.report(step, phase);
   }
 
+  /** Passes have so many examples from now on; said at once, because the next one may not return. */
+  passesOf(microBatchSize: number, step: number): void {
+    this.#microBatchSize = microBatchSize;
+    this.#lastReportMs = -Infinity;
+    this.report(step, 'train');
+  }
+
   /** Something other than a step went on. */
   report(step: number, phase: string): void {
     const now = this.clock.monotonic();
@@ -41,6 +49,7 @@ export class ProgressMeter {
       phase,
       tokensPerSecond: this.#tokensPerSecond,
       etaSeconds: Math.max(0, this.totalSteps - step) * (this.#secondsPerStep ?? 0),
+      ...(this.#microBatchSize === null ? {} : { microBatchSize: this.#microBatchSize }),
     });
   }
 }

@@ -1,5 +1,5 @@
-import { project, type Projection, type ProjectionHook } from '@tunefleet/ml-nn';
-import { add, attention, mergeHeads, rmsNorm, rope, splitHeads, swiglu, type Tensor } from '@tunefleet/ml-tensor';
+import { projectGroup, projectOnto, type ProjectionGroup, type ProjectionHook } from '@tunefleet/ml-nn';
+import { attention, mergeHeads, rmsNorm, rope, splitAxis, splitHeads, swiglu, type Tensor } from '@tunefleet/ml-tensor';
 import type { LayeredCache } from '../decoder/layered-cache';
 import type { SequenceContext } from '../decoder/sequence-tables';
 import type { LlamaConfig } from './spec';
@@ -11,13 +11,12 @@ export interface LlamaBlock {
   readonly inputNorm: Tensor;
   /** [C] */
   readonly postNorm: Tensor;
-  readonly q: Projection;
-  readonly k: Projection;
-  readonly v: Projection;
-  readonly o: Projection;
-  readonly gate: Projection;
-  readonly up: Projection;
-  readonly down: Projection;
+  /** q, k and v in one map. */
+  readonly qkv: ProjectionGroup;
+  readonly o: ProjectionGroup;
+  /** gate and up, a map each. */
+  readonly gateUp: ProjectionGroup;
+  readonly down: ProjectionGroup;
 }
 
 export interface BlockContext {
@@ -34,29 +33,25 @@ export interface BlockContext {
  * @returns [B*T, C], the caller's
  */
 export function runBlock(block: LlamaBlock, x: Tensor, context: BlockContext): Tensor {
-  return x.device.scope(() => {
-    const middle = add(x, selfAttention(block, x, context));
-    return add(middle, mlp(block, middle, context));
-  });
+  return x.device.scope(() => mlp(block, selfAttention(block, x, context), context));
 }
 
+/** x + attention(norm(x)) */
 function selfAttention(block: LlamaBlock, x: Tensor, { config, rows, sequence, adapter, cache }: BlockContext): Tensor {
   const { num_attention_heads: H, num_key_value_heads: K, rms_norm_eps: epsilon } = config;
   return x.device.scope(() => {
-    const normed = rmsNorm(x, block.inputNorm, epsilon);
-    const q = rope(splitHeads(project(normed, block.q, adapter), rows, H), sequence.rope); // [B, H, T, D]
-    const k = rope(splitHeads(project(normed, block.k, adapter), rows, K), sequence.rope); // [B, K, T, D]
-    const v = splitHeads(project(normed, block.v, adapter), rows, K); // [B, K, T, D]
+    const [qkv] = projectGroup(rmsNorm(x, block.inputNorm, epsilon), block.qkv, adapter) as [Tensor];
+    const [qk, v] = splitHeads(qkv, rows, [H + K, K]) as [Tensor, Tensor]; // [B, heads, T, D]
+    const [q, k] = splitAxis(rope(qk, sequence.rope), [H, K], 1) as [Tensor, Tensor];
     const seen = cache ? cache.append(block.layer, k, v) : { k, v };
-    return project(mergeHeads(attention(q, seen.k, seen.v, sequence.mask)), block.o, adapter);
+    return projectOnto(x, mergeHeads(attention(q, seen.k, seen.v, sequence.mask)), block.o, adapter);
   });
 }
 
+/** x + mlp(norm(x)) */
 function mlp(block: LlamaBlock, x: Tensor, { config, adapter }: BlockContext): Tensor {
   return x.device.scope(() => {
-    const normed = rmsNorm(x, block.postNorm, config.rms_norm_eps);
-    const gate = project(normed, block.gate, adapter);
-    const up = project(normed, block.up, adapter);
-    return project(swiglu(gate, up), block.down, adapter);
+    const [gate, up] = projectGroup(rmsNorm(x, block.postNorm, config.rms_norm_eps), block.gateUp, adapter) as [Tensor, Tensor];
+    return projectOnto(x, swiglu(gate, up), block.down, adapter);
   });
 }

@@ -90,7 +90,7 @@ describe.each(['tensorflow', 'wasm'] as const)('llama on %s', (backend) => {
     let calls = 0;
     const adapter = {
       project: () => {
-        if (++calls > 9) throw new Error('lost');
+        if (++calls > 5) throw new Error('lost');
         return null;
       },
     };

@@ -1,5 +1,6 @@
-import type { Projection } from '@tunefleet/ml-nn';
-import { frozenMatrix, type Device, type FloatDType, type FrozenMatrix, type Tensor } from '@tunefleet/ml-tensor';
+import { invariant } from '@tunefleet/foundation';
+import type { ProjectionGroup } from '@tunefleet/ml-nn';
+import { frozenMatrix, type Device, type FloatDType, type FrozenMap, type FrozenMatrix, type Tensor } from '@tunefleet/ml-tensor';
 import type { Architecture } from '../architecture';
 import type { CausalLm } from '../causal-lm';
 import { parseModelConfig } from '../parse-config';
@@ -29,17 +30,46 @@ function buildLlama(device: Device, config: LlamaConfig, computeDtype: FloatDTyp
     return result;
   };
   const norm = (name: string): Tensor => own(weight(name));
-  const projection = ({ path, inSize, outSize, bias }: LlamaProjection): Projection => ({
-    path,
-    inSize,
-    outSize,
-    weight: matrix(weight(`${path}.weight`)),
-    bias: bias ? own(weight(`${path}.bias`)) : null,
+  /** One map of several projections, one below the other. */
+  const stacked = (names: readonly string[]): Tensor => {
+    const parts = names.map(weight);
+    const [only] = parts;
+    if (parts.length === 1 && only) return only;
+    const all = device.primitives.concat(parts, 0);
+    for (const part of parts) part.dispose();
+    return all;
+  };
+  const frozen = (projections: readonly LlamaProjection[]): FrozenMap => {
+    const biased = projections.some(({ bias }) => bias);
+    return {
+      weight: matrix(stacked(projections.map(({ path }) => `${path}.weight`))),
+      bias: biased ? own(stacked(projections.map(({ path }) => `${path}.bias`))) : null,
+    };
+  };
+  const group = (...maps: readonly (readonly LlamaProjection[])[]): ProjectionGroup => ({
+    maps: maps.map(frozen),
+    members: maps.flatMap((projections, map) => {
+      let row = 0;
+      return projections.map(({ path, inSize, outSize }) => {
+        const member = { path, inSize, outSize, map, row };
+        row += outSize;
+        return member;
+      });
+    }),
   });
   const block = (layer: number): LlamaBlock => {
-    const [q, k, v, o, gate, up, down] = blockProjections(config, layer).map(projection) as [Projection, Projection, Projection, Projection, Projection, Projection, Projection];
+    const [q, k, v, o, gate, up, down] = blockProjections(config, layer);
+    invariant(q && k && v && o && gate && up && down, 'seven linear maps');
     const path = `model.layers.${layer}`;
-    return { layer, inputNorm: norm(`${path}.input_layernorm.weight`), postNorm: norm(`${path}.post_attention_layernorm.weight`), q, k, v, o, gate, up, down };
+    return {
+      layer,
+      inputNorm: norm(`${path}.input_layernorm.weight`),
+      postNorm: norm(`${path}.post_attention_layernorm.weight`),
+      qkv: group([q, k, v]),
+      o: group([o]),
+      gateUp: group([gate], [up]),
+      down: group([down]),
+    };
   };
   const table = own(weight('model.embed_tokens.weight'));
   const blocks = Array.from({ length: config.num_hidden_layers }, (_, layer) => block(layer));

@@ -1,5 +1,5 @@
 import { invariant, TunefleetError } from '@tunefleet/foundation';
-import type { Projection } from '@tunefleet/ml-nn';
+import type { Projection, ProjectionGroup } from '@tunefleet/ml-nn';
 import { checkpoint, embedding, rmsNorm, type Device, type FloatDType, type FrozenMatrix, type Tensor } from '@tunefleet/ml-tensor';
 import type { CausalLm, ForwardOptions, KeyValueCache, TokenBatch } from '../causal-lm';
 import { LayeredCache } from '../decoder/layered-cache';
@@ -23,6 +23,7 @@ export interface LlamaParts {
 /** Llama and what shares its blocks: RMSNorm, rotary positions, grouped key/value heads, SwiGLU. @see Touvron et al. 2023, arXiv:2302.13971 */
 export class LlamaModel implements CausalLm {
   readonly projections: readonly Projection[];
+  readonly projectionGroups: readonly ProjectionGroup[];
   readonly weightBytes: number;
   private readonly tables: SequenceTables;
 
@@ -32,7 +33,8 @@ export class LlamaModel implements CausalLm {
     private readonly parts: LlamaParts,
     readonly computeDtype: FloatDType,
   ) {
-    this.projections = parts.blocks.flatMap(({ q, k, v, o, gate, up, down }) => [q, k, v, o, gate, up, down]);
+    this.projectionGroups = parts.blocks.flatMap(({ qkv, o, gateUp, down }) => [qkv, o, gateUp, down]);
+    this.projections = this.projectionGroups.flatMap(({ members }) => members);
     this.weightBytes = parts.owned.reduce((sum, tensor) => sum + tensor.storage.bytes, 0);
     this.tables = new SequenceTables(device, inverseFrequencies(config), computeDtype);
   }

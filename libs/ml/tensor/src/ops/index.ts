@@ -1,10 +1,11 @@
 export { add, scale } from './arithmetic/arithmetic';
-export { mergeHeads, splitHeads } from './layout/heads';
+export { mergeHeads, splitAxis, splitHeads } from './layout/heads';
 export { rmsNorm } from './rms-norm/rms-norm';
 export { rope, ropeTables, type RopeTables } from './rope/rope';
 export { attention, branchMask, causalMask, segmentMask } from './attention/attention';
 export { swiglu } from './swiglu/swiglu';
-export { frozenMatrix, linear, multiplyBack, multiplyForward, type FrozenMatrix } from './linear/linear';
-export { loraLinear, type Dropout, type LoraFactors } from './lora-linear/lora-linear';
+export { frozenMatrix, multiplyBack, multiplyForward, type FrozenMap, type FrozenMatrix } from './linear/frozen-matrix';
+export { linearGroup, type LinearGroupOptions } from './linear/linear-group';
+export { bundleLora, type Dropout, type LoraBundle, type LoraUpdate } from './linear/lora-bundle';
 export { headCrossEntropy, type HeadCrossEntropyResult } from './head-cross-entropy/head-cross-entropy';
 export { embedding } from './embedding/embedding';

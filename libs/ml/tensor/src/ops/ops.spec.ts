@@ -9,9 +9,10 @@ import { TEST_BACKENDS, testDevice } from '../testing';
 import { attention, causalMask, segmentMask } from './attention/attention';
 import { add, scale } from './arithmetic/arithmetic';
 import { headCrossEntropy } from './head-cross-entropy/head-cross-entropy';
-import { mergeHeads, splitHeads } from './layout/heads';
-import { frozenMatrix, linear } from './linear/linear';
-import { loraLinear } from './lora-linear/lora-linear';
+import { mergeHeads, splitAxis, splitHeads } from './layout/heads';
+import { frozenMatrix, multiplyForward } from './linear/frozen-matrix';
+import { linearGroup } from './linear/linear-group';
+import { bundleLora, type Dropout } from './linear/lora-bundle';
 import { rmsNorm } from './rms-norm/rms-norm';
 import { rope, ropeTables } from './rope/rope';
 import { swiglu } from './swiglu/swiglu';
@@ -98,15 +99,25 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
   });
 
   test('splitHeads and mergeHeads are inverse', () => {
-    checkGradients(device, [[6, 8]], (x) => splitHeads(x, 2, 2));
+    checkGradients(device, [[6, 8]], (x) => splitHeads(x, 2, [2])[0] as Tensor);
+    checkGradients(device, [[6, 8]], (x) => {
+      const [a, b] = splitHeads(x, 2, [3, 1]) as [Tensor, Tensor];
+      return add(project(a, 11), project(b, 12));
+    }, (sum) => sum);
+    checkGradients(device, [[6, 8]], (x) => splitHeads(x, 2, [3, 1])[1] as Tensor);
+    checkGradients(device, [[6, 8]], (x) => splitAxis(x, [3, 5], 1)[1] as Tensor);
     device.scope(() => {
       const x = device.tensor(values(48, 1), [6, 8], 'f32');
-      expect(device.read(mergeHeads(splitHeads(x, 2, 2)))).toEqual(device.read(x));
+      expect(device.read(mergeHeads(splitHeads(x, 2, [2])[0] as Tensor))).toEqual(device.read(x));
     });
   });
 
   test('attention: grouped heads, causal', () => {
     checkGradients(device, [[2, 4, 5, 6], [2, 2, 5, 6], [2, 2, 5, 6]], (q, k, v) => attention(q, k, v, causalMask(device, 5, 5)));
+  });
+
+  test('attention over more keys than it keeps probabilities of', () => {
+    checkGradients(device, [[1, 2, 2, 2], [1, 1, 300, 2], [1, 1, 300, 2]], (q, k, v) => attention(q, k, v, null));
   });
 
   test('attention does not look past segment borders', () => {
@@ -124,15 +135,39 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
     checkGradients(device, [[3, 5], [3, 5]], swiglu);
   });
 
-  test('linear with bias', () => {
-    checkGradients(device, [[3, 4]], (x) => {
-      const weight = frozen([5, 4], 7);
-      return linear(x, weight, device.tensor(values(5, 8), [5], 'f32'));
-    });
+  test('linearGroup: bias and residual', () => {
+    const map = () => ({ weight: frozen([5, 4], 7), bias: device.tensor(values(5, 8), [5], 'f32') });
+    checkGradients(device, [[3, 4]], (x) => linearGroup(x, [map()])[0] as Tensor);
+    checkGradients(device, [[3, 4], [3, 5]], (x, residual) => linearGroup(x, [map()], { residual })[0] as Tensor);
   });
 
-  test.each([null, { rate: 0.4, key: [3, 4] as const }])('loraLinear, dropout %j', (dropout) => {
-    checkGradients(device, [[6, 4], [2, 4], [5, 2]], (x, a, b) => loraLinear(x, frozen([5, 4], 7), null, { a, b, scale: 1.5 }, dropout));
+  /** Three updates of two maps of sizes 6 and 3: rows 1-2 and 3-5 of the first, all of the second. */
+  const placed = [{ map: 0, row: 1, scale: 1.5 }, { map: 0, row: 3, scale: 2 }, { map: 1, row: 0, scale: 1 }];
+  const factorShapes = [[2, 4], [2, 2], [1, 4], [3, 1], [3, 4], [3, 3]];
+  const updatesOf = (factors: readonly Tensor[], dropout: Dropout | null) =>
+    placed.map((place, index) => ({ ...place, a: factors[2 * index] as Tensor, b: factors[2 * index + 1] as Tensor, dropout: index === 1 ? null : dropout }));
+
+  test.each([null, { rate: 0.4, key: [3, 4] as const }])('linearGroup: low-rank updates of stacked and of separate maps, dropout %j', (dropout) => {
+    const maps = () => [6, 3].map((outSize) => ({ weight: frozen([outSize, 4], outSize), bias: null }));
+    checkGradients(device, [[5, 4], ...factorShapes], (x, ...factors) => {
+      const lora = bundleLora(device, updatesOf(factors, dropout), [6, 3], 'f32');
+      const [y, z] = linearGroup(x, maps(), { lora }) as [Tensor, Tensor];
+      return add(project(y, 11), project(z, 12));
+    }, (sum) => sum);
+  });
+
+  test('linearGroup is x Wᵀ + scale (x Aᵀ) Bᵀ', () => {
+    device.scope(() => {
+      const p = device.primitives;
+      const [x, weight] = [device.tensor(values(20, 1), [5, 4], 'f32'), frozen([6, 4], 7)];
+      const factors = factorShapes.map((shape, index) => device.tensor(values(size(shape), 20 + index), shape, 'f32'));
+      const updates = updatesOf(factors, null).slice(0, 2);
+      const [y] = linearGroup(x, [{ weight, bias: null }], { lora: bundleLora(device, updates, [6], 'f32') }) as [Tensor];
+      const parts = updates.map(({ a, b, scale: factor }) => p.scale(p.matMul(p.matMul(x, a, false, true), b, false, true), factor)); // [5, 2] and [5, 3]
+      const update = p.concat([p.zeros([5, 1], 'f32'), ...parts], 1);
+      const expected = device.readFloats(p.add(multiplyForward(x, weight), update));
+      device.readFloats(y).forEach((value, i) => expect(value).toBeCloseTo(expected[i] ?? NaN, 5));
+    });
   });
 
   test('headCrossEntropy: gradient, and the same loss for any chunk size', () => {
@@ -162,7 +197,10 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
         const a = device.tensor(values(8, 2), [2, 4], 'f32');
         const b = device.tensor(values(8, 3), [4, 2], 'f32');
         const weight = frozen([4, 4], 7);
-        const block = () => swiglu(x, loraLinear(x, weight, null, { a, b, scale: 1 }, { rate: 0.3, key: [1, 2] }));
+        const block = () => {
+          const lora = bundleLora(device, [{ a, b, scale: 1, map: 0, row: 0, dropout: { rate: 0.3, key: [1, 2] } }], [4], 'f32');
+          return swiglu(x, linearGroup(x, [{ weight, bias: null }], { lora })[0] as Tensor);
+        };
         const { gradients: grads } = gradients(device, [a, b], () => ({ loss: project(wrap ? checkpoint(device, [x], block) : block(), 4) }));
         return grads.map((g) => (g ? [...device.readFloats(g)] : null));
       });

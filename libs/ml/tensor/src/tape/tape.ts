@@ -9,6 +9,8 @@ export interface BackwardContext {
   readonly saved: readonly Tensor[];
   /** Per input: whether its gradient is wanted. */
   readonly needs: readonly boolean[];
+  /** What `rematerialise` returned if a later operation asked for it; else empty. Borrowed. */
+  readonly recomputed: readonly Tensor[];
 }
 
 /** One differentiable step. Forward and backward run inside a scope: their intermediates are freed when they return. */
@@ -21,9 +23,10 @@ export interface Operation {
   /** @returns a gradient per input, null where not needed or zero; a returned tensor may be one of the given ones */
   backward(context: BackwardContext): readonly (Tensor | null)[];
   /**
-   * The outputs cost little and depend on `inputs` only: where a later operation saves one, the tape keeps nothing and runs this again.
+   * Computes the outputs again from what `run` saved, bit for bit: where they cost little, the tape does not keep them for later operations.
+   * May return more after them that `backward` can use.
    */
-  readonly rematerialise?: boolean;
+  readonly rematerialise?: (saved: readonly Tensor[]) => readonly Tensor[];
 }
 
 type Saved = { readonly kind: 'tensor'; readonly tensor: Tensor } | { readonly kind: 'output'; readonly node: Node; readonly index: number };
@@ -33,8 +36,6 @@ interface Node {
   readonly outputUids: readonly number[];
   readonly needs: readonly boolean[];
   readonly saved: Saved[];
-  /** Inputs held so that `run` can be repeated. */
-  held: readonly Tensor[];
   recomputed: readonly Tensor[] | null;
 }
 
@@ -155,7 +156,6 @@ export class Tape {
       outputUids: outputs.map((output) => output.uid),
       needs,
       saved: save.map((tensor) => this.hold(tensor)),
-      held: operation.rematerialise ? operation.inputs.map((input) => input.retain()) : [],
       recomputed: null,
     };
     if (operation.rematerialise) outputs.forEach((output, index) => this.producers.set(output.uid, { node, index }));
@@ -172,13 +172,13 @@ export class Tape {
     if (gradients.some((gradient) => gradient !== null)) {
       this.device.scope(() => {
         const saved = node.saved.map(resolve);
-        const results = node.operation.backward({ gradients, saved, needs: node.needs });
+        const results = node.operation.backward({ gradients, saved, needs: node.needs, recomputed: node.recomputed ?? [] });
         results.forEach((gradient, index) => {
           const input = node.operation.inputs[index];
           if (gradient && input && node.needs[index]) this.accumulate(input.uid, gradient);
         });
         // Recomputed outputs serve several consumers, so they must outlive this scope.
-        return node.saved.map((entry) => (entry.kind === 'output' ? [...(entry.node.recomputed ?? [])] : []));
+        return recomputedBy(node.saved);
       });
     }
     for (const uid of node.outputUids) {
@@ -205,17 +205,20 @@ export class Tape {
 function resolve(saved: Saved): Tensor {
   if (saved.kind === 'tensor') return saved.tensor;
   const { node, index } = saved;
-  node.recomputed ??= node.operation.run().outputs;
-  const tensor = node.recomputed[index];
-  invariant(tensor, `${node.operation.name} recomputed without output ${index}`);
+  const { operation } = node;
+  node.recomputed ??= operation.rematerialise?.(node.saved.map(resolve)) ?? null;
+  const tensor = node.recomputed?.[index];
+  invariant(tensor, `${operation.name} recomputed without output ${index}`);
   return tensor;
+}
+
+function recomputedBy(saved: readonly Saved[]): readonly Tensor[] {
+  return saved.flatMap((entry) => (entry.kind === 'output' ? [...(entry.node.recomputed ?? []), ...recomputedBy(entry.node.saved)] : []));
 }
 
 function releaseNode(node: Node): void {
   for (const entry of node.saved) if (entry.kind === 'tensor') entry.tensor.release();
-  for (const tensor of node.held) tensor.release();
   for (const tensor of node.recomputed ?? []) tensor.dispose();
   node.saved.length = 0;
-  node.held = [];
   node.recomputed = null;
 }

@@ -1,10 +1,10 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import { bf16ArrayToF32, f16ToF32, readLoraAdapter, type AdapterTensor, type LoadedLoraAdapter, type LoraAdapterConfig } from '@tunefleet/ml-formats';
-import type { Device } from '@tunefleet/ml-tensor';
+import type { Device, Tensor } from '@tunefleet/ml-tensor';
 import { patternValue } from '../matching/module-names';
 import { withinTimeLimit } from '../matching/time-limit';
 import type { AdaptableModel, LoadedAdapter } from '../loaded-adapter';
-import { loraHook, LoraTuner } from './lora-tuner';
+import { bundleByGroup, loraHook, LoraTuner } from './lora-tuner';
 import { loraScale, type LoraTarget } from './match';
 import { loraSpecSchema, type LoraSpec } from './spec';
 
@@ -24,22 +24,23 @@ export async function loadLora(device: Device, model: AdaptableModel, folder: st
     placed.push({ offset: at, length: part.length });
     at += part.length;
   }
-  const onDevice = device.detached(() =>
-    tuner.parameters.map(({ shape }, index) => {
-      const { offset = 0, length = 0 } = placed[index] ?? {};
-      const scale = index % 2 === 1 ? (targets[(index - 1) / 2]?.scale ?? 1) : 1;
-      // The scale is folded into B and both are cast once: nothing is left to do per forward pass.
-      const part = values.slice(offset, offset + length).map((value) => value * scale);
-      return device.primitives.cast(device.tensor(part, shape, 'f32'), model.computeDtype);
-    }),
-  );
-  const bound = new Map(targets.map(({ path }, index) => [path, { factors: { a: onDevice[2 * index]!, b: onDevice[2 * index + 1]!, scale: 1 }, dropout: null }]));
+  const bundles = device.detached(() => {
+    const factors = targets.map(({ path, scale }, index) => {
+      const [a, b] = [2 * index, 2 * index + 1].map((parameter) => {
+        const { offset = 0, length = 0 } = placed[parameter] ?? {};
+        return device.tensor(values.slice(offset, offset + length), tuner.parameters[parameter]?.shape ?? [], 'f32');
+      }) as [Tensor, Tensor];
+      return [path, { a, b, scale, dropout: null }] as const;
+    });
+    // Without what only training needs.
+    return new Map([...bundleByGroup(model, new Map(factors))].map(([group, bundle]) => [group, { ...bundle, updates: [] }]));
+  });
   return {
-    hook: loraHook(bound),
+    hook: loraHook(bundles),
     tuner,
     values,
     notices: file.ignoredFields.length > 0 ? [`fields of adapter_config.json that are not known and were ignored: ${file.ignoredFields.join(', ')}`] : [],
-    dispose: () => onDevice.forEach((tensor) => tensor.dispose()),
+    dispose: () => [...bundles.values()].flatMap(({ a, b }) => [a, ...b]).forEach((tensor) => tensor?.dispose()),
   };
 }
 

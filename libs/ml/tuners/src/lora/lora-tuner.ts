@@ -1,8 +1,8 @@
 import { invariant, philox4x32 } from '@tunefleet/foundation';
 import { writeLoraAdapter } from '@tunefleet/ml-formats';
-import type { ProjectionHook } from '@tunefleet/ml-nn';
-import { loraLinear, type Device, type Dropout, type LoraFactors, type Tensor } from '@tunefleet/ml-tensor';
-import type { DropoutKey, ParameterInfo, Tuner } from '../tuner';
+import type { ProjectionGroup, ProjectionHook } from '@tunefleet/ml-nn';
+import { bundleLora, linearGroup, type Dropout, type LoraBundle, type Tensor } from '@tunefleet/ml-tensor';
+import type { BindableModel, DropoutKey, ParameterInfo, Tuner } from '../tuner';
 import { loraAdapterFile } from './adapter-file';
 import { loraInitialValues } from './initial-values';
 import { loraParameterCount, type LoraTarget } from './match';
@@ -29,19 +29,14 @@ export class LoraTuner implements Tuner {
     return loraInitialValues(this.spec.init_lora_weights, this.targets, seed);
   }
 
-  bind(_device: Device, values: readonly Tensor[], dropout: DropoutKey): ProjectionHook {
+  bind(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): ProjectionHook {
     invariant(values.length === this.parameters.length, `${this.parameters.length} parameters were bound to ${values.length} tensors`);
     const rate = this.spec.lora_dropout;
-    const bound = new Map(
-      this.targets.map(({ path, scale }, index) => [
-        path,
-        {
-          factors: { a: values[2 * index], b: values[2 * index + 1], scale } as LoraFactors,
-          dropout: dropout && rate > 0 ? { rate, key: maskKey(dropout, index) } : null,
-        },
-      ]),
-    );
-    return loraHook(bound);
+    const bound = this.targets.map(({ path, scale }, index) => {
+      const [a, b] = [values[2 * index], values[2 * index + 1]] as [Tensor, Tensor];
+      return [path, { a, b, scale, dropout: dropout && rate > 0 ? { rate, key: maskKey(dropout, index) } : null }] as const;
+    });
+    return loraHook(bundleByGroup(model, new Map(bound)));
   }
 
   save(values: Float32Array, folder: string, base: { readonly id: string; readonly revision: string }): Promise<void> {
@@ -50,14 +45,42 @@ export class LoraTuner implements Tuner {
   }
 }
 
-/** Applies the factors known for a module's path and leaves other modules alone. */
-export function loraHook(bound: ReadonlyMap<string, { readonly factors: LoraFactors; readonly dropout: Dropout | null }>): ProjectionHook {
+/** Factors of one target. */
+export interface LoraFactors {
+  /** [R, in] f32 */
+  readonly a: Tensor;
+  /** [out, R] f32 */
+  readonly b: Tensor;
+  readonly scale: number;
+  readonly dropout: Dropout | null;
+}
+
+/** The factors known by module path, bundled for every group of the model that has any. Tensors of the enclosing scope. */
+export function bundleByGroup(model: BindableModel, byPath: ReadonlyMap<string, LoraFactors>): Map<ProjectionGroup, LoraBundle> {
+  const bundles = new Map<ProjectionGroup, LoraBundle>();
+  for (const group of model.projectionGroups) {
+    const bundle = bundleOf(model, group, byPath);
+    if (bundle) bundles.set(group, bundle);
+  }
+  return bundles;
+}
+
+/** Applies bundles to their groups and leaves other groups alone. */
+export function loraHook(bundles: ReadonlyMap<ProjectionGroup, LoraBundle>): ProjectionHook {
   return {
-    project(x, { path, weight, bias }) {
-      const found = bound.get(path);
-      return found ? loraLinear(x, weight, bias, found.factors, found.dropout) : null;
+    project(x, group, residual) {
+      const lora = bundles.get(group);
+      return lora ? linearGroup(x, group.maps, { lora, residual }) : null;
     },
   };
+}
+
+function bundleOf({ device, computeDtype }: BindableModel, group: ProjectionGroup, byPath: ReadonlyMap<string, LoraFactors>): LoraBundle | null {
+  const updates = group.members.flatMap(({ path, map, row }) => {
+    const factors = byPath.get(path);
+    return factors ? [{ ...factors, map, row }] : [];
+  });
+  return updates.length > 0 ? bundleLora(device, updates, group.maps.map(({ weight }) => weight.outSize), computeDtype) : null;
 }
 
 /** A mask of its own for every target and step. */

@@ -71,7 +71,7 @@ describe.each(['tensorflow', 'wasm'] as const)('LoRA on %s', (backend) => {
   test('a fresh adapter changes nothing', () => {
     const tuner = createTuner(parseTunerSpec({ kind: 'lora', r: 4, target_modules: 'all-linear' }), model);
     device.scope(() => {
-      const hook = tuner.bind(device, parametersOf(device, tuner, tuner.initialValues(5)), null);
+      const hook = tuner.bind(model, parametersOf(device, tuner, tuner.initialValues(5)), null);
       expect(maxDifference(logits(model, { adapter: hook }), logits(model))).toBe(0);
     });
   });
@@ -176,8 +176,8 @@ function train(model: CausalLm, tuner: Tuner, values: Float32Array, options: { r
   const counted = labels.reduce((sum, label) => sum + (label === -100 ? 0 : 1), 0);
   return device.scope(() => {
     const parameters = parametersOf(device, tuner, values);
+    const adapter = tuner.bind(model, parameters, options.dropout ?? null);
     const { result, gradients: grads } = gradients(device, parameters, () => {
-      const adapter = tuner.bind(device, parameters, options.dropout ?? null);
       const hidden = model.forward({ ids: golden.integers('ids'), rows, columns }, { adapter, recomputeBlocks: options.recomputeBlocks ?? false });
       return headCrossEntropy(hidden, model.head, labels, { scale: 1 / counted });
     });

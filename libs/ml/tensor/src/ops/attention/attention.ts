@@ -5,6 +5,8 @@ import type { Tensor } from '../../tensor';
 
 /** Added to a score that must not count; finite, so that no row can become NaN. */
 const MASKED = -1e9;
+/** Keys up to which the probabilities are kept for the backward pass: H * S per token, against some 3 C + 2 F of a block's other activations. */
+const PROBABILITIES_KEPT_MAX = 256;
 
 /** [T, S] f32: query i, at absolute position `offset + i`, sees keys 0 .. offset + i. */
 export function causalMask(device: Device, queries: number, keys: number, offset = 0): Tensor {
@@ -47,7 +49,8 @@ export function branchMask(device: Device, branches: Int32Array, rows: number, c
 
 /**
  * Softmax attention with grouped key/value heads; query head h uses key/value head floor(h / (H / K)).
- * Keeps q, k, v and its output; the probabilities [B, H, T, S] are computed again in the backward pass.
+ * Keeps q, k, v and its output; the probabilities [B, H, T, S] too where they are not larger than what a block keeps anyway, else they are computed
+ * again in the backward pass.
  * Rows padded on the right need no mask of their own: under a causal mask no real token sees them.
  * @param q [B, H, T, D]   @param k [B, K, S, D]   @param v [B, K, S, D]
  * @param mask added to the scores, f32, [T, S] or [B, 1, T, S]; null: every query sees every key
@@ -58,19 +61,22 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null):
   const [batch = 1, heads = 1, time = 1, width = 1] = q.shape;
   const groups = k.dim(1);
   const grouped = [batch, groups, (heads / groups) * time, width];
+  // On the keys, of which there are fewer.
   const factor = 1 / Math.sqrt(width);
+  const keepsProbabilities = k.dim(2) <= PROBABILITIES_KEPT_MAX;
   return singleOutputOp(q.device, {
     name: 'attention',
     inputs: [q, k, v],
     run: () => {
-      const scaled = p.scale(p.reshape(q, grouped), factor);
-      const output = p.reshape(p.batchMatMul(probabilities(p, scaled, k, mask, q.shape), v), q.shape);
-      return { outputs: [output], save: mask ? [q, k, v, output, mask] : [q, k, v, output] };
+      const weights = probabilities(p, p.reshape(q, grouped), p.scale(k, factor), mask, q.shape);
+      const output = p.reshape(p.batchMatMul(weights, v), q.shape);
+      return { outputs: [output], save: [q, k, v, output, ...(keepsProbabilities ? [weights] : mask ? [mask] : [])] };
     },
-    backward: ({ gradients: [g], saved: [query, key, value, output] }) => {
+    backward: ({ gradients: [g], saved: [query, key, value, output, weightsOrMask] }) => {
       if (!g || !query || !key || !value || !output) return [null, null, null];
-      const scaled = p.scale(p.reshape(query, grouped), factor);
-      const weights = probabilities(p, scaled, key, mask, q.shape); // [B, K, G*T, S]
+      const queries = p.reshape(query, grouped);
+      const keys = p.scale(key, factor);
+      const weights = keepsProbabilities && weightsOrMask ? weightsOrMask : probabilities(p, queries, keys, weightsOrMask ?? null, q.shape); // [B, K, G*T, S]
       const dOut = p.reshape(g, grouped);
       const dValue = p.batchMatMul(weights, dOut, true, false);
       // Row sums of dP * P equal row sums of dO * O, which are far smaller.
@@ -78,25 +84,25 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null):
       const delta = p.cast(p.reduce('sum', product, [3], true), q.dtype); // [B, K, G*T, 1]
       const dWeights = p.batchMatMul(dOut, value, false, true); // [B, K, G*T, S]
       const dScores = multiplyShifted(p, weights, dWeights, delta);
-      const dQuery = p.reshape(p.scale(p.batchMatMul(dScores, key), factor), q.shape);
-      return [dQuery, p.batchMatMul(dScores, scaled, true, false), dValue];
+      const dQuery = p.reshape(p.batchMatMul(dScores, keys), q.shape);
+      return [dQuery, p.scale(p.batchMatMul(dScores, queries, true, false), factor), dValue];
     },
   });
 }
 
 /** softmax(q kᵀ + mask) as [B, K, G*T, S], frees what it makes on the way: these are the largest tensors of a layer. */
-function probabilities(p: Primitives, scaled: Tensor, k: Tensor, mask: Tensor | null, shape: readonly number[]): Tensor {
+function probabilities(p: Primitives, q: Tensor, scaledKeys: Tensor, mask: Tensor | null, shape: readonly number[]): Tensor {
   const [batch = 1, heads = 1, time = 1] = shape;
-  using raw = p.batchMatMul(scaled, k, false, true);
+  using raw = p.batchMatMul(q, scaledKeys, false, true);
   using scores = p.cast(raw, 'f32');
   raw.dispose();
-  using perHead = p.reshape(scores, [batch, heads, time, k.dim(2)]);
+  using perHead = p.reshape(scores, [batch, heads, time, scaledKeys.dim(2)]);
   scores.dispose();
   using masked = mask ? p.add(perHead, mask) : p.reshape(perHead, perHead.shape);
   perHead.dispose();
   using softmax = p.softmax(masked);
   masked.dispose();
-  using typed = p.cast(softmax, scaled.dtype);
+  using typed = p.cast(softmax, q.dtype);
   return p.reshape(typed, raw.shape);
 }
 

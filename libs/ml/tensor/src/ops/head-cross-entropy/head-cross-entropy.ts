@@ -1,7 +1,7 @@
 import { invariant } from '@tunefleet/foundation';
 import { customOp } from '../../tape/perform';
 import type { Tensor } from '../../tensor';
-import { multiplyBack, multiplyForward, type FrozenMatrix } from '../linear/linear';
+import { multiplyBack, multiplyForward, type FrozenMatrix } from '../linear/frozen-matrix';
 
 export interface HeadCrossEntropyResult {
   /** Sum of the rows' losses times `scale`; rank 0 f32, differentiable. */

@@ -11,12 +11,18 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
   return singleOutputOp(gate.device, {
     name: 'swiglu',
     inputs: [gate, up],
-    rematerialise: true,
     run: () => ({ outputs: [p.mul(p.cast(p.silu(p.cast(gate, 'f32')), gate.dtype), up)], save: [gate, up] }),
-    backward: ({ gradients: [g], saved: [x, y], needs }) => {
+    rematerialise: ([x, y]) => {
+      if (!x || !y) return [];
+      const wide = p.cast(x, 'f32');
+      const sigmoid = p.unary('sigmoid', wide);
+      const silu = p.cast(p.mul(wide, sigmoid), x.dtype);
+      return [p.mul(silu, y), silu, p.cast(sigmoid, x.dtype)];
+    },
+    backward: ({ gradients: [g], saved: [x, y], recomputed, needs }) => {
       if (!g || !x || !y) return [null, null];
-      const sigmoid = p.unary('sigmoid', x);
-      const silu = p.mul(x, sigmoid);
+      const sigmoid = recomputed[2] ?? p.unary('sigmoid', x);
+      const silu = recomputed[1] ?? p.mul(x, sigmoid);
       const dUp = needs[1] ? p.mul(g, silu) : null;
       if (!needs[0]) return [null, dUp];
       // silu' = s + silu * (1 - s) = s + silu - silu * s

@@ -1,5 +1,4 @@
 import type { Device } from '../../device';
-import { singleOutputOp } from '../../tape/perform';
 import type { Tensor } from '../../tensor';
 
 /** A frozen weight matrix, kept the way round that this device multiplies fastest. */
@@ -9,6 +8,13 @@ export interface FrozenMatrix {
   readonly layout: 'outIn' | 'inOut';
   readonly outSize: number;
   readonly inSize: number;
+}
+
+/** A frozen linear map x Wᵀ + bias. */
+export interface FrozenMap {
+  readonly weight: FrozenMatrix;
+  /** [out] or null. */
+  readonly bias: Tensor | null;
 }
 
 /** Takes over `weight` [out, in] (disposed by the holder of the result). */
@@ -28,22 +34,4 @@ export function multiplyForward(x: Tensor, weight: FrozenMatrix): Tensor {
 /** g W: [N, out] -> [N, in]. No gradient recorded. */
 export function multiplyBack(g: Tensor, weight: FrozenMatrix): Tensor {
   return g.device.primitives.matMul(g, weight.value, false, weight.layout === 'inOut');
-}
-
-/**
- * Frozen linear map y = x Wᵀ + bias.
- * @param x [N, in] in the weight's dtype   @param bias [out] or null, frozen
- * @returns [N, out]
- */
-export function linear(x: Tensor, weight: FrozenMatrix, bias: Tensor | null = null): Tensor {
-  const p = x.device.primitives;
-  return singleOutputOp(x.device, {
-    name: 'linear',
-    inputs: [x],
-    run: () => {
-      const product = multiplyForward(x, weight);
-      return { outputs: [bias ? p.add(product, bias) : product], save: [weight.value] };
-    },
-    backward: ({ gradients: [g] }) => [g ? multiplyBack(g, weight) : null],
-  });
 }

@@ -1,0 +1,152 @@
+import { invariant } from '@tunefleet/foundation';
+import type { Device } from '../../device';
+import type { FloatDType } from '../../dtype';
+import type { Primitives } from '../../primitives';
+import type { Tensor } from '../../tensor';
+
+export interface Dropout {
+  /** Share of elements dropped, 0 < rate < 1. */
+  readonly rate: number;
+  /** Names the mask: equal keys give equal masks. */
+  readonly key: readonly [number, number];
+}
+
+/**
+ * A low-rank update scale * B A of some output rows of one map of a group.
+ * @see Hu et al. 2021, arXiv:2106.09685, section 4.1
+ */
+export interface LoraUpdate {
+  /** [R, in] f32, trainable. */
+  readonly a: Tensor;
+  /** [rows, R] f32, trainable. */
+  readonly b: Tensor;
+  /** alpha / R, or alpha / sqrt(R) with rsLoRA. */
+  readonly scale: number;
+  /** Which map of the group, and the first of its output rows that it adds to. */
+  readonly map: number;
+  readonly row: number;
+  /** Of this update's view of the input. */
+  readonly dropout: Dropout | null;
+}
+
+/** The updates of one group side by side, so that one narrow product serves them all. R is the sum of their ranks. */
+export interface LoraBundle {
+  readonly updates: readonly LoraUpdate[];
+  /** [R, in] */
+  readonly a: Tensor;
+  /** Per map [R, out]: scale * Bᵀ where an update adds to the map, zero elsewhere; null where none does. */
+  readonly b: readonly (Tensor | null)[];
+}
+
+/**
+ * @param outSizes output size of every map of the group
+ * @returns tensors in `dtype`, the caller's
+ */
+export function bundleLora(device: Device, updates: readonly LoraUpdate[], outSizes: readonly number[], dtype: FloatDType): LoraBundle {
+  const p = device.primitives;
+  return device.scope(() => {
+    const a = p.cast(stack(p, updates.map((update) => update.a), 0), dtype);
+    const b = outSizes.map((outSize, map) => {
+      if (!updates.some((update) => update.map === map)) return null;
+      const rows = updates.map((update) => (update.map === map ? spread(p, update, outSize) : p.zeros([update.a.dim(0), outSize], 'f32')));
+      return p.cast(stack(p, rows, 0), dtype);
+    });
+    return { updates, a, b };
+  });
+}
+
+/** scale * Bᵀ among zeros, [R, out]. */
+function spread(p: Primitives, { b, scale, row }: LoraUpdate, outSize: number): Tensor {
+  const [rows, rank] = [b.dim(0), b.dim(1)];
+  const transposed = p.transpose(b, [1, 0]);
+  const scaled = scale === 1 ? transposed : p.scale(transposed, scale);
+  const [before, after] = [row, outSize - row - rows];
+  invariant(before >= 0 && after >= 0, `rows ${row} to ${row + rows} of a map with ${outSize}`);
+  return stack(p, [...(before > 0 ? [p.zeros([rank, before], 'f32')] : []), scaled, ...(after > 0 ? [p.zeros([rank, after], 'f32')] : [])], 1);
+}
+
+/** drop(x) Aᵀ of every update, [N, R], and the masks by update where there is dropout. */
+export function narrowProduct(p: Primitives, x: Tensor, lora: LoraBundle): { readonly product: Tensor; readonly masks: readonly Tensor[] } {
+  if (!dropsInput(lora)) return { product: p.matMul(x, lora.a, false, true), masks: [] };
+  const masks = lora.updates.map(({ dropout }) => dropoutMask(p, x, dropout));
+  const factors = p.split(lora.a, ranks(lora), 0);
+  return { product: stack(p, factors.map((factor, index) => p.matMul(dropped(p, x, lora, masks, index), factor, false, true)), 1), masks };
+}
+
+/** Gradient by the narrow product, [N, R]; null where no gradient comes. */
+export function productGradient(p: Primitives, gradients: readonly (Tensor | null)[], { b }: LoraBundle): Tensor | null {
+  const parts = gradients.flatMap((g, index) => {
+    const factor = b[index];
+    return g && factor ? [p.matMul(g, factor, false, true)] : [];
+  });
+  return parts.reduce<Tensor | null>((sum, part) => (sum ? p.add(sum, part) : part), null);
+}
+
+/** What the updates add to the gradient by x, [N, in]. */
+export function inputBranch(p: Primitives, dProduct: Tensor, lora: LoraBundle, masks: readonly Tensor[]): Tensor {
+  if (!dropsInput(lora)) return p.matMul(dProduct, lora.a);
+  const [parts, factors] = [p.split(dProduct, ranks(lora), 1), p.split(lora.a, ranks(lora), 0)];
+  return p.addAll(parts.map((part, index) => dropped(p, p.matMul(part, factors[index] as Tensor), lora, masks, index)));
+}
+
+/** Gradients by A and B of every update, f32, in the order a, b, a, b. */
+export function factorGradients(
+  p: Primitives,
+  parts: {
+    readonly x: Tensor;
+    readonly product: Tensor;
+    readonly dProduct: Tensor;
+    readonly masks: readonly Tensor[];
+    readonly gradients: readonly (Tensor | null)[];
+    readonly lora: LoraBundle;
+  },
+): (Tensor | null)[] {
+  const { x, product, dProduct, masks, gradients, lora } = parts;
+  const sizes = ranks(lora);
+  const dA = dropsInput(lora)
+    ? cut(p, dProduct, sizes, 1).map((part, index) => p.matMul(part, dropped(p, x, lora, masks, index), true, false))
+    : cut(p, p.matMul(dProduct, x, true, false), sizes, 0);
+  // Pᵀ g runs twice as fast as gᵀ P.
+  const dB = gradients.map((g, map) => (g && lora.b[map] ? p.matMul(product, g, true, false) : null)); // [R, out]
+  let start = 0;
+  return lora.updates.flatMap(({ b, scale, map, row }, index) => {
+    const rank = sizes[index] as number;
+    const whole = dB[map];
+    const block = whole ? p.slice(whole, [start, row], [rank, b.dim(0)]) : null;
+    start += rank;
+    return [p.cast(dA[index] as Tensor, 'f32'), block && scaled(p, p.transpose(p.cast(block, 'f32'), [1, 0]), scale)];
+  });
+}
+
+function ranks({ updates }: LoraBundle): number[] {
+  return updates.map(({ a }) => a.dim(0));
+}
+
+function dropsInput({ updates }: LoraBundle): boolean {
+  return updates.some(({ dropout }) => dropout !== null);
+}
+
+function scaled(p: Primitives, x: Tensor, scale: number): Tensor {
+  return scale === 1 ? x : p.scale(x, scale);
+}
+
+function stack(p: Primitives, parts: readonly Tensor[], axis: number): Tensor {
+  return parts.length === 1 && parts[0] ? parts[0] : p.concat(parts, axis);
+}
+
+function cut(p: Primitives, x: Tensor, sizes: readonly number[], axis: number): readonly Tensor[] {
+  return sizes.length === 1 ? [x] : p.split(x, sizes, axis);
+}
+
+/** True where an element stays. */
+function dropoutMask(p: Primitives, x: Tensor, dropout: Dropout | null): Tensor {
+  const { rate, key } = dropout ?? { rate: 0, key: [0, 0] as const };
+  return p.compare('greaterEqual', p.randomUniform(x.shape, key), x.device.scalar(rate, 'f32'));
+}
+
+/** Zeroes the masked elements and raises the others, so that the expectation stays. Its own adjoint. */
+function dropped(p: Primitives, x: Tensor, { updates }: LoraBundle, masks: readonly Tensor[], index: number): Tensor {
+  const [mask, dropout] = [masks[index], updates[index]?.dropout];
+  if (!mask || !dropout) return x;
+  return p.scale(p.mul(x, p.cast(mask, x.dtype)), 1 / (1 - dropout.rate));
+}
