@@ -54,6 +54,8 @@ export const fromEngineSchema = z.discriminatedUnion('type', [
     phase: z.string(),
     tokensPerSecond: z.number(),
     etaSeconds: z.number(),
+    /** Examples per forward pass, of kinds that train. */
+    microBatchSize: z.int().min(1).optional(),
   }),
   /** The folder is complete and will not change; the agent uploads it, reports it, then removes it. */
   z.object({

@@ -1,4 +1,5 @@
 import type { ArtifactRef, Failure } from '@tunefleet/contracts';
+import type { InfraFailure, StopReason } from '@tunefleet/domain-jobs';
 import type { JsonObject, JsonValue } from '@tunefleet/foundation';
 import type { Snapshot, Placement } from '@tunefleet/domain-scheduling';
 import type { AttemptRecord, CheckpointRecord, JobRecord, WorkerRecord } from './records';
@@ -38,6 +39,8 @@ export type WorkerEvent =
       readonly phase: string;
       readonly tokensPerSecond: number;
       readonly etaSeconds: number;
+      /** Examples per forward pass. */
+      readonly microBatchSize?: number;
     }
   | {
       readonly seq: number;
@@ -88,8 +91,15 @@ export interface FleetStore {
   listUnacknowledged(workerId: string): Promise<readonly AssignmentRecord[]>;
   /** Live attempts of the worker, for matching against its Hello. */
   listLiveAttempts(workerId: string): Promise<readonly AttemptRecord[]>;
-  /** Live attempts of jobs that are no longer theirs to run (cancelled, paused): what Stop messages are owed. */
-  listStopRequests(workerId: string): Promise<readonly { key: AttemptKey; reason: 'cancelled' | 'paused' }[]>;
+  /** What Stop messages are owed: live attempts of jobs that are no longer theirs to run, and those asked to hand their job back. */
+  listStopRequests(workerId: string): Promise<readonly StopOrder[]>;
+  /**
+   * Asks the live attempt of that epoch to write a checkpoint within `graceMs` and hand its job back; it counts until it has. The first
+   * request stands, except that a user's pause goes over the others.
+   */
+  requestStop(job: Pick<AttemptKey, 'jobId' | 'epoch'>, reason: StopReason, graceMs: number): Promise<FencedResult>;
+  /** Asks for the jobs on workers that drain at once or whose time to drain is over. Returns how many were asked. */
+  stopDrained(graceMs: number): Promise<number>;
 
   acknowledge(key: AttemptKey): Promise<FencedResult>;
   /** Worker would not take it: ends the attempt as `revoked` and queues the job again. */
@@ -119,6 +129,19 @@ export interface FleetStore {
   markSilentWorkers(suspectMs: number, offlineMs: number): Promise<number>;
   getJob(id: string): Promise<JobRecord | null>;
 
+  /** What the worker failed at within the time, since it was last uncordoned: infrastructure failures only, oldest first. */
+  listInfraFailures(workerId: string, withinMs: number): Promise<readonly InfraFailure[]>;
+  /** False when it is cordoned already. */
+  cordonWorker(workerId: string, reason: string): Promise<boolean>;
+  /** Attempts in their training phase without a step for `quietMs`. */
+  listQuiet(quietMs: number, limit: number): Promise<readonly QuietAttempt[]>;
+  /** Notes once that the attempt is stuck, as an event of its job. False when it was noted before, or has gone on. */
+  noteStuck(key: AttemptKey, message: string): Promise<boolean>;
+  /** Cancels waiting jobs that wait for one that has failed or was cancelled. Returns how many. */
+  skipOrphans(limit: number): Promise<number>;
+  /** Says at each queued job that waits for others which ones these are. */
+  explainDependents(limit: number): Promise<void>;
+
   /** Runs the callback whenever another process (or this one) says that something may be placed, sent or stopped. Best effort. */
   onWake(callback: (topic: WakeTopic) => void): Promise<{ close(): Promise<void> }>;
   wake(topic: WakeTopic): Promise<void>;
@@ -126,6 +149,20 @@ export interface FleetStore {
 
 /** `schedule`: look at the queue again. `worker:<id>`: look at what that worker is owed. */
 export type WakeTopic = 'schedule' | `worker:${string}`;
+
+export interface StopOrder {
+  readonly key: AttemptKey;
+  readonly reason: 'cancelled' | 'paused' | 'preempted';
+  /** Time left for a checkpoint; 0: drop everything. */
+  readonly graceMs: number;
+}
+
+export interface QuietAttempt {
+  readonly attempt: AttemptRecord;
+  readonly sinceStepMs: number;
+  /** Of the attempt's last steps; null while there are too few to tell. */
+  readonly medianStepMs: number | null;
+}
 
 export interface AssignmentRecord {
   readonly key: AttemptKey;

@@ -9,6 +9,7 @@ import type {
   FileRecord,
   JobEventRecord,
   JobRecord,
+  JobRelation,
   MetricPointRecord,
   Page,
   PageRequest,
@@ -27,12 +28,22 @@ export interface RecordStore {
   /** Tombstones the file. @throws invalid_input naming the live job that uses it. */
   deleteFile(teamId: string, id: string): Promise<FileRecord | null>;
 
-  /** Writes the job, its first event and the outbox row for intake. Same idempotency key: the earlier job, `created: false`. */
+  /**
+   * Writes the job, its first event and the outbox row for intake. Same idempotency key: the earlier job, `created: false`.
+   * @throws invalid_input with param `after` for a parent that does not exist in the team or can no longer succeed
+   */
   createJob(request: NewJob): Promise<{ job: JobRecord; created: boolean }>;
   getJob(teamId: string, id: string): Promise<JobRecord | null>;
   listJobs(teamId: string, request: JobListRequest): Promise<Page<JobRecord>>;
   /** Terminal and final: bumps the epoch, so that nothing a worker still sends can count. @throws illegal_transition */
   cancelJob(teamId: string, id: string): Promise<JobRecord | null>;
+
+  /** A queued job is put aside at once; a running one is asked to write a checkpoint within `graceMs` and pauses when it has. @throws illegal_transition */
+  pauseJob(teamId: string, id: string, graceMs: number): Promise<JobRecord | null>;
+  /** Behind the queue, to go on from its last checkpoint. A pause that has not taken effect yet is taken back. @throws illegal_transition */
+  resumeJob(teamId: string, id: string): Promise<JobRecord | null>;
+  /** @throws illegal_transition when the job runs or has ended */
+  setJobPriority(teamId: string, id: string, priority: number): Promise<JobRecord | null>;
 
   /** Intake's end: `validating_files` -> `queued` with the worker's spec. False when the job is no longer validating. */
   admitJob(id: string, admission: JobAdmission): Promise<boolean>;
@@ -57,7 +68,12 @@ export interface RecordStore {
   deleteAdapter(teamId: string, name: string): Promise<boolean>;
 
   listWorkers(): Promise<readonly WorkerRecord[]>;
-  setWorkerCordoned(id: string, cordoned: boolean): Promise<WorkerRecord | null>;
+  /** Uncordoning ends a drain, too, and what the worker failed at before is forgotten. */
+  setWorkerCordoned(id: string, cordoned: boolean, reason?: string): Promise<WorkerRecord | null>;
+  /** Cordons and empties it: at once (`move`), or when its job ends (`wait`) but not later than after `deadlineMs`. */
+  drainWorker(id: string, drain: { readonly mode: 'wait' | 'move'; readonly deadlineMs?: number; readonly graceMs: number }): Promise<WorkerRecord | null>;
+  /** Workers that hold a live attempt. */
+  listBusyWorkerIds(): Promise<readonly string[]>;
   countJobs(): Promise<Readonly<Partial<Record<JobStatus, number>>>>;
   ping(): Promise<void>;
 }
@@ -70,6 +86,9 @@ export interface NewJob {
   readonly baseModel: string;
   readonly metadata: Readonly<Record<string, string>> | null;
   readonly priority: number;
+  /** All must exist in the team and none may have failed. Checked in the transaction. */
+  readonly afterJobIds?: readonly string[];
+  readonly source?: { readonly jobId: string; readonly relation: JobRelation };
   /** Queue and payload of the wake-up for intake. */
   readonly queue: string;
   readonly idempotency?: { readonly key: string; readonly requestHash: string };

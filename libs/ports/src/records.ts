@@ -1,5 +1,5 @@
 import type { ArtifactRef, Failure, JobKind } from '@tunefleet/contracts';
-import type { JobStatus } from '@tunefleet/domain-jobs';
+import type { JobStatus, StopReason } from '@tunefleet/domain-jobs';
 import type { JsonObject, JsonValue } from '@tunefleet/foundation';
 
 /** Rows of the record as the code sees them. Times are `Date`s read from the database clock. */
@@ -50,6 +50,14 @@ export interface JobRecord {
   readonly epoch: number;
   readonly infraFailures: number;
   readonly resourceFailures: number;
+  /** Jobs of the same team that must have succeeded before this one is placed. */
+  readonly afterJobIds: readonly string[];
+  /** The job this one repeats, and how it came from it. */
+  readonly sourceJobId: string | null;
+  readonly sourceRelation: JobRelation | null;
+  /** The running attempt has been asked to write a checkpoint and hand the job back. Null unless `running`. */
+  readonly stopReason: StopReason | null;
+  readonly stopDeadline: Date | null;
   readonly notBefore: Date | null;
   readonly waitingReason: string | null;
   readonly step: number;
@@ -66,6 +74,8 @@ export interface JobRecord {
   readonly finishedAt: Date | null;
 }
 
+export type JobRelation = 'clone' | 'retry';
+
 export type AttemptStatus = 'assigned' | 'running' | 'finished';
 export type AttemptOutcome = 'succeeded' | 'failed' | 'stopped' | 'lost' | 'revoked';
 
@@ -81,6 +91,13 @@ export interface AttemptRecord {
   readonly resumeCheckpointId: string | null;
   readonly lastSeq: number;
   readonly failure: Failure | null;
+  readonly stopReason: StopReason | null;
+  /** The last step it told of. */
+  readonly step: number;
+  readonly steppedAt: Date | null;
+  /** Examples per forward pass, as the worker said last. */
+  readonly microBatchSize: number | null;
+  readonly stuckAt: Date | null;
   readonly assignedAt: Date;
   readonly acknowledgedAt: Date | null;
   readonly finishedAt: Date | null;
@@ -142,6 +159,11 @@ export interface WorkerRecord {
   readonly bootId: string;
   readonly status: 'online' | 'suspect' | 'offline';
   readonly cordoned: boolean;
+  readonly cordonReason: string | null;
+  readonly uncordonedAt: Date | null;
+  /** `wait`: emptied as its job ends; `move`: its job goes on elsewhere. Cordoned as long as it drains. */
+  readonly drain: 'wait' | 'move' | null;
+  readonly drainDeadline: Date | null;
   readonly version: string;
   readonly device: WorkerDevice;
   readonly labels: Readonly<Record<string, string>>;

@@ -36,7 +36,8 @@ export class FleetSession {
   private busy = false;
   private owed: 'idle' | 'sending' | 'again' = 'idle';
   private readonly assigned = new Set<string>();
-  private readonly stopped = new Set<string>();
+  /** What each attempt was told, by its id: a pause may still turn into a cancel. */
+  private readonly stopped = new Map<string, string>();
 
   constructor(
     readonly id: string,
@@ -267,8 +268,8 @@ export class FleetSession {
 
   private async sendOwedOnce(workerId: string): Promise<void> {
     const { store, settings } = this.deps;
-    for (const { key, reason } of await store.listStopRequests(workerId)) {
-      if (!this.stopped.has(key.attemptId)) this.sendStop(key, reason);
+    for (const { key, reason, graceMs } of await store.listStopRequests(workerId)) {
+      if (this.stopped.get(key.attemptId) !== reason) this.sendStop(key, reason, graceMs);
     }
     for (const assignment of await store.listUnacknowledged(workerId)) {
       if (this.assigned.has(assignment.key.attemptId)) continue;
@@ -279,9 +280,9 @@ export class FleetSession {
     }
   }
 
-  private sendStop(key: AttemptKey, reason: string): void {
-    this.stopped.add(key.attemptId);
-    this.send({ $case: 'stop', value: { attempt: key, reason, graceMs: 0 } });
+  private sendStop(key: AttemptKey, reason: string, graceMs = 0): void {
+    this.stopped.set(key.attemptId, reason);
+    this.send({ $case: 'stop', value: { attempt: key, reason, graceMs } });
   }
 
   private send(message: NonNullable<fleet.ServerMessage['message']>): void {

@@ -22,7 +22,7 @@ test('every kind of event reaches the store in its own form', () => {
         { seq: 1, timeMs: 5, payload: { $case: 'log', value: { level: 'info', message: 'hi', dataJson: '{"a":1}' } } },
         { seq: 2, timeMs: 5, payload: { $case: 'metrics', value: { step: 1, values: { loss: 0.5 } } } },
         { seq: 3, timeMs: 5, payload: { $case: 'checkpoint', value: { step: 1, artifacts: [{ name: 'a.bin', sha256, bytes: 7 }], metrics: {} } } },
-        { seq: 4, timeMs: 5, payload: { $case: 'progress', value: { step: 1, totalSteps: 2, phase: 'training', tokensPerSecond: 10, etaSeconds: 1 } } },
+        { seq: 4, timeMs: 5, payload: { $case: 'progress', value: { step: 1, totalSteps: 2, phase: 'training', tokensPerSecond: 10, microBatchSize: 4, etaSeconds: 1 } } },
       ],
     },
   });
@@ -34,7 +34,7 @@ test('every kind of event reaches the store in its own form', () => {
         { seq: 1, type: 'log', level: 'info', message: 'hi', data: { a: 1 } },
         { seq: 2, type: 'metrics', step: 1, values: { loss: 0.5 } },
         { seq: 3, type: 'checkpoint', step: 1, artifacts: [{ name: 'a.bin', sha256, bytes: 7 }], metrics: {} },
-        { seq: 4, type: 'progress', step: 1, totalSteps: 2, phase: 'training', tokensPerSecond: 10, etaSeconds: 1 },
+        { seq: 4, type: 'progress', step: 1, totalSteps: 2, phase: 'training', tokensPerSecond: 10, microBatchSize: 4, etaSeconds: 1 },
       ],
     },
   });

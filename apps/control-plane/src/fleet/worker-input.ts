@@ -73,6 +73,7 @@ const payloadSchema = z.discriminatedUnion('$case', [
       phase: z.string().max(40),
       tokensPerSecond: z.number().min(0),
       etaSeconds: z.number().min(0),
+      microBatchSize: countSchema,
     }),
   }),
 ]);
@@ -153,6 +154,11 @@ function toWorkerEvent(event: z.infer<typeof eventSchema>): WorkerEvent {
     case 'checkpoint':
       return { seq, type: 'checkpoint', ...payload.value };
     case 'progress':
-      return { seq, type: 'progress', ...payload.value };
+      return { seq, type: 'progress', ...withoutUnknownSize(payload.value) };
   }
+}
+
+/** 0 on the wire: an older worker, or a kind without batches. */
+function withoutUnknownSize<T extends { readonly microBatchSize: number }>({ microBatchSize, ...progress }: T) {
+  return { ...progress, ...(microBatchSize > 0 ? { microBatchSize } : {}) };
 }

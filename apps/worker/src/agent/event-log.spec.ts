@@ -3,7 +3,7 @@ import { EventLog, type EventPayload } from './event-log';
 
 const metric = (step: number): EventPayload => ({ $case: 'metrics', value: { step, values: { loss: step } } });
 const log = (message: string): EventPayload => ({ $case: 'log', value: { level: 'info', message, dataJson: '' } });
-const progress = (step: number): EventPayload => ({ $case: 'progress', value: { step, totalSteps: 9, phase: 'training', tokensPerSecond: 1, etaSeconds: 1 } });
+const progress = (step: number): EventPayload => ({ $case: 'progress', value: { step, totalSteps: 9, phase: 'training', tokensPerSecond: 1, etaSeconds: 1, microBatchSize: 0 } });
 const limits = { maxEvents: 10, batchEvents: 3, batchBytes: 1_000_000 };
 
 const seqs = (batch: readonly { seq: number }[] | null): number[] | null => batch?.map((event) => event.seq) ?? null;

@@ -25,6 +25,7 @@ export function toEventPayload(message: FromEngine & { type: 'log' | 'metrics' |
           phase: message.phase.slice(0, 40),
           tokensPerSecond: Math.max(0, message.tokensPerSecond),
           etaSeconds: Math.max(0, message.etaSeconds),
+          microBatchSize: message.microBatchSize ?? 0,
         },
       };
     default:

@@ -14,6 +14,8 @@ export interface RetryableJob {
   readonly infraFailures: number;
   readonly resourceFailures: number;
   readonly workerSpec: JsonObject | null;
+  /** Examples per forward pass of the attempt that failed, as its worker said; null: it did not. */
+  readonly microBatchSize?: number | null;
 }
 
 /** An ended attempt of the job, the one at hand left out. */
@@ -46,7 +48,7 @@ export function decideAfterFailure(job: RetryableJob, failure: Pick<Failure, 'cl
       return { then: 'fail' };
     case 'resource': {
       if (job.resourceFailures >= budget.retries) return { then: 'fail' };
-      const specPatch = halveMicroBatch(job.workerSpec);
+      const specPatch = halvedMicroBatch(job);
       return { then: 'retry', counts: 'resource', delayMs: delayMs(budget, 0), ...(specPatch === null ? {} : { specPatch }) };
     }
     case 'infrastructure':
@@ -73,9 +75,13 @@ function consecutivePlatformFailures(history: readonly EndedAttempt[]): number {
   return count;
 }
 
-/** Half the examples per forward pass; null when the spec has none or it cannot be halved (then only another try is left). */
-function halveMicroBatch(workerSpec: JsonObject | null): JsonObject | null {
-  const current = workerSpec?.['microBatchSize'] ?? workerSpec?.['batchSize'];
-  if (typeof current !== 'number' || current < 2) return null;
-  return { microBatchSize: Math.floor(current / 2) };
+/**
+ * A limit of half the examples per forward pass that did not fit. The batch stays as it is: more passes are added up to one step, so the
+ * result is the same. Null: there is nothing to halve, only another try is left.
+ */
+function halvedMicroBatch({ workerSpec, microBatchSize }: RetryableJob): JsonObject | null {
+  const sizes = [microBatchSize, workerSpec?.['microBatchSize'], workerSpec?.['batchSize']].filter((size) => typeof size === 'number');
+  const tried = Math.min(...sizes);
+  if (sizes.length === 0 || tried < 2) return null;
+  return { microBatchSize: Math.floor(tried / 2) };
 }

@@ -1,2 +1,6 @@
 export * from './job-states';
 export * from './after-failure';
+export * from './dependencies';
+export * from './failing-worker';
+export * from './stop-reasons';
+export * from './stuck';

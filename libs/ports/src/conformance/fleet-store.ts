@@ -180,7 +180,7 @@ export function fleetStoreConformance(name: string, open: () => Promise<StoreUnd
         await records.cancelJob(steps.teamId, jobId);
         expect(await fleet.appendEvents(key, [metrics(2, 2), checkpoint(3, 2)])).toEqual({ result: 'stale', lastSeq: 1 });
         expect([await fleet.isLive(key), await fleet.renewLease(key, LEASE_MS), await fleet.acknowledge(key)]).toEqual([false, 'stale', 'stale']);
-        expect(await fleet.listStopRequests('w')).toEqual([{ key, reason: 'cancelled' }]);
+        expect(await fleet.listStopRequests('w')).toEqual([{ key, reason: 'cancelled', graceMs: 0 }]);
         await fleet.closeAttempt(key, 'stopped');
         expect(await fleet.listStopRequests('w')).toEqual([]);
         expect([await losses(), await fleet.latestCheckpoint(jobId)]).toEqual([[[1, 1]], null]);

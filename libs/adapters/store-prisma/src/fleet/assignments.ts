@@ -1,3 +1,4 @@
+import { statusAfterStop } from '@tunefleet/domain-jobs';
 import type { AttemptKey, AttemptRecord, FencedResult, FleetStore } from '@tunefleet/ports';
 import { agoMs, inMs } from '../database/clock';
 import type { Database, Transaction } from '../database/database';
@@ -11,7 +12,6 @@ type AssignmentMethods = Pick<
   FleetStore,
   | 'listUnacknowledged'
   | 'listLiveAttempts'
-  | 'listStopRequests'
   | 'acknowledge'
   | 'revoke'
   | 'renewLease'
@@ -29,7 +29,7 @@ export function assignmentMethods(db: Database): AssignmentMethods {
     listUnacknowledged: (workerId) =>
       db.repeating(async () => {
         const rows = await prisma.attempt.findMany({
-          where: { workerId, status: 'assigned', job: { status: 'running' } },
+          where: { workerId, status: 'assigned', job: { status: 'running', stopReason: null } },
           include: { job: true, worker: { select: { bootId: true } } },
         });
         const owed = rows.filter((row) => row.job.epoch === row.epoch && row.worker.bootId === row.workerBootId);
@@ -38,17 +38,6 @@ export function assignmentMethods(db: Database): AssignmentMethods {
 
     listLiveAttempts: (workerId) =>
       db.repeating(async () => (await prisma.attempt.findMany({ where: { workerId, status: { not: 'finished' } } })).map(attemptRecord)),
-
-    listStopRequests: (workerId) =>
-      db.repeating(async () => {
-        const rows = await prisma.attempt.findMany({
-          where: { workerId, status: { not: 'finished' } },
-          include: { job: { select: { status: true, epoch: true } } },
-        });
-        return rows
-          .filter((row) => row.job.status !== 'running' || row.job.epoch !== row.epoch)
-          .map((row) => ({ key: keyOf(row), reason: row.job.status === 'paused' ? ('paused' as const) : ('cancelled' as const) }));
-      }),
 
     acknowledge: (key) =>
       db.transaction(async (tx) => {
@@ -112,8 +101,9 @@ async function revoke(tx: Transaction, key: AttemptKey, reason: string): Promise
     update attempt set status = 'finished', outcome = 'revoked', finished_at = clock_timestamp() where id = ${key.attemptId}`;
   await announce(tx, 'schedule');
   if (!fence.live) return 'stale';
-  await tx.$executeRaw`update job set status = 'queued' where id = ${key.jobId}`;
-  await insertEvents(tx, key.jobId, [{ level: 'warn', type: 'message', message: `The worker did not take the job (${reason}); it is back in the queue` }]);
+  const status = statusAfterStop(fence.stopReason);
+  await tx.$executeRaw`update job set status = ${status}, stop_reason = null, stop_deadline = null where id = ${key.jobId}`;
+  await insertEvents(tx, key.jobId, [{ level: 'warn', type: 'message', message: `The worker did not take the job (${reason}); it is ${status === 'paused' ? 'paused' : 'back in the queue'}` }]);
   return 'applied';
 }
 

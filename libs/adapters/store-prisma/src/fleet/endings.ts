@@ -1,10 +1,12 @@
+import { statusAfterStop, stopReasonTexts } from '@tunefleet/domain-jobs';
 import { TunefleetError, newId } from '@tunefleet/foundation';
 import type { AfterFailure, AttemptKey, AttemptOutcome, Completion, FencedResult, FleetStore } from '@tunefleet/ports';
 import { databaseTime, inMs } from '../database/clock';
 import type { Database, Transaction } from '../database/database';
 import { announce } from '../database/wake-channel';
 import { Prisma } from '../generated/client';
-import { insertEvents } from '../records/job-events';
+import { skipDependents } from '../records/dependents';
+import { insertEvents, type NewEvent } from '../records/job-events';
 import { failureJson, jsonText, toJson } from '../records/mapping';
 import { appendEvents } from './worker-events';
 import { lockFence, type Fence } from './fence';
@@ -62,6 +64,8 @@ async function complete(tx: Transaction, key: AttemptKey, completion: Completion
       finishedAt: now,
       estimatedFinish: null,
       waitingReason: null,
+      stopReason: null,
+      stopDeadline: null,
     },
   });
   await finishAttempt(tx, key, 'succeeded', null);
@@ -80,7 +84,7 @@ async function endAttempt(tx: Transaction, key: AttemptKey, end: End): Promise<F
   await finishAttempt(tx, key, end.outcome, end.failure);
   switch (end.after.then) {
     case 'retry':
-      await requeue(tx, key, end, end.after);
+      await requeue(tx, key, { end, after: end.after, fence });
       return 'applied';
     case 'fail':
       await failJob(tx, key, end);
@@ -102,19 +106,34 @@ async function finishAttempt(tx: Transaction, key: AttemptKey, outcome: AttemptO
   await announce(tx, 'schedule');
 }
 
-async function requeue(tx: Transaction, key: AttemptKey, end: End, after: Extract<AfterFailure, { then: 'retry' }>): Promise<void> {
+interface Requeue {
+  readonly end: End;
+  readonly after: Extract<AfterFailure, { then: 'retry' }>;
+  readonly fence: Fence;
+}
+
+/** Back to the queue, or aside when the user wants it paused. */
+async function requeue(tx: Transaction, key: AttemptKey, { end, after, fence }: Requeue): Promise<void> {
+  const status = statusAfterStop(fence.stopReason);
   // The place in the queue (`queued_at`) is kept: a job that lost its worker does not start over behind the others.
   await tx.$executeRaw`
-    update job set status = 'queued',
+    update job set status = ${status}, stop_reason = null, stop_deadline = null,
       infra_failures = infra_failures + ${after.counts === 'infrastructure' ? 1 : 0},
       resource_failures = resource_failures + ${after.counts === 'resource' ? 1 : 0},
       not_before = ${inMs(after.delayMs)},
       worker_spec = worker_spec || ${jsonText(after.specPatch ?? {})}::jsonb,
       estimated_finish = null, tokens_per_second = null
     where id = ${key.jobId}`;
-  const what = end.failure === null ? `attempt ${key.epoch} was ${end.outcome}` : `attempt ${key.epoch} ${end.outcome === 'lost' ? 'was lost' : end.outcome}: ${end.failure.message}`;
+  await insertEvents(tx, key.jobId, [requeueEvent(key, { end, after, fence })]);
+}
+
+function requeueEvent({ epoch }: AttemptKey, { end, after, fence: { stopReason, step } }: Requeue): NewEvent {
+  const paused = statusAfterStop(stopReason) === 'paused';
+  if (end.outcome === 'stopped' && paused) return { level: 'info', type: 'message', message: `Job paused after step ${step}` };
+  const why = end.failure?.message ?? (stopReason === null ? null : stopReasonTexts[stopReason]);
+  const what = `attempt ${epoch} ${end.outcome === 'failed' ? 'failed' : `was ${end.outcome}`}${why === null ? '' : `: ${why}`}`;
   const when = after.delayMs > 0 ? `in ${Math.ceil(after.delayMs / 1000)} s` : 'at once';
-  await insertEvents(tx, key.jobId, [{ level: 'warn', type: 'message', message: `${what}; the job may start again ${when}` }]);
+  return { level: end.failure === null ? 'info' : 'warn', type: 'message', message: `${what}; ${paused ? 'the job is paused' : `the job may start again ${when}`}` };
 }
 
 async function failJob(tx: Transaction, key: AttemptKey, end: End): Promise<void> {
@@ -127,7 +146,10 @@ async function failJob(tx: Transaction, key: AttemptKey, end: End): Promise<void
       finishedAt: await databaseTime(tx),
       estimatedFinish: null,
       waitingReason: null,
+      stopReason: null,
+      stopDeadline: null,
     },
   });
-  await insertEvents(tx, key.jobId, [{ level: 'error', type: 'message', message: failure.message, data: { code: failure.code } }]);
+  await insertEvents(tx, key.jobId, [{ level: 'error', type: 'message', message: failure.message, data: { code: failure.code, class: failure.class } }]);
+  await skipDependents(tx, key.jobId);
 }

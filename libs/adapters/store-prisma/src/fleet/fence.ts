@@ -1,3 +1,4 @@
+import type { StopReason } from '@tunefleet/domain-jobs';
 import type { AttemptKey, AttemptOutcome } from '@tunefleet/ports';
 import type { Transaction } from '../database/database';
 
@@ -15,6 +16,8 @@ export interface Fence {
   readonly teamId: string;
   readonly step: number;
   readonly totalSteps: number | null;
+  /** Why the attempt was asked to hand the job back. */
+  readonly stopReason: StopReason | null;
 }
 
 interface JobRow {
@@ -24,6 +27,7 @@ interface JobRow {
   readonly team_id: string;
   readonly step: number;
   readonly total_steps: number | null;
+  readonly stop_reason: StopReason | null;
 }
 
 interface AttemptRow {
@@ -37,7 +41,7 @@ interface AttemptRow {
 /** Null: no such attempt of that job at that epoch. */
 export async function lockFence(tx: Transaction, key: AttemptKey): Promise<Fence | null> {
   const [job] = await tx.$queryRaw<JobRow[]>`
-    select status, epoch, kind, team_id, step, total_steps from job where id = ${key.jobId} for no key update`;
+    select status, epoch, kind, team_id, step, total_steps, stop_reason from job where id = ${key.jobId} for no key update`;
   const [attempt] = await tx.$queryRaw<AttemptRow[]>`
     select a.status, a.outcome, a.last_seq, a.worker_id,
       a.lease_expires_at <= clock_timestamp() or w.boot_id <> a.worker_boot_id as abandoned
@@ -57,5 +61,6 @@ export async function lockFence(tx: Transaction, key: AttemptKey): Promise<Fence
     teamId: job.team_id,
     step: job.step,
     totalSteps: job.total_steps,
+    stopReason: job.stop_reason,
   };
 }

@@ -4,6 +4,8 @@ import { announce, type WakeChannel } from '../database/wake-channel';
 import { assignmentMethods } from './assignments';
 import { endingMethods } from './endings';
 import { placementMethods } from './placement';
+import { stopMethods } from './stops';
+import { watchdogMethods } from './watchdog';
 import { workerMethods } from './workers';
 
 export function prismaFleetStore(db: Database, wakes: WakeChannel): FleetStore {
@@ -12,6 +14,8 @@ export function prismaFleetStore(db: Database, wakes: WakeChannel): FleetStore {
     ...placementMethods(db),
     ...assignmentMethods(db),
     ...endingMethods(db),
+    ...stopMethods(db),
+    ...watchdogMethods(db),
     onWake: (callback) => wakes.subscribe(callback),
     wake: (topic) => db.repeating(() => announce(db.prisma, topic)),
   };

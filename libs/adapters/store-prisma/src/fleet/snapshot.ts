@@ -2,6 +2,7 @@ import type { QueuedJob, SchedulableWorker, Snapshot } from '@tunefleet/domain-s
 import type { WorkerDevice } from '@tunefleet/ports';
 import { Prisma } from '../generated/client';
 import type { Database } from '../database/database';
+import { isUnblocked } from '../records/dependents';
 import { toNumber } from '../records/mapping';
 
 interface JobRow {
@@ -51,9 +52,9 @@ export async function readSnapshot(db: Database, limit: number): Promise<Snapsho
             (select c.id from checkpoint c where c.job_id = j.id order by c.step desc limit 1) as checkpoint_id,
             array(select a.worker_id from attempt a where a.job_id = j.id and a.outcome in ('lost', 'failed') order by a.epoch) as failed_worker_ids,
             (select a.worker_id from attempt a where a.job_id = j.id order by a.epoch desc limit 1) as last_worker_id,
-            (select count(*) from job q where q.status = 'queued') as queued
+            (select count(*) from job j where j.status = 'queued' and ${isUnblocked}) as queued
           from job j
-          where j.status = 'queued'
+          where j.status = 'queued' and ${isUnblocked}
           order by j.priority desc, j.queued_at, j.id
           limit ${limit}`,
         prisma.$queryRaw<WorkerRow[]>`

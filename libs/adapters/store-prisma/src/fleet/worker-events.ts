@@ -23,7 +23,7 @@ export async function appendEvents(tx: Transaction, key: AttemptKey, events: rea
   await storeCheckpoints(tx, key, fresh);
   await insertEvents(tx, key.jobId, fresh.flatMap((event) => jobEvents(event, fence, newSteps)));
   await storeProgress(tx, key, fresh);
-  await tx.$executeRaw`update attempt set last_seq = ${BigInt(last.seq)} where id = ${key.attemptId}`;
+  await storePosition(tx, key, fresh, last.seq);
   return { result: 'applied', lastSeq: last.seq };
 }
 
@@ -102,6 +102,18 @@ async function storeProgress(tx: Transaction, key: AttemptKey, fresh: readonly W
       tokens_per_second = ${String(progress.tokensPerSecond)}::text::float8,
       estimated_finish = clock_timestamp() + make_interval(secs => ${etaSeconds}::float8)
     where id = ${key.jobId}`;
+}
+
+/** Where the attempt is: what the watchdog looks at and its history shows. */
+async function storePosition(tx: Transaction, key: AttemptKey, fresh: readonly WorkerEvent[], lastSeq: number): Promise<void> {
+  const step = Math.max(0, ...fresh.map((event) => (event.type === 'log' ? 0 : event.step)));
+  const microBatchSize = fresh.findLast((event) => event.type === 'progress' && event.microBatchSize !== undefined);
+  const size = microBatchSize?.type === 'progress' ? (microBatchSize.microBatchSize ?? null) : null;
+  await tx.$executeRaw`
+    update attempt set last_seq = ${BigInt(lastSeq)}, micro_batch_size = coalesce(${size}::int, micro_batch_size),
+      stepped_at = case when ${step}::int > step then clock_timestamp() else stepped_at end,
+      stuck_at = case when ${step}::int > step then null else stuck_at end, step = greatest(step, ${step}::int)
+    where id = ${key.attemptId}`;
 }
 
 /** Ten years: beyond it an estimate says nothing, and dates have an end. */

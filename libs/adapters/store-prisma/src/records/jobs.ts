@@ -1,5 +1,5 @@
 import { jobKinds } from '@tunefleet/contracts';
-import { isTerminal, nextStatus, sourcesOf, type JobStatus } from '@tunefleet/domain-jobs';
+import { nextStatus, type JobStatus } from '@tunefleet/domain-jobs';
 import { TunefleetError, newId } from '@tunefleet/foundation';
 import type { JobRecord, NewJob, RecordStore } from '@tunefleet/ports';
 import { agoMs, databaseTime } from '../database/clock';
@@ -7,13 +7,14 @@ import type { Database, Transaction } from '../database/database';
 import { isUniqueViolation } from '../database/database-errors';
 import { announce } from '../database/wake-channel';
 import { Prisma } from '../generated/client';
+import { explainWaiting, requireParents, skipDependents } from './dependents';
 import { insertEvents, lockJob } from './job-events';
 import { failureJson, jobRecord, toJson, toJsonOrNull } from './mapping';
 import { inOrder, toPage, unknownAfter } from './paging';
 
 type JobMethods = Pick<
   RecordStore,
-  'createJob' | 'getJob' | 'listJobs' | 'cancelJob' | 'admitJob' | 'refuseJob' | 'listUnvalidatedJobs' | 'getJobForIntake' | 'countJobs'
+  'createJob' | 'getJob' | 'listJobs' | 'admitJob' | 'refuseJob' | 'listUnvalidatedJobs' | 'getJobForIntake' | 'countJobs'
 >;
 
 export function jobMethods(db: Database): JobMethods {
@@ -68,8 +69,6 @@ export function jobMethods(db: Database): JobMethods {
         return toPage(inOrder(ids, await prisma.job.findMany({ where: { id: { in: ids } } })), limit, jobRecord);
       }),
 
-    cancelJob: (teamId, id) => db.transaction((tx) => cancel(tx, teamId, id)),
-
     admitJob: (id, admission) =>
       db.transaction(async (tx) => {
         if ((await lockJob(tx, id)) !== 'validating_files') return false;
@@ -87,6 +86,7 @@ export function jobMethods(db: Database): JobMethods {
           },
         });
         await insertEvents(tx, id, [{ level: 'info', type: 'message', message: 'Files validated, moving job to queued state' }]);
+        await explainWaiting(tx, { ids: [id], limit: 1 });
         await announce(tx, 'schedule');
         return true;
       }),
@@ -99,6 +99,7 @@ export function jobMethods(db: Database): JobMethods {
           data: { status: nextStatus('validating_files', 'failed'), error: failureJson(failure), finishedAt: await databaseTime(tx) },
         });
         await insertEvents(tx, id, [{ level: 'error', type: 'message', message: failure.message }]);
+        await skipDependents(tx, id);
         return true;
       }),
 
@@ -135,32 +136,21 @@ async function insertJob(tx: Transaction, request: NewJob): Promise<JobRecord> {
       metadata: toJsonOrNull(request.metadata),
       idempotencyKey: request.idempotency?.key ?? null,
       idempotencyHash: request.idempotency?.requestHash ?? null,
+      afterJobIds: [...(request.afterJobIds ?? [])],
+      sourceJobId: request.source?.jobId ?? null,
+      sourceRelation: request.source?.relation ?? null,
     },
   });
-  await insertEvents(tx, row.id, [{ level: 'info', type: 'message', message: `Job created: ${row.id}` }]);
+  // After the insert: a repeated request is answered with its job, whatever has become of the parents since.
+  await requireParents(tx, request.teamId, request.afterJobIds ?? []);
+  await insertEvents(tx, row.id, [{ level: 'info', type: 'message', message: `Job created: ${row.id}${origin(request)}` }]);
   await tx.outbox.create({ data: { id: newId('outbox'), queue: request.queue, messageId: `${request.queue}-${row.id}`, payload: { jobId: row.id } } });
   return jobRecord(row);
 }
 
-async function cancel(tx: Transaction, teamId: string, id: string): Promise<JobRecord | null> {
-  await lockJob(tx, id);
-  const before = await tx.job.findFirst({ where: { id, teamId } });
-  if (before === null) return null;
-  const job = jobRecord(before);
-  if (job.status === 'cancelled') return job;
-  if (isTerminal(job.status) || !sourcesOf('cancelled').includes(job.status)) {
-    throw new TunefleetError('illegal_transition', `job ${id} has ${job.status} and can no longer be cancelled`, {
-      details: { from: job.status, transition: 'cancelled' },
-    });
-  }
-  const row = await tx.job.update({
-    where: { id },
-    data: { status: 'cancelled', epoch: { increment: 1 }, finishedAt: await databaseTime(tx), waitingReason: null, estimatedFinish: null },
-  });
-  await insertEvents(tx, id, [{ level: 'info', type: 'message', message: 'Job cancelled' }]);
-  const live = await tx.attempt.findFirst({ where: { jobId: id, status: { not: 'finished' } }, select: { workerId: true } });
-  if (live) await announce(tx, `worker:${live.workerId}`);
-  return jobRecord(row);
+function origin({ source }: NewJob): string {
+  if (source === undefined) return '';
+  return source.relation === 'retry' ? `, again after ${source.jobId}` : `, a copy of ${source.jobId}`;
 }
 
 function metadataCondition(metadata: Readonly<Record<string, string>> | null | undefined): Prisma.Sql {

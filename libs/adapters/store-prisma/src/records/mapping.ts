@@ -1,7 +1,7 @@
 // Rows as Prisma reads them -> records of the ports. JSON was validated when it was written and is checked again where the
 // shape matters to others.
 import { artifactListSchema, failureSchema, isJobKind, type Failure, type JobKind } from '@tunefleet/contracts';
-import { jobTransitions, type JobStatus } from '@tunefleet/domain-jobs';
+import { jobTransitions, type JobStatus, type StopReason } from '@tunefleet/domain-jobs';
 import { invariant, type JsonObject, type JsonValue } from '@tunefleet/foundation';
 import type {
   AdapterRecord,
@@ -13,6 +13,7 @@ import type {
   FileRecord,
   JobEventRecord,
   JobRecord,
+  JobRelation,
   WorkerDevice,
   WorkerRecord,
 } from '@tunefleet/ports';
@@ -92,6 +93,8 @@ export function jobRecord(row: Job): JobRecord {
     memoryBytesEstimate: row.memoryBytesEstimate === null ? null : toNumber(row.memoryBytesEstimate),
     error: row.error === null ? null : failureSchema.parse(row.error),
     result: objectOrNull(row.result),
+    sourceRelation: row.sourceRelation as JobRelation | null,
+    stopReason: row.stopReason as StopReason | null,
   };
 }
 
@@ -101,6 +104,7 @@ export function attemptRecord(row: Attempt): AttemptRecord {
     status: row.status as AttemptStatus,
     outcome: row.outcome as AttemptOutcome | null,
     lastSeq: toNumber(row.lastSeq),
+    stopReason: row.stopReason as StopReason | null,
     failure: row.failure === null ? null : failureSchema.parse(row.failure),
   };
 }
@@ -119,6 +123,7 @@ export function workerRecord(row: Worker): WorkerRecord {
   return {
     ...worker,
     status: row.status as WorkerRecord['status'],
+    drain: row.drain as WorkerRecord['drain'],
     device: objectOf(row.device) as unknown as WorkerDevice,
     labels: objectOf(row.labels) as Readonly<Record<string, string>>,
   };

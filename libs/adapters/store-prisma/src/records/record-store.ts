@@ -1,13 +1,14 @@
 import { newId } from '@tunefleet/foundation';
 import type { RecordStore } from '@tunefleet/ports';
 import type { Database } from '../database/database';
-import { announce } from '../database/wake-channel';
 import { fileMethods } from './files';
+import { controlMethods } from './job-controls';
 import { jobMethods } from './jobs';
-import { adapterRecord, workerRecord } from './mapping';
+import { adapterRecord } from './mapping';
 import { progressMethods } from './progress';
+import { workerControlMethods } from './worker-controls';
 
-type OtherMethods = Omit<RecordStore, keyof ReturnType<typeof fileMethods> | keyof ReturnType<typeof jobMethods> | keyof ReturnType<typeof progressMethods>>;
+type OtherMethods = Pick<RecordStore, 'ensureTeam' | 'listAdapters' | 'getAdapterByName' | 'getAdapterByJob' | 'deleteAdapter' | 'ping'>;
 
 export function prismaRecordStore(db: Database): RecordStore {
   const { prisma } = db;
@@ -41,19 +42,10 @@ export function prismaRecordStore(db: Database): RecordStore {
           (await prisma.$executeRaw`update adapter set deleted_at = clock_timestamp() where team_id = ${teamId} and name = ${name} and deleted_at is null`) > 0,
       ),
 
-    listWorkers: () => db.repeating(async () => (await prisma.worker.findMany({ orderBy: [{ name: 'asc' }, { id: 'asc' }] })).map(workerRecord)),
-
-    setWorkerCordoned: (id, cordoned) =>
-      db.transaction(async (tx) => {
-        if ((await tx.worker.updateMany({ where: { id }, data: { cordoned } })).count === 0) return null;
-        await announce(tx, 'schedule');
-        return workerRecord(await tx.worker.findUniqueOrThrow({ where: { id } }));
-      }),
-
     ping: () =>
       db.repeating(async () => {
         await prisma.$queryRaw`select 1`;
       }),
   };
-  return { ...fileMethods(db), ...jobMethods(db), ...progressMethods(db), ...others };
+  return { ...fileMethods(db), ...jobMethods(db), ...controlMethods(db), ...progressMethods(db), ...workerControlMethods(db), ...others };
 }

@@ -1,0 +1,76 @@
+import type { AttemptRecord, FleetStore, QuietAttempt } from '@tunefleet/ports';
+import { agoMs } from '../database/clock';
+import type { Database } from '../database/database';
+import { announce } from '../database/wake-channel';
+import { explainWaiting, findOrphans, skipDependents } from '../records/dependents';
+import { insertEvents, lockJob } from '../records/job-events';
+import { attemptRecord } from '../records/mapping';
+import { lockFence } from './fence';
+
+type WatchdogMethods = Pick<FleetStore, 'listInfraFailures' | 'cordonWorker' | 'listQuiet' | 'noteStuck' | 'skipOrphans' | 'explainDependents'>;
+
+/** Steps whose times the usual one is told from. */
+const PACE_STEPS = 51;
+const PACE_STEPS_MIN = 5;
+
+/** What the reconciler needs to see of workers and jobs that do not go on. */
+export function watchdogMethods(db: Database): WatchdogMethods {
+  const { prisma } = db;
+  return {
+    listInfraFailures: (workerId, withinMs) =>
+      db.repeating(async () => {
+        const rows = await prisma.$queryRaw<{ job_id: string; code: string }[]>`
+          select a.job_id, coalesce(a.failure ->> 'code', a.outcome) as code from attempt a join worker w on w.id = a.worker_id
+          where a.worker_id = ${workerId} and a.outcome in ('failed', 'lost') and a.finished_at > greatest(${agoMs(withinMs)}, w.uncordoned_at)
+            and coalesce(a.failure ->> 'class', 'infrastructure') = 'infrastructure'
+          order by a.finished_at`;
+        return rows.map(({ job_id, code }) => ({ jobId: job_id, code }));
+      }),
+
+    cordonWorker: (workerId, reason) =>
+      db.repeating(async () => (await prisma.$executeRaw`update worker set cordoned = true, cordon_reason = ${reason} where id = ${workerId} and not cordoned`) > 0),
+
+    listQuiet: (quietMs, limit) =>
+      db.repeating(async () => {
+        const rows = await prisma.$queryRaw<{ id: string; since_ms: number; median_ms: number | null }[]>`
+          select a.id, (extract(epoch from clock_timestamp() - a.stepped_at) * 1000)::float8 as since_ms,
+            (select case when count(*) < ${PACE_STEPS_MIN - 1}::int then null else percentile_cont(0.5) within group (order by took_ms) end
+             from (select (extract(epoch from told - lag(told) over (order by step)) * 1000)::float8 as took_ms
+                   from (select m.step, min(m.created_at) as told from metric_point m where m.job_id = a.job_id and m.epoch = a.epoch and m.step > a.step - ${PACE_STEPS}::int
+                         group by m.step) steps) paces
+             where took_ms is not null) as median_ms
+          from attempt a join job j on j.id = a.job_id and j.epoch = a.epoch
+          where a.status = 'running' and j.status = 'running' and j.phase = 'train' and j.stop_reason is null and a.stepped_at < ${agoMs(quietMs)}
+          order by a.stepped_at limit ${limit}`;
+        const attempts = await prisma.attempt.findMany({ where: { id: { in: rows.map(({ id }) => id) } } });
+        return rows.flatMap(({ id, since_ms, median_ms }): QuietAttempt[] => {
+          const row = attempts.find((attempt) => attempt.id === id);
+          const attempt: AttemptRecord | undefined = row && attemptRecord(row);
+          return attempt === undefined ? [] : [{ attempt, sinceStepMs: since_ms, medianStepMs: median_ms }];
+        });
+      }),
+
+    noteStuck: (key, message) =>
+      db.transaction(async (tx) => {
+        const fence = await lockFence(tx, key);
+        if (fence?.live !== true) return false;
+        const noted = await tx.$executeRaw`update attempt set stuck_at = clock_timestamp() where id = ${key.attemptId} and stuck_at is null`;
+        if (noted > 0) await insertEvents(tx, key.jobId, [{ level: 'warn', type: 'message', message: `Stuck: ${message}`, data: { code: 'stuck' } }]);
+        return noted > 0;
+      }),
+
+    skipOrphans: async (limit) => {
+      const parents = [...new Set((await db.repeating(() => findOrphans(prisma, limit))).map(({ parent_id }) => parent_id))];
+      for (const parent of parents) {
+        await db.transaction(async (tx) => {
+          await lockJob(tx, parent);
+          await skipDependents(tx, parent);
+          await announce(tx, 'schedule');
+        });
+      }
+      return parents.length;
+    },
+
+    explainDependents: (limit) => db.repeating(() => explainWaiting(prisma, { limit })),
+  };
+}
