@@ -43,6 +43,8 @@ export interface CausalLm extends Disposable {
   readonly computeDtype: FloatDType;
   readonly vocabSize: number;
   readonly hiddenSize: number;
+  /** Blocks. */
+  readonly layers: number;
   /** Longest sequence the model was made for. */
   readonly maxPositions: number;
   /** Every linear map a tuner may adapt, in forward order; the output head is not among them. */

@@ -1,41 +1,30 @@
 import { invariant } from '@tunefleet/foundation';
 import { IGNORED_LABEL, type TokenisedDataset, type TokenisedExample } from '@tunefleet/ml-data';
 import type { TokenBatch } from '@tunefleet/ml-models';
-
-/** Row widths are rounded up to this: fewer distinct shapes, and kernels like whole vectors. */
-const WIDTH_MULTIPLE = 8;
+import { layOut, type BatchLayout } from './batch-layout';
 
 export interface TrainingBatch {
   readonly tokens: TokenBatch;
   /** [rows * columns] label of each position: the token after it, or -100 where that carries no loss. */
   readonly labels: Int32Array;
-  /** Tokens without padding. */
+  /** Tokens of the examples: without padding, and a shared prefix as often as it occurs. */
   readonly tokenCount: number;
   /** Labels that carry loss. */
   readonly lossTokens: number;
 }
 
-/** Examples as rows padded on the right. Padding needs no mask: no real token sees what comes after it. */
-export function collate(dataset: TokenisedDataset, indices: Int32Array): TrainingBatch {
+/**
+ * The examples as one pass through a model. Where it is cheaper, examples stand one after the other in a row, behind the prefix they share: each sees the prefix
+ * and itself, at the positions it would have alone. Padding is on the right, where no real token sees it.
+ * @param indices longest example first
+ */
+export function collate(dataset: TokenisedDataset, indices: Int32Array, pairsPerToken: number): TrainingBatch {
   const examples = Array.from(indices, (index) => dataset.example(index));
-  const longest = Math.max(0, ...examples.map(({ inputIds }) => inputIds.length));
-  invariant(longest > 0, 'a batch without tokens');
-  const columns = paddedWidth(longest);
-  const ids = new Int32Array(examples.length * columns);
-  const labels = new Int32Array(examples.length * columns).fill(IGNORED_LABEL);
-  let tokenCount = 0;
-  let lossTokens = 0;
-  examples.forEach((example, row) => {
-    const { inputIds } = example;
-    const start = row * columns;
-    ids.set(inputIds, start);
-    // Any valid token will do; the example's own last one cannot be out of the vocabulary.
-    ids.fill(inputIds.at(-1) ?? 0, start + inputIds.length, start + columns);
-    labels.set(example.labels.subarray(1), start);
-    tokenCount += inputIds.length;
-    lossTokens += countLossTokens(example);
-  });
-  return { tokens: { ids, rows: examples.length, columns }, labels, tokenCount, lossTokens };
+  invariant(examples.some(({ inputIds }) => inputIds.length > 0), 'a batch without tokens');
+  const layout = layOut({ lengths: examples.map(({ inputIds }) => inputIds.length), sharedPrefix: sharedPrefix(examples), pairsPerToken });
+  const tokenCount = examples.reduce((sum, { inputIds }) => sum + inputIds.length, 0);
+  const lossTokens = examples.reduce((sum, example) => sum + countLossTokens(example), 0);
+  return { ...place(examples, layout), tokenCount, lossTokens };
 }
 
 /** Labels that will carry loss: the first token is never predicted. */
@@ -45,6 +34,47 @@ export function countLossTokens({ labels }: TokenisedExample): number {
   return count;
 }
 
-export function paddedWidth(tokens: number): number {
-  return Math.ceil(tokens / WIDTH_MULTIPLE) * WIDTH_MULTIPLE;
+/** Leading tokens common to all, up to the first that any of them learns: what predicts a learned token belongs to one example. */
+function sharedPrefix(examples: readonly TokenisedExample[]): number {
+  const [first, ...others] = examples;
+  if (!first || others.length === 0) return 0;
+  const shortest = Math.min(...examples.map(({ inputIds }) => inputIds.length));
+  let length = 0;
+  while (
+    // The token after the prefix must not be learned either, and every example keeps one of its own.
+    length + 1 < shortest &&
+    others.every(({ inputIds }) => inputIds[length] === first.inputIds[length]) &&
+    examples.every(({ labels }) => labels[length + 1] === IGNORED_LABEL)
+  ) {
+    length++;
+  }
+  return length;
+}
+
+function place(examples: readonly TokenisedExample[], { rows, columns, trunk }: BatchLayout): Pick<TrainingBatch, 'tokens' | 'labels'> {
+  const size = rows.length * columns;
+  const ids = new Int32Array(size);
+  const labels = new Int32Array(size).fill(IGNORED_LABEL);
+  const positions = new Int32Array(size);
+  const branches = new Int32Array(size);
+  rows.forEach((members, row) => {
+    let at = row * columns;
+    let last = 0;
+    members.forEach((member, index) => {
+      const { inputIds, labels: given } = examples[member] as TokenisedExample;
+      const from = index === 0 ? 0 : trunk;
+      for (let position = from; position < inputIds.length; position++, at++) {
+        ids[at] = last = inputIds[position] as number;
+        labels[at] = given[position + 1] ?? IGNORED_LABEL;
+        positions[at] = position;
+        branches[at] = position < trunk ? 0 : index + 1;
+      }
+    });
+    // Any valid token will do as padding.
+    const end = (row + 1) * columns;
+    ids.fill(last, at, end);
+    branches.fill(members.length + 1, at, end);
+  });
+  const shared = rows.some((members) => members.length > 1);
+  return { tokens: shared ? { ids, rows: rows.length, columns, positions, branches } : { ids, rows: rows.length, columns }, labels };
 }

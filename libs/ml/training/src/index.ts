@@ -1,4 +1,5 @@
 export * from './adamw';
+export * from './batch-layout';
 export * from './batch-plan';
 export * from './checkpoint';
 export * from './choose-batching';

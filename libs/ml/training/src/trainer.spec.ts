@@ -13,6 +13,7 @@ import { createTuner, type Tuner } from '@tunefleet/ml-tuners';
 import { parseTunerSpec } from '@tunefleet/ml-tuners/specs';
 import { writeTinyModel } from '@tunefleet/testing';
 import { SavedCheckpoint, STATE_JSON, fingerprintOf, saveCheckpoint, type RunIdentity } from './checkpoint';
+import { collate } from './collate';
 import type { TrainingSettings } from './settings';
 import { Trainer, type StepResult } from './trainer';
 import { startState, type TrainerState } from './trainer-state';
@@ -109,6 +110,30 @@ it('learns', async () => {
   expect((after?.correct ?? 0) / (after?.lossTokens ?? 1)).toBeGreaterThan(0.8);
   expect(training.state.lossFirst).toBe(results[0]?.loss);
   expect(training.state.trainedTokens).toBe(8 * dataset.lengths.reduce((a, b) => a + b, 0));
+});
+
+it('examples that share a row and a prefix learn as they do alone', async () => {
+  const prefix = [7, 8, 9, 10, 11, 12];
+  const examples = [[1, 2, 3, 4], [3, 1], [1, 4, 1], [2, 2, 3]].map((own) => [...prefix, ...own.map((token) => 50 + token)]);
+  const shared = new PackedDataset('prefixed', {
+    lengths: Int32Array.from(examples, ({ length }) => length),
+    ids: Int32Array.from(examples.flat()),
+    learned: Uint8Array.from(examples.flatMap((example) => example.map((_, index) => (index > prefix.length ? 1 : 0)))),
+  });
+  expect(collate(shared, Int32Array.of(0, 2, 3, 1), 1400).tokens.branches).toBeDefined();
+  const tuner = lora(0);
+  const runWith = async (microBatchSize: number) => {
+    const training = new Trainer({ model, tuner, dataset: shared, settings: { ...settings, epochs: 4 }, batching: { ...batching, microBatchSize }, state: startState(tuner.initialValues(1)) });
+    return { results: await run(training, 4), values: training.state.values };
+  };
+  const [together, alone] = [await runWith(4), await runWith(1)];
+  together.results.forEach((result, index) => {
+    const other = alone.results[index] as StepResult;
+    expect(result.loss).toBeCloseTo(other.loss, 4);
+    expect(result.gradNorm / other.gradNorm).toBeCloseTo(1, 3);
+    expect([result.tokens, result.lossTokens, result.correct]).toEqual([other.tokens, other.lossTokens, other.correct]);
+  });
+  together.values.forEach((value, index) => expect(Math.abs(value - (alone.values[index] as number))).toBeLessThan(1e-4));
 });
 
 it.each([

@@ -63,6 +63,7 @@ export class Trainer {
   readonly totalSteps: number;
   readonly #options: TrainerOptions;
   readonly #schedule: Schedule;
+  readonly #pairsPerToken: number;
   #plan: { readonly epoch: number; readonly steps: readonly StepPlan[] } | null = null;
 
   constructor(options: TrainerOptions) {
@@ -73,6 +74,7 @@ export class Trainer {
     this.#options = options;
     this.stepsPerEpoch = stepsPerEpoch(dataset.length, settings.batchSize);
     this.totalSteps = this.stepsPerEpoch * settings.epochs;
+    this.#pairsPerToken = pairsPerToken(options.model);
     const warmupSteps = warmupStepsOf(this.totalSteps, settings.warmupRatio);
     this.#schedule = { name: settings.schedule, learningRate: settings.learningRate, totalSteps: this.totalSteps, warmupSteps };
   }
@@ -100,7 +102,7 @@ export class Trainer {
     const started = performance.now();
     const { state, settings, model, tuner, dataset } = this.#options;
     const epoch = Math.floor(state.step / this.stepsPerEpoch);
-    const batches = this.#stepPlan(epoch).microBatches.map((micro) => collate(dataset, micro));
+    const batches = this.#stepPlan(epoch).microBatches.map((micro) => collate(dataset, micro, this.#pairsPerToken));
     const tokens = sum(batches, (batch) => batch.tokenCount);
     const lossTokens = sum(batches, (batch) => batch.lossTokens);
     let gradient: Float32Array | null = null;
@@ -136,7 +138,7 @@ export class Trainer {
     using views = new ParameterViews(model.device, tuner.parameters, state.values);
     for (const micro of planPass(dataset.lengths, batching.microBatchSize)) {
       if (await shouldStop()) return null;
-      const batch = collate(dataset, micro);
+      const batch = collate(dataset, micro, this.#pairsPerToken);
       const [loss, correct] = this.#plainPass(batch, views);
       total.loss += loss;
       total.correct += correct;
@@ -195,6 +197,15 @@ export class Trainer {
       details: { step: step + 1, loss: String(loss), gradNorm: String(gradNorm), learningRate },
     });
   }
+}
+
+/**
+ * Query-key pairs that cost as much as a token: a token takes 4 operations per weight of its block, forward and back; a pair 14 per channel, which run slower for
+ * their softmax and copies (1,380 pairs measured for SmolLM2-135M on two cores).
+ */
+function pairsPerToken({ projections, layers, hiddenSize }: CausalLm): number {
+  const weights = projections.reduce((sum, { inSize, outSize }) => sum + inSize * outSize, 0);
+  return (4 * weights) / layers / (18 * hiddenSize);
 }
 
 function addInto(total: Float32Array, part: Float32Array): Float32Array {

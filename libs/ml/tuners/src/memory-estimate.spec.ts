@@ -6,10 +6,10 @@ const shape = { model: describeCausalLm(SMOL), spec: parseTunerSpec({ kind: 'lor
 
 /** Highest `device.memory` of a forward and backward pass of this shape, measured without the optimiser's moments. */
 test.each([
-  [{}, 1363],
-  [{ recomputeBlocks: true }, 726],
-  [{ rows: 1 }, 827],
-  [{ computeDtype: 'bf16' as const }, 772],
+  [{}, 1767],
+  [{ recomputeBlocks: true }, 840],
+  [{ rows: 1 }, 913],
+  [{ computeDtype: 'bf16' as const }, 990],
 ])('covers the measured peak, not by much: %j', (change, measuredMegabytes) => {
   const { totalBytes } = estimateMemory({ ...shape, ...change });
   expect(totalBytes / 1e6).toBeGreaterThan(measuredMegabytes);

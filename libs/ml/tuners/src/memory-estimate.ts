@@ -24,8 +24,10 @@ export interface MemoryEstimate {
   readonly totalBytes: number;
 }
 
-/** Rows of logits that exist at once. */
-const LOGIT_ROWS = 256;
+/** Of the logits that exist at once, f32. */
+const LOGITS_BYTES = 2 ** 27;
+/** Keys up to which attention keeps its probabilities for the backward pass. */
+const PROBABILITIES_KEPT_MAX = 256;
 
 /** @throws TunefleetError `invalid_input` when the tuner does not fit the model */
 export function estimateMemory(shape: TrainingShape): MemoryEstimate {
@@ -40,23 +42,24 @@ export function estimateMemory(shape: TrainingShape): MemoryEstimate {
 }
 
 /**
- * Kept per token and block: the inputs of both norms, rotated q and k, v, attention's output, gate and up; with recomputation the block's input only.
+ * Kept per token and block: the inputs of both norms, rotated q and k, v, attention's output, gate and up, and the probabilities of short rows; with recomputation the block's input only.
  * Normed values, merged heads and the gated product are computed again instead.
  */
 function activations({ model, computeDtype, rows, columns, recomputeBlocks = false }: TrainingShape): number {
   const { hiddenSize: C, intermediateSize: F, heads: H, keyValueHeads: K, headDim: D, layers } = model;
   const tokens = rows * columns;
   const size = elementBytes(computeDtype);
-  const perBlock = tokens * (2 * C + 2 * H * D + 2 * K * D + 2 * F) * size;
-  // Scores in f32, probabilities and their gradient; or the MLP's gate, up, their gradients and product.
+  const probabilities = columns <= PROBABILITIES_KEPT_MAX ? H * columns : 0;
+  const perBlock = tokens * (2 * C + 2 * H * D + 2 * K * D + 2 * F + probabilities) * size;
+  // Scores in f32, probabilities and their gradient; or the MLP's sigmoid, its product with gate and up, their gradients and what leads to them.
   const scores = rows * H * columns * columns * (2 * size + 8);
-  const mlp = tokens * F * 5 * size;
+  const mlp = tokens * F * 8 * size;
   const kept = recomputeBlocks ? layers * tokens * C * size + perBlock : layers * perBlock;
   return kept + Math.max(scores, mlp) + 3 * tokens * C * size;
 }
 
 function logits({ model, computeDtype, rows, columns }: TrainingShape): number {
-  const count = Math.min(rows * columns, LOGIT_ROWS) * model.vocabSize;
+  const count = Math.min(rows * columns, Math.floor(LOGITS_BYTES / (4 * model.vocabSize))) * model.vocabSize;
   return count * (8 + (computeDtype === 'bf16' ? 2 : 0)) + rows * columns * model.hiddenSize * 2 * elementBytes(computeDtype);
 }
 

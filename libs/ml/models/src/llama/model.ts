@@ -51,6 +51,10 @@ export class LlamaModel implements CausalLm {
     return this.config.hidden_size;
   }
 
+  get layers(): number {
+    return this.parts.blocks.length;
+  }
+
   get maxPositions(): number {
     return this.config.max_position_embeddings;
   }
