@@ -15,6 +15,15 @@ test('the scheme says whether the connection is encrypted', () => {
   expect(parse('grpcs://host:443')).toMatchObject({ controlPlane: 'host:443', tls: true });
 });
 
+test('labels and the time to stop', () => {
+  const parse = (labels: string) => parseWorkerConfig({ ...token, TUNEFLEET_WORKER_LABELS: labels }).labels;
+  expect(parse('')).toEqual({});
+  expect(parse(' zone=eu-1, gpu=t4 ,empty=')).toEqual({ zone: 'eu-1', gpu: 't4', empty: '' });
+  for (const wrong of ['zone', '=a', 'a b=c', 'a=1,a=2', Array.from({ length: 33 }, (_, i) => `l${i}=x`).join(',')]) expect(() => parse(wrong)).toThrow(/TUNEFLEET_WORKER_LABELS/);
+  expect(parseWorkerConfig(token).stopMs).toBe(30_000);
+  expect(parseWorkerConfig({ ...token, TUNEFLEET_WORKER_STOP_SECONDS: '120' }).stopMs).toBe(120_000);
+});
+
 test('every variable at fault is named, none of their values is', () => {
   const parse = (): unknown => parseWorkerConfig({ TUNEFLEET_WORKER_TOKEN: 'short', TUNEFLEET_CONTROL_PLANE: 'nowhere', TUNEFLEET_WORKER_NAME: '../x' });
   expect(parse).toThrow(/TUNEFLEET_CONTROL_PLANE.*TUNEFLEET_WORKER_TOKEN.*TUNEFLEET_WORKER_NAME/);

@@ -12,6 +12,12 @@ const environmentSchema = z.object({
   TUNEFLEET_WORKER_NAME: optionalText.pipe(
     z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, 'letters, digits, dot, hyphen, underscore; at most 64').optional(),
   ),
+  TUNEFLEET_WORKER_LABELS: optionalText.transform((text, context) => {
+    const labels = parseLabels(text ?? '');
+    if (typeof labels === 'string') context.addIssue({ code: 'custom', message: labels });
+    return typeof labels === 'string' ? {} : labels;
+  }),
+  TUNEFLEET_WORKER_STOP_SECONDS: z.coerce.number().int().min(1).max(3_600).default(30),
   TUNEFLEET_DATA_DIR: z.string().min(1).default('.tunefleet'),
   TUNEFLEET_CACHE_DIR: optionalText,
   TUNEFLEET_ARTIFACT_CACHE_BYTES: z.coerce.number().int().min(0).default(20 * GIBIBYTE),
@@ -24,6 +30,10 @@ export interface WorkerConfig {
   readonly tls: boolean;
   readonly workerToken: string;
   readonly name: string;
+  /** What it offers besides its device, for jobs that ask for it. */
+  readonly labels: Readonly<Record<string, string>>;
+  /** The whole of a graceful stop: checkpoint, upload, last words. */
+  readonly stopMs: number;
   /** Absolute; this worker's own, shared with no other. */
   readonly workerDir: string;
   /** Absolute; model weights, may be shared by the workers of a machine. */
@@ -51,9 +61,28 @@ export function parseWorkerConfig(environment: Readonly<Record<string, string | 
     tls: env.TUNEFLEET_CONTROL_PLANE.startsWith('grpcs://'),
     workerToken: env.TUNEFLEET_WORKER_TOKEN,
     name,
+    labels: env.TUNEFLEET_WORKER_LABELS,
+    stopMs: env.TUNEFLEET_WORKER_STOP_SECONDS * 1_000,
     workerDir: join(dataDir, 'workers', name),
     cacheDir: env.TUNEFLEET_CACHE_DIR === undefined ? join(dataDir, 'cache') : resolve(env.TUNEFLEET_CACHE_DIR),
     artifactCacheBytes: env.TUNEFLEET_ARTIFACT_CACHE_BYTES,
     logLevel: env.TUNEFLEET_LOG_LEVEL,
   };
+}
+
+const LABELS_MAX = 32;
+const LABEL = /^([A-Za-z0-9](?:[A-Za-z0-9._/-]{0,62}))=([A-Za-z0-9._/-]{0,63})$/;
+
+/** "zone=a,gpu=t4". @returns what is wrong with it, as text, when it is not that */
+export function parseLabels(text: string): Readonly<Record<string, string>> | string {
+  const pairs = text.split(',').map((pair) => pair.trim()).filter((pair) => pair !== '');
+  if (pairs.length > LABELS_MAX) return `${pairs.length} labels are too many: at most ${LABELS_MAX}`;
+  const labels: Record<string, string> = {};
+  for (const pair of pairs) {
+    const [, name, value] = LABEL.exec(pair) ?? [];
+    if (name === undefined || value === undefined) return `"${pair}" is no label: name=value is needed, each of at most 63 letters, digits, dots, slashes, hyphens and underscores`;
+    if (Object.hasOwn(labels, name)) return `the label ${name} is given twice`;
+    labels[name] = value;
+  }
+  return labels;
 }

@@ -25,7 +25,7 @@ export async function runWorkerProcess({ config, engineFile, environment, settin
     ...config,
     version: VERSION,
     engine: { file: engineFile, env: engineEnvironment(environment, config.cacheDir) },
-    ...(settings === undefined ? {} : { settings }),
+    settings: { shutdownMs: config.stopMs, ...settings },
     clock: systemClock,
     logger,
     onReady: ({ workerId }) => {

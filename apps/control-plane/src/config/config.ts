@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import { defaultCordonRule } from '@tunefleet/domain-jobs';
 import { TunefleetError } from '@tunefleet/foundation';
 import { modelResolverOptions, type ModelResolverOptions } from '@tunefleet/ml-models/specs';
 import { z } from 'zod';
@@ -20,6 +21,7 @@ const environmentSchema = z.object({
   TUNEFLEET_WORKER_TOKEN: z.string().min(8, 'at least 8 characters').max(200),
   TUNEFLEET_TEAM: z.string().regex(/^[a-z0-9][a-z0-9-]{0,39}$/, 'lower-case letters, digits and hyphens').default('default'),
   TUNEFLEET_MAX_FILE_BYTES: z.coerce.number().int().min(1).default(512 * MEBIBYTE),
+  TUNEFLEET_CORDON_FAILURES: z.coerce.number().int().min(0).max(1_000).default(defaultCordonRule.failures),
   TUNEFLEET_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
 });
 
@@ -38,6 +40,8 @@ export interface ControlPlaneConfig {
   /** The team the API key belongs to; also the organisation in model names. */
   readonly team: string;
   readonly maxFileBytes: number;
+  /** Infrastructure failures within an hour, of two jobs at least, that cordon a worker; 0: none do. */
+  readonly cordonFailures: number;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent';
   /** Where intake looks base models up. */
   readonly models: ModelResolverOptions;
@@ -65,6 +69,7 @@ export function parseConfig(environment: Readonly<Record<string, string | undefi
     workerToken: env.TUNEFLEET_WORKER_TOKEN,
     team: env.TUNEFLEET_TEAM,
     maxFileBytes: env.TUNEFLEET_MAX_FILE_BYTES,
+    cordonFailures: env.TUNEFLEET_CORDON_FAILURES,
     logLevel: env.TUNEFLEET_LOG_LEVEL,
     models: modelResolverOptions(environment),
   };

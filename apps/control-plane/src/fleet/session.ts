@@ -54,6 +54,8 @@ export class FleetSession {
   /** Handles one message to its end; the caller reads the next one only then, which is the stream's backpressure. */
   async receive(wire: fleet.WorkerMessage): Promise<void> {
     if (this.isClosed) return;
+    // A kind of message that a newer worker has and this version does not.
+    if (wire.message === undefined) return;
     this.busy = true;
     try {
       await this.step({ type: 'message', atMs: this.deps.clock.monotonic(), message: parseWorkerMessage(wire) });

@@ -62,7 +62,6 @@ test.each<[string, fleet.WorkerMessage, RegExp]>([
     events({ $case: 'checkpoint', value: { step: 1, artifacts: [{ name: '../x', sha256, bytes: 1 }], metrics: {} } }),
     /plain file name/,
   ],
-  ['an event without payload', events(undefined), /payload/],
   ['an attempt without epoch', wire({ $case: 'finished', value: { attempt: { ...attempt, epoch: 0 }, lastSeq: 0 } }), /epoch/],
   ['two credits', wire({ $case: 'credit', value: { jobs: 2, modelsOnDisk: [], modelInMemory: '' } }), /jobs/],
 ])('refuses %s', (_what, message, error) => {

@@ -77,7 +77,8 @@ const payloadSchema = z.discriminatedUnion('$case', [
     }),
   }),
 ]);
-const eventSchema = z.object({ seq: z.int().min(1), payload: payloadSchema });
+/** Absent: an event of a newer worker. Its number must not be missing. */
+const eventSchema = z.object({ seq: z.int().min(1), payload: payloadSchema.optional() });
 const eventBatchSchema = z.object({ attempt: attemptKeySchema, events: z.array(eventSchema).min(1).max(1000) });
 
 const finishedSchema = z.object({
@@ -146,6 +147,7 @@ function parseWith<T>(schema: z.ZodType<T>, value: unknown, what: string): T {
 
 function toWorkerEvent(event: z.infer<typeof eventSchema>): WorkerEvent {
   const { seq, payload } = event;
+  if (payload === undefined) return { seq, type: 'log', level: 'info', message: 'The worker told something that this control plane is too old to know', data: null };
   switch (payload.$case) {
     case 'log':
       return { seq, type: 'log', level: payload.value.level, message: payload.value.message, data: payload.value.dataJson as JsonValue };

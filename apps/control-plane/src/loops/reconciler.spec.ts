@@ -1,5 +1,5 @@
 import { ManualClock, silentLogger } from '@tunefleet/foundation';
-import type { AttemptRecord, FencedResult, FleetStore, JobRecord, QueueMessage } from '@tunefleet/ports';
+import type { AttemptRecord, FencedResult, FleetStore, JobRecord, QueueMessage, QuietAttempt } from '@tunefleet/ports';
 import type { AttemptEndings } from '../fleet/attempt-endings';
 import { Reconciler } from './reconciler';
 
@@ -13,6 +13,9 @@ interface Damage {
   readonly unvalidated?: boolean;
   readonly silent?: number;
   readonly broken?: boolean;
+  readonly drainsDue?: number;
+  readonly orphans?: number;
+  readonly quiet?: readonly QuietAttempt[];
 }
 
 function setUp(damage: Damage) {
@@ -34,6 +37,14 @@ function setUp(damage: Damage) {
       done.push(`silent ${suspectMs} ${offlineMs}`);
       return Promise.resolve(damage.silent ?? 0);
     },
+    stopDrained: () => Promise.resolve(damage.drainsDue ?? 0),
+    listQuiet: (quietMs: number) => Promise.resolve((damage.quiet ?? []).filter(({ sinceStepMs }) => sinceStepMs > quietMs)),
+    noteStuck: (_key: object, message: string) => {
+      done.push(`stuck ${message}`);
+      return Promise.resolve(true);
+    },
+    skipOrphans: () => Promise.resolve(damage.orphans ?? 0),
+    explainDependents: () => Promise.resolve(),
     wake: (topic: string) => {
       done.push(`wake ${topic}`);
       return Promise.resolve();
@@ -88,6 +99,25 @@ test('a job that intake forgot is announced once per period, under an id the que
   expect(new Set(ids).size).toBe(2);
   expect(messages[0]).toMatchObject({ queue: 'tune', payload: { jobId: 'ftjob-1' } });
   expect(ids.every((id) => /^[A-Za-z0-9_-]+$/.test(id))).toBe(true);
+});
+
+test.each<[string, number, number | null, string | null, object]>([
+  ['too early to tell', 3_600_000, null, null, {}],
+  ['a short silence', 121_000, 10_000, null, {}],
+  ['a long one', 300_000, 10_000, 'stuck no step for 300 s; its steps took 10.0 s before', { stuck_noted: 1, stuck_given_up: 0 }],
+  ['a hopeless one', 1_000_000, 10_000, `failed stuck ${JSON.stringify(key)}`, { stuck_noted: 0, stuck_given_up: 1 }],
+])('an attempt whose steps do not come: %s', async (_what, sinceStepMs, medianStepMs, did, repairs) => {
+  const { reconciler, done } = setUp({ quiet: [{ attempt: { ...attempt, stuckAt: null }, sinceStepMs, medianStepMs }] });
+  await reconciler.pass();
+  expect(done.filter((line) => line.includes('stuck'))).toEqual(did === null ? [] : [did]);
+  expect(reconciler.repairs()).toMatchObject(repairs);
+});
+
+test('what was noted as stuck is not noted again; drains and orphans are counted', async () => {
+  const { reconciler, done } = setUp({ drainsDue: 2, orphans: 1, quiet: [{ attempt: { ...attempt, stuckAt: new Date() }, sinceStepMs: 300_000, medianStepMs: 10_000 }] });
+  await reconciler.pass();
+  expect(done.filter((line) => line.includes('stuck'))).toEqual([]);
+  expect(reconciler.repairs()).toMatchObject({ drain_due: 2, orphans_skipped: 1, stuck_noted: 0 });
 });
 
 test('a repair that fails is reported and keeps none of the others from running', async () => {

@@ -1,7 +1,10 @@
 import { jobKinds, type Failure } from '@tunefleet/contracts';
+import { defaultStuckRule, type StuckRule } from '@tunefleet/domain-jobs';
 import type { Clock, Logger } from '@tunefleet/foundation';
-import type { AttemptKey, AttemptRecord, FleetStore, JobQueue, Outbox, RecordStore } from '@tunefleet/ports';
+import type { FleetStore, JobQueue, Outbox, RecordStore } from '@tunefleet/ports';
 import type { AttemptEndings } from '../fleet/attempt-endings';
+import { keyOf } from './attempt-key';
+import { FleetWatch } from './fleet-watch';
 
 export interface ReconcilerDeps {
   readonly store: FleetStore;
@@ -22,6 +25,7 @@ export interface ReconcilerSettings {
   /** A job still unvalidated after this is announced to intake again. */
   readonly unvalidatedMs: number;
   readonly outboxKeepMs: number;
+  readonly stuckRule: StuckRule;
 }
 
 export const defaultReconcilerSettings: ReconcilerSettings = {
@@ -30,9 +34,21 @@ export const defaultReconcilerSettings: ReconcilerSettings = {
   offlineMs: 30_000,
   unvalidatedMs: 30_000,
   outboxKeepMs: 3_600_000,
+  stuckRule: defaultStuckRule,
 };
 
-export type Repair = 'lease_expired' | 'assignment_revoked' | 'worker_silent' | 'intake_reannounced' | 'outbox_pruned';
+const REPAIRS = [
+  'lease_expired',
+  'assignment_revoked',
+  'worker_silent',
+  'intake_reannounced',
+  'outbox_pruned',
+  'stuck_noted',
+  'stuck_given_up',
+  'drain_due',
+  'orphans_skipped',
+] as const;
+export type Repair = (typeof REPAIRS)[number];
 
 /** Rows handled per repair and pass; the next pass takes the rest. */
 const BATCH = 100;
@@ -42,11 +58,14 @@ const BATCH = 100;
  * run it at the same time. Counts are kept: a steady rate of a repair points at a bug.
  */
 export class Reconciler {
-  private readonly counts: Record<Repair, number> = { lease_expired: 0, assignment_revoked: 0, worker_silent: 0, intake_reannounced: 0, outbox_pruned: 0 };
+  private readonly counts = Object.fromEntries(REPAIRS.map((repair) => [repair, 0])) as Record<Repair, number>;
   private readonly settings: ReconcilerSettings;
+  private readonly watch: FleetWatch;
 
   constructor(private readonly deps: ReconcilerDeps) {
     this.settings = { ...defaultReconcilerSettings, ...deps.settings };
+    const { store, endings } = deps;
+    this.watch = new FleetWatch({ store, endings, stuckRule: this.settings.stuckRule, repaired: (...repair) => this.repaired(...repair) });
   }
 
   repairs(): Readonly<Record<Repair, number>> {
@@ -56,7 +75,16 @@ export class Reconciler {
   /** One pass over all repairs. One that fails does not keep the others from running. @throws AggregateError of what failed */
   async pass(): Promise<void> {
     const errors: unknown[] = [];
-    const repairs = [() => this.expireLeases(), () => this.revokeUnacknowledged(), () => this.markSilent(), () => this.reannounceUnvalidated(), () => this.pruneOutbox()];
+    const repairs = [
+      () => this.expireLeases(),
+      () => this.revokeUnacknowledged(),
+      () => this.markSilent(),
+      () => this.watch.drains(),
+      () => this.watch.stuck(),
+      () => this.watch.dependents(),
+      () => this.reannounceUnvalidated(),
+      () => this.pruneOutbox(),
+    ];
     for (const repair of repairs) {
       try {
         await repair();
@@ -108,8 +136,4 @@ export class Reconciler {
     this.counts[repair] += count;
     this.deps.logger.warn({ repair, total: this.counts[repair], ...fields }, 'repaired');
   }
-}
-
-function keyOf(attempt: AttemptRecord): AttemptKey {
-  return { jobId: attempt.jobId, attemptId: attempt.id, epoch: attempt.epoch };
 }

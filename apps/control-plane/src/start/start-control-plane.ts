@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { openBlobsFs } from '@tunefleet/blobs-fs';
+import { defaultCordonRule } from '@tunefleet/domain-jobs';
 import { plan } from '@tunefleet/domain-scheduling';
 import { systemClock, type Logger } from '@tunefleet/foundation';
 import { ModelResolver } from '@tunefleet/ml-models/specs';
@@ -48,7 +49,7 @@ async function openAll(config: ControlPlaneConfig, logger: Logger, shutdown: Shu
   const runtime: Runtime = { config, logger, clock: systemClock, records, fleet, outbox, queue, blobs };
   const team = await records.ensureTeam(config.team);
 
-  const endings = new AttemptEndings({ fleet, records, blobs, resultCsv, logger });
+  const endings = new AttemptEndings({ fleet, records, blobs, resultCsv, logger, cordonRule: { ...defaultCordonRule, failures: config.cordonFailures } });
   const fleetServer = new FleetServer({ host: config.host, port: config.grpcPort, workerToken: config.workerToken }, { store: fleet, blobs, endings, clock: systemClock, logger });
   shutdown.add('fleet', STOP_LIMIT_MS.fleet, () => fleetServer.stop());
   const grpcPort = await fleetServer.start();

@@ -20,6 +20,7 @@ export interface AgentOptions {
   readonly tls: boolean;
   readonly workerToken: string;
   readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
   readonly version: string;
   readonly workerDir: string;
   readonly artifactCacheBytes: number;
@@ -116,7 +117,7 @@ export class Agent {
     this.stopping = true;
     const deadline = this.options.clock.monotonic() + this.settings.shutdownMs;
     this.sendCredit();
-    if (this.link.isOpen) this.attempt?.stop('shutdown', this.settings.checkpointStopMs);
+    if (this.link.isOpen) this.attempt?.stop('shutdown', Math.ceil((this.settings.shutdownMs * 2) / 3));
     while (this.attempt !== null && this.link.isOpen && this.options.clock.monotonic() < deadline) await sleep(POLL_MS);
     await this.kill();
   }
@@ -271,7 +272,7 @@ export class Agent {
   }
 
   private hello(): fleet.Hello {
-    const { name, version } = this.options;
+    const { name, version, labels } = this.options;
     return {
       protocolVersion: PROTOCOL_VERSION,
       workerId: this.identity?.workerId ?? '',
@@ -282,7 +283,7 @@ export class Agent {
       modelsOnDisk: [...this.modelsOnDisk],
       modelInMemory: this.modelInMemory ?? '',
       running: this.running(),
-      labels: {},
+      labels: { ...labels },
       jobKinds: [...this.jobKinds],
     };
   }

@@ -116,7 +116,7 @@ export class Attempt {
   onEngineExit(exit: EngineExit): void {
     if (this.phase !== 'running' && this.phase !== 'stopping') return;
     if (this.stopReason !== null) return this.end(stoppedOutcome(this.stopReason));
-    this.fail(engineFailure('engine_crashed', describeExit(exit), exit.logTail));
+    this.fail(exit.outOfMemory ? outOfMemory(exit) : engineFailure('engine_crashed', describeExit(exit), exit.logTail));
   }
 
   renewLease(validForMs: number): void {
@@ -290,9 +290,15 @@ function engineFailure(code: string, message: string, logTail: readonly string[]
   return { class: 'infrastructure', code, message, param: null, logTail: [...logTail] };
 }
 
+/** Tried once more with half the examples per pass. */
+function outOfMemory({ logTail }: EngineExit): Failure {
+  const message = "the system killed the engine for lack of memory; lower micro_batch_size, max_seq_length or batch_size if it happens again";
+  return { class: 'resource', code: 'out_of_memory', message, param: null, logTail: [...logTail] };
+}
+
 function describeExit({ code, signal, crashes }: EngineExit): string {
   const how = signal === null ? `with code ${code}` : `on signal ${signal}`;
-  // The kernel's out-of-memory killer sends SIGKILL as well, so it cannot be told apart from an operator's kill.
+  // Not every system says whether it was its out-of-memory killer.
   const hint = signal === 'SIGKILL' ? '; the system may have run out of memory' : '';
   return `the engine process ended ${how}${hint} (crash ${crashes} of this worker)`;
 }

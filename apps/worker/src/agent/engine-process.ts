@@ -2,10 +2,13 @@ import { fork, type ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { backoffDelayMs, type BackoffPolicy, type Logger } from '@tunefleet/foundation';
 import { fromEngineSchema, type DeviceReport, type FromEngine, type ToEngine } from '../engine-protocol';
+import { countOomKills } from './oom-kills';
 
 export interface EngineExit {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
+  /** The system killed a process for lack of memory while it ran, and it died of that signal. */
+  readonly outOfMemory: boolean;
   /** Last lines it wrote. */
   readonly logTail: readonly string[];
   /** Crashes since the agent started, this one included. */
@@ -41,6 +44,7 @@ export class EngineProcess {
   private crashes = 0;
   private crashesInRow = 0;
   private readyAt = 0;
+  private oomKillsAtStart: number | null = null;
   private logTail: string[] = [];
   private restartTimer: NodeJS.Timeout | null = null;
   private readyTimer: NodeJS.Timeout | null = null;
@@ -62,6 +66,7 @@ export class EngineProcess {
 
   start(): void {
     this.logTail = [];
+    this.oomKillsAtStart = countOomKills();
     const child = fork(this.options.file, [], { env: { ...this.options.env }, serialization: 'json', stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
     this.child = child;
     this.readyTimer = setTimeout(() => {
@@ -127,7 +132,7 @@ export class EngineProcess {
     this.ready = false;
     this.crashes++;
     this.crashesInRow = wasStable ? 1 : this.crashesInRow + 1;
-    this.options.onExit({ code, signal, logTail: [...this.logTail], crashes: this.crashes });
+    this.options.onExit({ code, signal, outOfMemory: signal === 'SIGKILL' && (countOomKills() ?? 0) > (this.oomKillsAtStart ?? Infinity), logTail: [...this.logTail], crashes: this.crashes });
     if (this.stopping) return;
     const delayMs = backoffDelayMs(this.options.restart, this.crashesInRow);
     this.options.logger.warn({ code, signal, crashes: this.crashes, delayMs, logTail: this.logTail.slice(-5) }, 'the engine exited, starting it again');

@@ -12,11 +12,16 @@ export interface AgentSettings {
   readonly reconnectRunningMaxMs: number;
   /** Retries of artifact transfers. */
   readonly transfer: BackoffPolicy;
-  /** How long the engine may take to answer a stop without a checkpoint before it is killed. */
+  /**
+   * How long the engine may take to answer a stop without a checkpoint before it is killed. It looks between two passes through the model, so a
+   * cancel takes one pass at the most, and less than two seconds however long a pass is.
+   */
   readonly stopMs: number;
-  /** The same with a checkpoint to write. */
+  /** The same with a checkpoint to write, when the control plane grants no other time. */
   readonly checkpointStopMs: number;
-  /** The whole of a graceful shutdown. */
+  /** The most that the control plane may grant for a checkpoint. */
+  readonly checkpointStopMsMax: number;
+  /** The whole of a graceful shutdown; the checkpoint gets two thirds of it, its upload the rest. */
   readonly shutdownMs: number;
   /** Restarts of a crashed engine. */
   readonly engineRestart: BackoffPolicy;
@@ -30,8 +35,9 @@ export const defaultAgentSettings: AgentSettings = {
   reconnect: { firstMs: 1_000, factor: 2, maxMs: 60_000 },
   reconnectRunningMaxMs: 3_000,
   transfer: { firstMs: 500, factor: 2, maxMs: 15_000 },
-  stopMs: 2_000,
+  stopMs: 1_500,
   checkpointStopMs: 20_000,
+  checkpointStopMsMax: 600_000,
   shutdownMs: 30_000,
   engineRestart: { firstMs: 500, factor: 2, maxMs: 60_000 },
   engineReadyMs: 120_000,

@@ -21,10 +21,10 @@ const reasons: Readonly<Record<StopReason, { readonly drop: boolean }>> = {
 };
 
 /** How to stop an attempt, by why it has to stop and how long the control plane grants. */
-export function decideStop(reason: StopReason, graceMs: number, settings: Pick<AgentSettings, 'stopMs' | 'checkpointStopMs'>): StopPlan {
+export function decideStop(reason: StopReason, graceMs: number, settings: Pick<AgentSettings, 'stopMs' | 'checkpointStopMs' | 'checkpointStopMsMax'>): StopPlan {
   const { drop } = reasons[reason];
   if (drop) return { drop, checkpoint: false, killAfterMs: settings.stopMs };
-  return { drop, checkpoint: true, killAfterMs: graceMs > 0 ? Math.min(graceMs, settings.checkpointStopMs) : settings.checkpointStopMs };
+  return { drop, checkpoint: true, killAfterMs: graceMs > 0 ? Math.min(graceMs, settings.checkpointStopMsMax) : settings.checkpointStopMs };
 }
 
 /** A reason this version does not know is the safest one: stop and drop. */

@@ -18,6 +18,7 @@ await runWorkerProcess({
     transfer: { firstMs: 50, factor: 2, maxMs: 200 },
     stopMs: 500,
     checkpointStopMs: 2_000,
+    checkpointStopMsMax: 10_000,
     shutdownMs: 5_000,
     engineRestart: { firstMs: 20, factor: 2, maxMs: 200 },
     engineReadyMs: 20_000,

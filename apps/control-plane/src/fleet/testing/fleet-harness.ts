@@ -136,7 +136,7 @@ export class FleetHarness {
     return this.loops?.status().repairs ?? {};
   }
 
-  startWorker(name: string, options: { token?: string } = {}): TestWorker {
+  startWorker(name: string, options: { token?: string; labels?: string } = {}): TestWorker {
     const child = fork(join(bundles, 'worker-process-fast.mjs'), [], {
       cwd: this.dir,
       env: {
@@ -144,6 +144,7 @@ export class FleetHarness {
         TUNEFLEET_CONTROL_PLANE: `127.0.0.1:${this.proxyPort}`,
         TUNEFLEET_WORKER_TOKEN: options.token ?? WORKER_TOKEN,
         TUNEFLEET_WORKER_NAME: name,
+        TUNEFLEET_WORKER_LABELS: options.labels ?? '',
         TUNEFLEET_DATA_DIR: this.dir,
         TUNEFLEET_LOG_LEVEL: process.env['FLEET_TEST_LOG'] ?? 'silent',
       },
@@ -163,8 +164,8 @@ export class FleetHarness {
     return this.startWorker(worker.name);
   }
 
-  submit(fake: FakeRun, extra: JsonObject = {}): Promise<string> {
-    return this.record.submit({ base: { id: 'base', revision: 'r1' }, tuner: { kind: 'lora' }, microBatchSize: 4, fake: { ...fake }, ...extra });
+  submit(fake: FakeRun, extra: JsonObject = {}, afterJobIds: readonly string[] = []): Promise<string> {
+    return this.record.submit({ base: { id: 'base', revision: 'r1' }, tuner: { kind: 'lora' }, microBatchSize: 4, fake: { ...fake }, ...extra }, afterJobIds);
   }
 
   gate(name: string): string {

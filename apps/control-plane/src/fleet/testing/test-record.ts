@@ -7,12 +7,13 @@ import { migrateDatabase, openStore } from '@tunefleet/store-prisma';
 
 export interface TestRecord {
   readonly fleet: FleetStore;
+  readonly teamId: string;
   readonly records: RecordStore;
   readonly blobs: BlobStore;
   readonly outbox: Outbox;
   readonly queue: JobQueue;
   /** Creates a job that intake has let through. */
-  submit(workerSpec: JsonObject): Promise<string>;
+  submit(workerSpec: JsonObject, afterJobIds?: readonly string[]): Promise<string>;
   cancel(jobId: string): Promise<void>;
   losses(jobId: string): Promise<readonly MetricPointRecord[]>;
   close(): Promise<void>;
@@ -31,11 +32,12 @@ export async function openTestRecord(databaseUrl: string): Promise<TestRecord> {
   const team = await records.ensureTeam(newId('team').slice(-12));
   return {
     fleet,
+    teamId: team.id,
     records,
     outbox,
     blobs: memoryBlobs(),
     queue: silentQueue,
-    submit: async (workerSpec) => {
+    submit: async (workerSpec, afterJobIds = []) => {
       const id = newId('fineTuningJob');
       await records.createJob({
         id,
@@ -45,6 +47,7 @@ export async function openTestRecord(databaseUrl: string): Promise<TestRecord> {
         baseModel: 'base@r1',
         metadata: null,
         priority: 0,
+        afterJobIds,
         queue: 'tune',
       });
       await records.admitJob(id, {
@@ -67,7 +70,7 @@ export async function openTestRecord(databaseUrl: string): Promise<TestRecord> {
 
 /** Places jobs on free workers in order: what is tested here is everything after the plan. */
 export function firstFit(snapshot: Snapshot): Plan {
-  const free = snapshot.workers.filter((worker) => worker.online && !worker.busy && worker.credit > 0);
+  const free = snapshot.workers.filter((worker) => worker.online && !worker.cordoned && !worker.busy && worker.credit > 0);
   const placements: Placement[] = [];
   for (const job of snapshot.jobs) {
     if ((job.notBeforeMs ?? 0) > snapshot.nowMs) continue;
