@@ -1,7 +1,7 @@
 import type { ArtifactRef, Failure } from '@tunefleet/contracts';
 import type { InfraFailure, StopReason } from '@tunefleet/domain-jobs';
 import type { JsonObject, JsonValue } from '@tunefleet/foundation';
-import type { Snapshot, Placement } from '@tunefleet/domain-scheduling';
+import type { Placement, Preemption, Snapshot, WaitingJob } from '@tunefleet/domain-scheduling';
 import type { AttemptRecord, CheckpointRecord, JobRecord, WorkerRecord } from './records';
 
 /** Names one attempt and its fencing token. Every write caused by a worker carries it. */
@@ -82,11 +82,14 @@ export interface FleetStore {
   /** The stream ended. The lease decides about its attempt. */
   disconnectWorker(workerId: string, sessionId: string): Promise<void>;
 
-  /** Queued jobs that may be placed (bounded), workers with credit, running attempts. */
+  /** Queued jobs that may be placed, of each team the first so that there are about `limit` in all; workers, live attempts, teams. */
   schedulingSnapshot(limit: number): Promise<Snapshot>;
   /** Creates the attempt with the next epoch and its lease, spends the credit, moves the job to `running`. Null when anything changed since the snapshot. */
   place(placement: Placement, leaseMs: number): Promise<AttemptRecord | null>;
-  setWaitingReasons(reasons: ReadonlyMap<string, string>): Promise<void>;
+  /** What queued jobs are told, by job id. A job that is told of `model_locality` for the first time since it was last placed begins to count its wait. */
+  noteWaiting(waiting: ReadonlyMap<string, WaitingJob>): Promise<void>;
+  /** Asks the victim to hand its job back. `stale` when it has ended, is asked already, or the other job no longer waits or has somebody making room. */
+  preempt(preemption: Preemption): Promise<FencedResult>;
   /** Attempts placed on this worker's session but not acknowledged: what to send down the stream. */
   listUnacknowledged(workerId: string): Promise<readonly AssignmentRecord[]>;
   /** Live attempts of the worker, for matching against its Hello. */

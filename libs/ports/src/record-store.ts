@@ -1,5 +1,6 @@
 import type { JobKind } from '@tunefleet/contracts';
 import type { JobStatus } from '@tunefleet/domain-jobs';
+import type { MemoryModel } from '@tunefleet/domain-scheduling';
 import type { JsonObject } from '@tunefleet/foundation';
 import type {
   AdapterRecord,
@@ -13,6 +14,8 @@ import type {
   MetricPointRecord,
   Page,
   PageRequest,
+  TeamAccountRecord,
+  TeamQuota,
   TeamRecord,
   WorkerRecord,
 } from './records';
@@ -20,7 +23,13 @@ import type {
 /** What the HTTP API and intake read and write. Every method is one transaction; every query is scoped by team. */
 export interface RecordStore {
   ensureTeam(name: string): Promise<TeamRecord>;
+  /** By name. */
+  listTeams(): Promise<readonly TeamAccountRecord[]>;
+  getTeam(name: string): Promise<TeamAccountRecord | null>;
+  /** Changes what is given; null lifts a bound. Null: no such team. */
+  setTeamQuota(name: string, changes: Partial<TeamQuota>): Promise<TeamAccountRecord | null>;
 
+  /** @throws capacity when the team's files would exceed its quota */
   createFile(file: Pick<FileRecord, 'teamId' | 'filename' | 'purpose' | 'bytes' | 'sha256' | 'expiresAt'>): Promise<FileRecord>;
   getFile(teamId: string, id: string): Promise<FileRecord | null>;
   listFiles(teamId: string, request: PageRequest & { purpose?: string; order: 'asc' | 'desc' }): Promise<Page<FileRecord>>;
@@ -30,7 +39,8 @@ export interface RecordStore {
 
   /**
    * Writes the job, its first event and the outbox row for intake. Same idempotency key: the earlier job, `created: false`.
-   * @throws invalid_input with param `after` for a parent that does not exist in the team or can no longer succeed
+   * @throws invalid_input with param `after` for a parent that does not exist in the team or can no longer succeed;
+   * capacity when as many jobs of the team wait as its quota allows
    */
   createJob(request: NewJob): Promise<{ job: JobRecord; created: boolean }>;
   getJob(teamId: string, id: string): Promise<JobRecord | null>;
@@ -68,6 +78,8 @@ export interface RecordStore {
   deleteAdapter(teamId: string, name: string): Promise<boolean>;
 
   listWorkers(): Promise<readonly WorkerRecord[]>;
+  /** Measured peak relative to the estimate; 1 while no job of that shape was measured. */
+  memoryCorrection(shape: string): Promise<number>;
   /** Uncordoning ends a drain, too, and what the worker failed at before is forgotten. */
   setWorkerCordoned(id: string, cordoned: boolean, reason?: string): Promise<WorkerRecord | null>;
   /** Cordons and empties it: at once (`move`), or when its job ends (`wait`) but not later than after `deadlineMs`. */
@@ -86,6 +98,8 @@ export interface NewJob {
   readonly baseModel: string;
   readonly metadata: Readonly<Record<string, string>> | null;
   readonly priority: number;
+  /** Labels a worker must have. Default: none. */
+  readonly workerSelector?: Readonly<Record<string, string>>;
   /** All must exist in the team and none may have failed. Checked in the transaction. */
   readonly afterJobIds?: readonly string[];
   readonly source?: { readonly jobId: string; readonly relation: JobRelation };
@@ -99,6 +113,11 @@ export interface JobAdmission {
   readonly workerSpec: JsonObject;
   readonly totalSteps: number | null;
   readonly memoryBytesEstimate: number;
+  /** Of the base model. */
+  readonly weightBytes?: number;
+  /** Jobs of one shape take about as much memory, and as long for a step. */
+  readonly shape?: string;
+  readonly memoryModel?: MemoryModel;
   readonly trainingDatasetId: string | null;
   readonly validationDatasetId: string | null;
 }

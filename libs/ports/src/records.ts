@@ -1,5 +1,6 @@
 import type { ArtifactRef, Failure, JobKind } from '@tunefleet/contracts';
 import type { JobStatus, StopReason } from '@tunefleet/domain-jobs';
+import type { WaitingCode } from '@tunefleet/domain-scheduling';
 import type { JsonObject, JsonValue } from '@tunefleet/foundation';
 
 /** Rows of the record as the code sees them. Times are `Date`s read from the database clock. */
@@ -7,6 +8,29 @@ import type { JsonObject, JsonValue } from '@tunefleet/foundation';
 export interface TeamRecord {
   readonly id: string;
   readonly name: string;
+}
+
+/** What a team is entitled to; null: no bound. */
+export interface TeamQuota {
+  /** A team of weight 2 is due twice the GPU time of one of weight 1. */
+  readonly weight: number;
+  readonly runningJobs: number | null;
+  readonly gpuHoursPerMonth: number | null;
+  readonly queuedJobs: number | null;
+  readonly storageBytes: number | null;
+}
+
+/** A team with its quota and what it has of it. */
+export interface TeamAccountRecord extends TeamRecord {
+  readonly quota: TeamQuota;
+  readonly runningJobs: number;
+  /** Also those being validated. */
+  readonly queuedJobs: number;
+  readonly storageBytes: number;
+  /** Of this calendar month (UTC), with what runs so far. */
+  readonly monthGpuSeconds: number;
+  /** Each halved for every seven days since; what the order between teams goes by. */
+  readonly decayedGpuSeconds: number;
 }
 
 export interface FileRecord {
@@ -59,7 +83,15 @@ export interface JobRecord {
   readonly stopReason: StopReason | null;
   readonly stopDeadline: Date | null;
   readonly notBefore: Date | null;
+  /** Labels a worker must have. */
+  readonly workerSelector: Readonly<Record<string, string>>;
+  /** Why it waits, as a sentence and for programs; with the next two as the scheduler last saw it. Only of a queued job. */
   readonly waitingReason: string | null;
+  readonly waitingCode: WaitingCode | null;
+  readonly queuePosition: number | null;
+  readonly estimatedStart: Date | null;
+  /** How often it has made room for others. */
+  readonly preemptions: number;
   readonly step: number;
   readonly totalSteps: number | null;
   readonly phase: string | null;
@@ -92,6 +124,8 @@ export interface AttemptRecord {
   readonly lastSeq: number;
   readonly failure: Failure | null;
   readonly stopReason: StopReason | null;
+  /** The job for which it makes room. */
+  readonly preemptedForJobId: string | null;
   /** The last step it told of. */
   readonly step: number;
   readonly steppedAt: Date | null;

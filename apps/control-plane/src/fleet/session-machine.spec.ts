@@ -115,6 +115,7 @@ describe('matching a hello with the record', () => {
     lastSeq: 0,
     failure: null,
     stopReason: null,
+    preemptedForJobId: null,
     step: 0,
     steppedAt: null,
     microBatchSize: null,

@@ -3,9 +3,9 @@ import type { FleetStore, JobQueue, Outbox } from '@tunefleet/ports';
 import { Loop, type LoopStatus } from './loop';
 import { relayOutbox } from './outbox-relay';
 import { Reconciler, type ReconcilerDeps, type Repair } from './reconciler';
-import { schedulePass, type SchedulerDeps } from './scheduler';
+import { Scheduler, type SchedulerDeps } from './scheduler';
 
-export interface ControlLoopsDeps extends Omit<ReconcilerDeps, 'outbox' | 'queue' | 'store'>, Omit<SchedulerDeps, 'store' | 'logger'> {
+export interface ControlLoopsDeps extends Omit<ReconcilerDeps, 'outbox' | 'queue' | 'store'>, Omit<SchedulerDeps, 'store' | 'logger' | 'clock'> {
   readonly store: FleetStore;
   readonly outbox: Outbox;
   readonly queue: JobQueue;
@@ -28,13 +28,15 @@ export class ControlLoops {
   private readonly reconcile: Loop;
   private readonly reconciler: Reconciler;
   private wakes: { close(): Promise<void> } | null = null;
+  private scheduleAgain: NodeJS.Timeout | null = null;
 
   constructor(private readonly deps: ControlLoopsDeps) {
     const { logger, store } = deps;
     const intervals = { ...defaultIntervals, ...deps.intervals };
     this.reconciler = new Reconciler(deps);
     this.relay = new Loop(() => relayOutbox(deps.outbox, deps.queue), { name: 'outbox-relay', intervalMs: intervals.relayMs, logger });
-    this.scheduler = new Loop(() => schedulePass({ store, plan: deps.plan, leaseMs: deps.leaseMs, logger }), { name: 'scheduler', intervalMs: intervals.scheduleMs, logger });
+    const scheduler = new Scheduler({ store, plan: deps.plan, leaseMs: deps.leaseMs, clock: deps.clock, logger });
+    this.scheduler = new Loop(async () => this.scheduleAgainIn((await scheduler.pass()).lookAgainInMs, intervals.scheduleMs), { name: 'scheduler', intervalMs: intervals.scheduleMs, logger });
     this.reconcile = new Loop(() => this.reconciler.pass(), { name: 'reconciler', intervalMs: intervals.reconcileMs, logger });
   }
 
@@ -57,10 +59,17 @@ export class ControlLoops {
   async stop(): Promise<void> {
     await this.wakes?.close();
     await Promise.all(this.all().map((loop) => loop.stop()));
+    if (this.scheduleAgain !== null) clearTimeout(this.scheduleAgain);
   }
 
   status(): { readonly loops: readonly LoopStatus[]; readonly repairs: Readonly<Record<Repair, number>> } {
     return { loops: this.all().map((loop) => loop.status()), repairs: this.reconciler.repairs() };
+  }
+
+  /** A pass sooner than the timer's, when the time itself changes something. */
+  private scheduleAgainIn(ms: number | null, intervalMs: number): void {
+    if (this.scheduleAgain !== null) clearTimeout(this.scheduleAgain);
+    this.scheduleAgain = ms === null || ms >= intervalMs ? null : setTimeout(() => this.scheduler.wake(), ms);
   }
 
   private all(): readonly Loop[] {

@@ -1,15 +1,19 @@
-import type { Placement, Plan, Snapshot } from '@tunefleet/domain-scheduling';
+import type { Placement, Plan, Preemption, Snapshot, WaitingJob } from '@tunefleet/domain-scheduling';
 import { silentLogger } from '@tunefleet/foundation';
 import type { AttemptRecord, WakeTopic } from '@tunefleet/ports';
-import { schedulePass, type SchedulerDeps } from './scheduler';
+import { Scheduler } from './scheduler';
 
 const placement = (n: number): Placement => ({ jobId: `job-${n}`, jobEpoch: 0, workerId: `wrk-${n}`, workerBootId: 'b', workerSessionId: 's', resumeCheckpointId: null });
-const snapshot: Snapshot = { nowMs: 0, jobs: [{ id: 'job-1' } as Snapshot['jobs'][number]], workers: [], jobsNotShown: 0 };
+const preemption: Preemption = { victim: { jobId: 'job-9', attemptId: 'att-9', epoch: 1 }, workerId: 'wrk-9', forJobId: 'job-3', deadlineMs: 120_000 };
+const waits = (position: number, changes: Partial<WaitingJob> = {}): WaitingJob => ({ code: 'workers_busy', text: 'waiting', position, estimatedStartMs: null, ...changes });
+const snapshot: Snapshot = { nowMs: 100, jobs: [{ id: 'job-1' } as Snapshot['jobs'][number]], workers: [], running: [], teams: [], jobsNotShown: 0 };
+const emptyPlan: Plan = { placements: [], preemptions: [], waiting: new Map(), lookAgainAtMs: null };
 
 /** @param changed jobs whose placement the store refuses because something changed since the snapshot */
-function setUp(plan: Plan, changed: readonly string[] = [], seen: Snapshot = snapshot) {
-  const calls = { placed: [] as string[], reasons: new Map<string, string>(), wakes: [] as WakeTopic[], planned: 0 };
-  const deps: SchedulerDeps = {
+function setUp(first: Partial<Plan>, changed: readonly string[] = [], seen: Snapshot = snapshot) {
+  const calls = { placed: [] as string[], preempted: [] as string[], noted: [] as (readonly [string, WaitingJob])[][], wakes: [] as WakeTopic[], planned: 0 };
+  const world = { plan: { ...emptyPlan, ...first }, monotonicMs: 0 };
+  const scheduler = new Scheduler({
     store: {
       schedulingSnapshot: () => Promise.resolve(seen),
       place: (wanted) => {
@@ -17,8 +21,12 @@ function setUp(plan: Plan, changed: readonly string[] = [], seen: Snapshot = sna
         calls.placed.push(wanted.jobId);
         return Promise.resolve({ id: 'att', jobId: wanted.jobId, epoch: 1, workerId: wanted.workerId } as AttemptRecord);
       },
-      setWaitingReasons: (reasons) => {
-        calls.reasons = new Map(reasons);
+      preempt: ({ victim }) => {
+        calls.preempted.push(victim.jobId);
+        return Promise.resolve('stale');
+      },
+      noteWaiting: (waiting) => {
+        calls.noted.push([...waiting]);
         return Promise.resolve();
       },
       wake: (topic) => {
@@ -28,40 +36,52 @@ function setUp(plan: Plan, changed: readonly string[] = [], seen: Snapshot = sna
     },
     plan: () => {
       calls.planned++;
-      return plan;
+      return world.plan;
     },
     leaseMs: 30_000,
+    clock: { monotonic: () => world.monotonicMs },
     logger: silentLogger,
-  };
-  return { deps, calls };
+  });
+  return { scheduler, calls, world };
 }
 
-test('each placement is applied and its worker woken; the rest gets its reason', async () => {
-  const { deps, calls } = setUp({ placements: [placement(1), placement(2)], reasons: new Map([['job-3', 'waiting for a worker']]) });
-  expect(await schedulePass(deps)).toBe(2);
-  expect(calls.placed).toEqual(['job-1', 'job-2']);
-  expect(calls.wakes).toEqual(['worker:wrk-1', 'worker:wrk-2']);
-  expect([...calls.reasons]).toEqual([['job-3', 'waiting for a worker']]);
+test('each placement is applied and its worker woken; the others are asked to make room or told why they wait', async () => {
+  const { scheduler, calls } = setUp({ placements: [placement(1), placement(2)], preemptions: [preemption], waiting: new Map([['job-3', waits(1)]]), lookAgainAtMs: 350 });
+  expect(await scheduler.pass()).toEqual({ placed: 2, lookAgainInMs: 250 });
+  expect(calls).toMatchObject({ placed: ['job-1', 'job-2'], preempted: ['job-9'], wakes: ['worker:wrk-1', 'worker:wrk-2'], noted: [[['job-3', waits(1)]]] });
 });
 
 test('a placement that no longer fits is dropped and the queue looked at again', async () => {
-  const { deps, calls } = setUp({ placements: [placement(1), placement(2)], reasons: new Map() }, ['job-1']);
-  expect(await schedulePass(deps)).toBe(1);
+  const { scheduler, calls } = setUp({ placements: [placement(1), placement(2)] }, ['job-1']);
+  expect((await scheduler.pass()).placed).toBe(1);
   expect(calls.wakes).toEqual(['worker:wrk-2', 'schedule']);
 });
 
 test('with jobs beyond the snapshot it goes on while it finds room, and no longer', async () => {
   const more = { ...snapshot, jobsNotShown: 5 };
-  const room = setUp({ placements: [placement(1)], reasons: new Map() }, [], more);
-  await schedulePass(room.deps);
+  const room = setUp({ placements: [placement(1)] }, [], more);
+  await room.scheduler.pass();
   expect(room.calls.wakes).toContain('schedule');
-  const full = setUp({ placements: [], reasons: new Map([['job-1', 'no worker']]) }, [], more);
-  await schedulePass(full.deps);
+  const full = setUp({ waiting: new Map([['job-1', waits(1)]]) }, [], more);
+  await full.scheduler.pass();
   expect(full.calls.wakes).toEqual([]);
 });
 
 test('an empty queue is not planned', async () => {
-  const { deps, calls } = setUp({ placements: [], reasons: new Map() }, [], { ...snapshot, jobs: [] });
-  expect(await schedulePass(deps)).toBe(0);
+  const { scheduler, calls } = setUp({}, [], { ...snapshot, jobs: [] });
+  expect(await scheduler.pass()).toEqual({ placed: 0, lookAgainInMs: null });
   expect(calls.planned).toBe(0);
+});
+
+test('reasons are told at once, places in the queue now and then', async () => {
+  const { scheduler, calls, world } = setUp({ waiting: new Map([['a', waits(1)], ['b', waits(2)]]) });
+  await scheduler.pass();
+  const moved = new Map([['a', waits(3)], ['b', waits(4, { code: 'quota', text: 'quota' })], ['c', waits(5)]]);
+  world.plan = { ...emptyPlan, waiting: moved };
+  await scheduler.pass();
+  await scheduler.pass();
+  expect(calls.noted.slice(1).map((entries) => entries.map(([id]) => id))).toEqual([['b', 'c']]);
+  world.monotonicMs = 5_000;
+  await scheduler.pass();
+  expect(calls.noted.at(-1)).toEqual([...moved]);
 });

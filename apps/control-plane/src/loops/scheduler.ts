@@ -1,40 +1,67 @@
-import type { Plan, Snapshot } from '@tunefleet/domain-scheduling';
-import type { Logger } from '@tunefleet/foundation';
+import type { Placement, Plan, Preemption, Snapshot } from '@tunefleet/domain-scheduling';
+import type { Clock, Logger } from '@tunefleet/foundation';
 import type { FleetStore } from '@tunefleet/ports';
+import { WaitingNotes } from './waiting-notes';
 
 export interface SchedulerDeps {
-  readonly store: Pick<FleetStore, 'schedulingSnapshot' | 'place' | 'setWaitingReasons' | 'wake'>;
+  readonly store: Pick<FleetStore, 'schedulingSnapshot' | 'place' | 'preempt' | 'noteWaiting' | 'wake'>;
   readonly plan: (snapshot: Snapshot) => Plan;
   readonly leaseMs: number;
+  readonly clock: Pick<Clock, 'monotonic'>;
   readonly logger: Logger;
 }
 
-/** Jobs looked at in one pass. Those behind them wait even where they would fit, so it is well above any usual queue; a pass over so many takes a fraction of a second. */
-const SNAPSHOT_JOBS = 2_000;
+export interface PassOutcome {
+  readonly placed: number;
+  /** When another pass is due though nothing happens; null: at no particular time. */
+  readonly lookAgainInMs: number | null;
+}
+
+/** Jobs looked at in one pass, shared out among the teams that wait. Those behind them wait even where they would fit, so it is well above any usual queue. */
+const SNAPSHOT_JOBS = 10_000;
 
 /**
- * One pass: read a snapshot, plan purely, apply with conditional updates. A placement whose job or worker changed since is dropped by the
- * store and planned anew in the next pass; so any number of replicas may do this at once.
- * @returns how many jobs were placed
+ * Reads a snapshot, plans purely, applies with conditional updates. What changed under the plan is dropped by the store and planned anew in
+ * the next pass; so any number of replicas may do this at once.
  */
-export async function schedulePass({ store, plan, leaseMs, logger }: SchedulerDeps): Promise<number> {
-  const snapshot = await store.schedulingSnapshot(SNAPSHOT_JOBS);
-  if (snapshot.jobs.length === 0) return 0;
-  const { placements, reasons } = plan(snapshot);
-  let placed = 0;
-  let dropped = 0;
-  for (const placement of placements) {
-    const attempt = await store.place(placement, leaseMs);
-    if (attempt === null) {
-      dropped++;
-      continue;
-    }
-    placed++;
-    logger.info({ jobId: attempt.jobId, attemptId: attempt.id, epoch: attempt.epoch, workerId: attempt.workerId }, 'job placed');
-    await store.wake(`worker:${attempt.workerId}`);
+export class Scheduler {
+  private readonly notes: WaitingNotes;
+
+  constructor(private readonly deps: SchedulerDeps) {
+    this.notes = new WaitingNotes(deps.store, deps.clock);
   }
-  if (reasons.size > 0) await store.setWaitingReasons(reasons);
-  // Something changed under the plan, or there are more jobs than were looked at and room was found: look again at once.
-  if (dropped > 0 || (placed > 0 && snapshot.jobsNotShown > 0)) await store.wake('schedule');
-  return placed;
+
+  async pass(): Promise<PassOutcome> {
+    const { store, plan } = this.deps;
+    const snapshot = await store.schedulingSnapshot(SNAPSHOT_JOBS);
+    if (snapshot.jobs.length === 0) return { placed: 0, lookAgainInMs: null };
+    const { placements, preemptions, waiting, lookAgainAtMs } = plan(snapshot);
+    const placed = await this.place(placements);
+    await this.preempt(preemptions);
+    await this.notes.write(waiting);
+    // Something changed under the plan, or there are more jobs than were looked at and room was found: look again at once.
+    if (placed < placements.length || (placed > 0 && snapshot.jobsNotShown > 0)) await store.wake('schedule');
+    return { placed, lookAgainInMs: lookAgainAtMs === null ? null : Math.max(0, lookAgainAtMs - snapshot.nowMs) };
+  }
+
+  private async place(placements: readonly Placement[]): Promise<number> {
+    const { store, leaseMs, logger } = this.deps;
+    let placed = 0;
+    for (const placement of placements) {
+      const attempt = await store.place(placement, leaseMs);
+      if (attempt === null) continue;
+      placed++;
+      logger.info({ jobId: attempt.jobId, attemptId: attempt.id, epoch: attempt.epoch, workerId: attempt.workerId }, 'job placed');
+      await store.wake(`worker:${attempt.workerId}`);
+    }
+    return placed;
+  }
+
+  private async preempt(preemptions: readonly Preemption[]): Promise<void> {
+    const { store, logger } = this.deps;
+    for (const preemption of preemptions) {
+      if ((await store.preempt(preemption)) === 'stale') continue;
+      logger.info({ ...preemption.victim, workerId: preemption.workerId, forJobId: preemption.forJobId }, 'job asked to make room');
+    }
+  }
 }

@@ -1,5 +1,5 @@
 import { silentLogger } from '@tunefleet/foundation';
-import { controlsConformance, fleetStoreConformance, outboxConformance, recordStoreConformance, type StoreUnderTest } from '@tunefleet/ports/conformance';
+import { controlsConformance, fleetStoreConformance, outboxConformance, recordStoreConformance, schedulingConformance, type StoreUnderTest } from '@tunefleet/ports/conformance';
 import { createDatabase, useDatabase } from '@tunefleet/testing';
 import { migrateDatabase } from './migrations/migrate-database';
 import { openStore } from './store';
@@ -16,4 +16,5 @@ const open = async (): Promise<StoreUnderTest> => openStore({ databaseUrl: await
 recordStoreConformance('Prisma on PostgreSQL', open);
 fleetStoreConformance('Prisma on PostgreSQL', open);
 controlsConformance('Prisma on PostgreSQL', open);
+schedulingConformance('Prisma on PostgreSQL', open);
 outboxConformance('Prisma on PostgreSQL', open);

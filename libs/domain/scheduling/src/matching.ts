@@ -1,45 +1,111 @@
+import type { Feasibility } from './feasibility';
+import { fits, memoryAvailable } from './memory-fit';
+import { Reservations } from './reservations';
 import type { QueuedJob, SchedulableWorker } from './snapshot';
+import { loadingRank } from './worker-choice';
+import { isReady, type Fleet, type WorkerPool } from './worker-pool';
 
+/** A job whose turn it is. */
 export interface Applicant {
   readonly job: QueuedJob;
-  /** Workers that may take it, best first. */
-  readonly workers: readonly SchedulableWorker[];
+  readonly feasible: Feasibility;
+  readonly turn: number;
 }
 
 /**
- * Gives each applicant, in order, a worker of its own. When all that fit one are taken, those before it move to other workers if that
+ * Gives each applicant, in turn, a worker of its own. When all that fit one are taken, those before it move to other workers if that
  * frees one; they are never put out. So the set of applicants served is the best by order, and none is left that could have been
  * served beside those before it.
  * @see Kuhn 1955; that the greedy order is optimal: Edmonds & Fulkerson 1965, transversal matroids
  */
-export function match(applicants: readonly Applicant[]): readonly { readonly job: QueuedJob; readonly worker: SchedulableWorker }[] {
-  const holders: Holders = new Map();
-  // Workers from which a search found no free one: no later search can either, so each pair is looked at once.
-  const exhausted = new Set<string>();
-  for (const applicant of applicants) {
-    const visited = new Set<string>();
-    if (!serve(applicant, holders, exhausted, visited)) for (const id of visited) exhausted.add(id);
-  }
-  return [...holders.values()].map(({ applicant, worker }) => ({ job: applicant.job, worker }));
-}
+export class Matching {
+  readonly reservations = new Reservations();
+  private readonly holders: (Applicant | undefined)[];
+  private readonly available: Float64Array;
+  private freeCount = 0;
+  /** Workers from which a search found no free one: no later search can either, so each pair is looked at once. */
+  private readonly exhausted: Uint8Array;
+  /** From this need on a pool's jobs cannot be served by moving others: a search for one that needed so much has failed. */
+  private readonly hopelessFrom = new Map<WorkerPool, number>();
 
-/** By worker id. */
-type Holders = Map<string, { readonly applicant: Applicant; readonly worker: SchedulableWorker }>;
-
-function serve(applicant: Applicant, holders: Holders, exhausted: ReadonlySet<string>, visited: Set<string>): boolean {
-  const free = applicant.workers.find((worker) => !holders.has(worker.id));
-  if (free !== undefined) {
-    holders.set(free.id, { applicant, worker: free });
-    return true;
+  constructor(
+    private readonly fleet: Fleet,
+    private readonly nowMs: number,
+  ) {
+    this.holders = new Array<Applicant | undefined>(fleet.workers.length).fill(undefined);
+    this.exhausted = new Uint8Array(fleet.workers.length);
+    this.available = Float64Array.from(fleet.workers, (worker) => (isReady(worker) ? memoryAvailable(worker) : -1));
+    for (const bytes of this.available) if (bytes >= 0) this.freeCount++;
   }
-  for (const worker of applicant.workers) {
-    const holder = holders.get(worker.id);
-    if (holder === undefined || visited.has(worker.id) || exhausted.has(worker.id)) continue;
-    visited.add(worker.id);
-    if (serve(holder.applicant, holders, exhausted, visited)) {
-      holders.set(worker.id, { applicant, worker });
+
+  /** The free worker it would take first; null: none is free for it. */
+  bestFree(applicant: Applicant): number | null {
+    if (this.freeCount === 0) return null;
+    const { job, feasible } = applicant;
+    const { members } = feasible.pool;
+    let best: number | null = null;
+    let bestRank = Infinity;
+    for (let at = feasible.from; at < members.length; at++) {
+      const worker = members[at] as number;
+      if (this.holders[worker] !== undefined || !this.accepts(worker, applicant)) continue;
+      const rank = loadingRank(job, this.fleet.workers[worker] as SchedulableWorker);
+      if (rank >= bestRank) continue;
+      best = worker;
+      bestRank = rank;
+      if (rank === 0) break;
+    }
+    return best;
+  }
+
+  take(worker: number, applicant: Applicant): void {
+    this.holders[worker] = applicant;
+    this.freeCount--;
+  }
+
+  /** Moves others so that one becomes free for it. @returns whether it has one now */
+  makeRoom(applicant: Applicant): boolean {
+    const { pool, needBytes, excluded } = applicant.feasible;
+    if (this.freeCount === 0 || needBytes >= (this.hopelessFrom.get(pool) ?? Infinity)) return false;
+    const visited = new Set<number>();
+    if (this.serve(applicant, visited)) {
+      this.freeCount--;
       return true;
     }
+    for (const worker of visited) this.exhausted[worker] = 1;
+    if (excluded.size === 0) this.hopelessFrom.set(pool, needBytes);
+    return false;
   }
-  return false;
+
+  placed(): { readonly job: QueuedJob; readonly worker: number }[] {
+    return this.holders.flatMap((holder, worker) => (holder === undefined ? [] : [{ job: holder.job, worker }]));
+  }
+
+  private serve(applicant: Applicant, visited: Set<number>): boolean {
+    const free = this.bestFree(applicant);
+    if (free !== null) {
+      this.holders[free] = applicant;
+      return true;
+    }
+    const { members } = applicant.feasible.pool;
+    for (let at = applicant.feasible.from; at < members.length; at++) {
+      const worker = members[at] as number;
+      const holder = this.holders[worker];
+      if (holder === undefined || this.exhausted[worker] === 1 || visited.has(worker) || !this.accepts(worker, applicant)) continue;
+      visited.add(worker);
+      if (this.serve(holder, visited)) {
+        this.holders[worker] = applicant;
+        return true;
+      }
+    }
+    return false;
+  }
+
+  private accepts(worker: number, { job, feasible, turn }: Applicant): boolean {
+    return (
+      fits(feasible.needBytes, this.available[worker] as number) &&
+      (this.available[worker] as number) >= 0 &&
+      (feasible.excluded.size === 0 || !feasible.excluded.has((this.fleet.workers[worker] as SchedulableWorker).id)) &&
+      this.reservations.allows(worker, job, turn, this.nowMs)
+    );
+  }
 }

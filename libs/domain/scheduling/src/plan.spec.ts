@@ -1,44 +1,8 @@
 import fc from 'fast-check';
 import { plan } from './plan';
-import type { QueuedJob, SchedulableWorker, Snapshot } from './snapshot';
-import { MEMORY_SHARE } from './waiting';
-
-const GIBIBYTE = 1024 ** 3;
-
-const job = (id: string, changes: Partial<QueuedJob> = {}): QueuedJob => ({
-  id,
-  kind: 'fine-tune',
-  epoch: 0,
-  teamId: 'team',
-  priority: 0,
-  queuedAtMs: 0,
-  notBeforeMs: null,
-  baseModel: 'base@r1',
-  memoryBytesEstimate: GIBIBYTE,
-  resumeCheckpointId: null,
-  failedWorkerIds: [],
-  lastWorkerId: null,
-  ...changes,
-});
-
-const worker = (id: string, changes: Partial<SchedulableWorker> = {}): SchedulableWorker => ({
-  id,
-  name: id,
-  bootId: `boot-${id}`,
-  sessionId: `session-${id}`,
-  online: true,
-  cordoned: false,
-  busy: false,
-  credit: 1,
-  jobKinds: ['fine-tune', 'eval'],
-  memoryBytesTotal: 8 * GIBIBYTE,
-  memoryBytesFree: 8 * GIBIBYTE,
-  modelsOnDisk: [],
-  modelInMemory: null,
-  ...changes,
-});
-
-const snapshot = (jobs: readonly QueuedJob[], workers: readonly SchedulableWorker[]): Snapshot => ({ nowMs: 1_000_000, jobs, workers, jobsNotShown: 0 });
+import type { QueuedJob, SchedulableWorker } from './snapshot';
+import { MEMORY_SHARE } from './memory-fit';
+import { GIBIBYTE, job, snapshot, worker } from './testing/builders';
 
 /** "job>worker" in the order of the workers. */
 const pairs = (jobs: readonly QueuedJob[], workers: readonly SchedulableWorker[]): string[] =>
@@ -46,12 +10,12 @@ const pairs = (jobs: readonly QueuedJob[], workers: readonly SchedulableWorker[]
     .placements.map((placement) => `${placement.jobId}>${placement.workerId}`)
     .sort();
 
-const reasonOf = (waiting: QueuedJob, workers: readonly SchedulableWorker[]): string | undefined => plan(snapshot([waiting], workers)).reasons.get(waiting.id);
+const reasonOf = (waiting: QueuedJob, workers: readonly SchedulableWorker[]): string | undefined => plan(snapshot([waiting], workers)).waiting.get(waiting.id)?.text;
 
 test('a placement names the versions of job and worker that the snapshot saw', () => {
-  const { placements, reasons } = plan(snapshot([job('j', { epoch: 3, resumeCheckpointId: 'ckpt' })], [worker('w')]));
+  const { placements, waiting } = plan(snapshot([job('j', { epoch: 3, resumeCheckpointId: 'ckpt' })], [worker('w')]));
   expect(placements).toEqual([{ jobId: 'j', jobEpoch: 3, workerId: 'w', workerBootId: 'boot-w', workerSessionId: 'session-w', resumeCheckpointId: 'ckpt' }]);
-  expect(reasons.size).toBe(0);
+  expect(waiting.size).toBe(0);
 });
 
 test('higher priority first, then first in first out', () => {
@@ -117,9 +81,9 @@ describe('why a job waits', () => {
   });
 
   test('behind others: the same sentence as once they run', () => {
-    const { reasons } = plan(snapshot([job('first'), job('second', { queuedAtMs: 1 })], [worker('w'), worker('v', { busy: true, credit: 0 })]));
-    expect([...reasons]).toEqual([['second', 'waiting for a free worker: 2 workers fit and are busy']]);
-    expect(reasonOf(job('second'), [worker('w', { busy: true, credit: 0 }), worker('v', { busy: true, credit: 0 })])).toBe(reasons.get('second'));
+    const { waiting } = plan(snapshot([job('first'), job('second', { queuedAtMs: 1 })], [worker('w'), worker('v', { busy: true, credit: 0 })]));
+    expect([...waiting]).toEqual([['second', { code: 'workers_busy', text: 'waiting for a free worker: 2 workers fit and are busy', position: 1, estimatedStartMs: null }]]);
+    expect(reasonOf(job('second'), [worker('w', { busy: true, credit: 0 }), worker('v', { busy: true, credit: 0 })])).toBe(waiting.get('second')?.text);
   });
 
   test('the wait after a failure ends at its time', () => {
@@ -192,15 +156,15 @@ describe('properties', () => {
   test('every job is placed once or has a reason; every worker gets one at most; nothing goes where it may not', () => {
     fc.assert(
       fc.property(anySnapshot, (seen) => {
-        const { placements, reasons } = plan(seen);
+        const { placements, waiting } = plan(seen);
         expect(new Set(placements.map((placement) => placement.workerId)).size).toBe(placements.length);
-        expect([...placements.map((placement) => placement.jobId), ...reasons.keys()].sort()).toEqual(seen.jobs.map(({ id }) => id).sort());
+        expect([...placements.map((placement) => placement.jobId), ...waiting.keys()].sort()).toEqual(seen.jobs.map(({ id }) => id).sort());
         for (const { jobId, workerId } of placements) {
           const [placed, taker] = [seen.jobs.find(({ id }) => id === jobId), seen.workers.find(({ id }) => id === workerId)];
           if (placed === undefined || taker === undefined) throw new Error('placed what is not there');
           expect([mayTake(taker, placed), excluded(taker, placed, seen.workers)]).toEqual([true, false]);
         }
-        for (const reason of reasons.values()) expect(reason.length).toBeGreaterThan(10);
+        for (const { text } of waiting.values()) expect(text.length).toBeGreaterThan(10);
       }),
     );
   });
@@ -226,7 +190,7 @@ describe('properties', () => {
     fc.assert(
       fc.property(anySnapshot, (seen) => {
         const reversed = { ...seen, jobs: [...seen.jobs].reverse(), workers: [...seen.workers].reverse() };
-        const sorted = ({ placements, reasons }: ReturnType<typeof plan>) => [[...placements].sort((a, b) => (a.jobId < b.jobId ? -1 : 1)), [...reasons].sort()];
+        const sorted = ({ placements, waiting }: ReturnType<typeof plan>) => [[...placements].sort((a, b) => (a.jobId < b.jobId ? -1 : 1)), [...waiting].sort()];
         expect(sorted(plan(reversed))).toEqual(sorted(plan(seen)));
         expect(plan(seen)).toEqual(plan(seen));
       }),

@@ -1,6 +1,15 @@
-import { match, type Applicant } from './matching';
+import { FairQueue } from './fair-queue';
+import { Feasibilities, type Feasibility } from './feasibility';
+import { Forecast } from './forecast';
+import { Matching, type Applicant } from './matching';
+import { fits, memoryAvailable } from './memory-fit';
+import { ModelLocality } from './model-locality';
+import { Preemptions, PREEMPTION_DEADLINE_MS, type Preemption } from './preemption';
+import { quotaReason } from './quota';
 import type { QueuedJob, SchedulableWorker, Snapshot } from './snapshot';
-import { candidatesFor, type Candidates } from './waiting';
+import { teamStates, type TeamState } from './team-shares';
+import type { WaitingJob, WaitingReason } from './waiting-reason';
+import { fleetOf, isIdle, type Fleet } from './worker-pool';
 
 /** One job onto one worker, valid only while both are as the snapshot says. */
 export interface Placement {
@@ -14,66 +23,135 @@ export interface Placement {
 
 export interface Plan {
   readonly placements: readonly Placement[];
-  /** One reason per job that stays, by job id. */
-  readonly reasons: ReadonlyMap<string, string>;
+  readonly preemptions: readonly Preemption[];
+  /** Every job that stays, by id, in the order of the queue. */
+  readonly waiting: ReadonlyMap<string, WaitingJob>;
+  /** When the mere passing of time changes something; null: never. */
+  readonly lookAgainAtMs: number | null;
 }
 
+/** A worker that has just ended a job may not have told yet that its memory is free again: it is held for so long for a job that needs it. */
+const MEMORY_RETURN_MS = 30_000;
+
 /**
- * Decides which queued job goes to which worker: by priority, then first in first out, one job per worker. Pure; the store applies it
- * with conditional updates, and what changed meanwhile is planned again.
+ * Decides which queued job goes to which worker, who makes room for whom, and what to tell those that wait. Pure; the store applies it with
+ * conditional updates, and what changed meanwhile is planned again.
  */
 export function plan(snapshot: Snapshot, nowMs: number = snapshot.nowMs): Plan {
-  const reasons = new Map<string, string>();
-  const alike = oncePerShape<Candidates>();
-  const applicants = [...snapshot.jobs].sort(queueOrder).map((job): Applicant => {
-    const { workers, reason } = alike(job, () => {
-      const candidates = candidatesFor(job, snapshot.workers, nowMs);
-      return { ...candidates, workers: byPreference(job, candidates.workers) };
+  const pass = new Pass(snapshot, nowMs);
+  pass.place();
+  return pass.result();
+}
+
+class Pass {
+  private readonly fleet: Fleet;
+  private readonly teams: ReadonlyMap<string, TeamState>;
+  private readonly queue: FairQueue;
+  private readonly feasibilities: Feasibilities;
+  private readonly matching: Matching;
+  private readonly locality: ModelLocality;
+  private readonly reasons = new Map<string, { readonly reason: WaitingReason; readonly feasible: Feasibility }>();
+  private lookAgainAtMs = Infinity;
+  private turn = 0;
+
+  constructor(
+    private readonly snapshot: Snapshot,
+    private readonly nowMs: number,
+  ) {
+    this.fleet = fleetOf(snapshot.workers);
+    this.feasibilities = new Feasibilities(this.fleet);
+    this.teams = teamStates(snapshot, nowMs);
+    this.queue = new FairQueue(snapshot.jobs, this.teams, nowMs);
+    this.matching = new Matching(this.fleet, nowMs);
+    this.locality = new ModelLocality(this.fleet, snapshot.running, nowMs);
+  }
+
+  place(): void {
+    this.queue.inTurn((job, team) => {
+      const feasible = this.feasibilities.of(job);
+      const reason = this.placeOne({ job, feasible, turn: this.turn++ }, team);
+      if (reason === null) {
+        team.runningJobs += 1;
+        return true;
+      }
+      this.reasons.set(job.id, { reason, feasible });
+      return false;
     });
-    reasons.set(job.id, reason);
-    return { job, workers };
-  });
-  const placements = match(applicants).map(({ job, worker }) => {
-    reasons.delete(job.id);
-    return placementOf(job, worker);
-  });
-  return { placements, reasons };
-}
+  }
 
-/** Long queues hold few shapes of jobs: those alike in everything that is looked at get the answer that the first of them got. */
-function oncePerShape<T>(): (job: QueuedJob, answer: () => T) => T {
-  const answers = new Map<string, T>();
-  return (job, answer) => {
-    const key = JSON.stringify([job.kind, job.memoryBytesEstimate, job.baseModel, job.notBeforeMs, job.lastWorkerId, job.failedWorkerIds]);
-    const known = answers.get(key) ?? answer();
-    answers.set(key, known);
-    return known;
-  };
-}
+  /** @returns why it has to wait; null: it has a worker */
+  private placeOne(applicant: Applicant, team: TeamState): WaitingReason | null {
+    const { job, feasible } = applicant;
+    const excuse = feasible.impossible ?? quotaReason(team, this.nowMs) ?? this.notYet(job);
+    if (excuse !== null) return excuse;
+    if (feasible.blocked !== null) {
+      this.holdForReturningMemory(applicant);
+      return feasible.blocked;
+    }
+    const free = this.matching.bestFree(applicant);
+    if (free === null) return this.matching.makeRoom(applicant) ? null : feasible.busy;
+    const wait = this.locality.waitFor(applicant, this.fleet.workers[free] as SchedulableWorker);
+    if (wait === null) {
+      this.matching.take(free, applicant);
+      return null;
+    }
+    this.matching.reservations.hold(free, { jobId: job.id, turn: applicant.turn, fromMs: wait.untilMs });
+    this.lookAgainAt(wait.untilMs);
+    return wait.reason;
+  }
 
-function queueOrder(a: QueuedJob, b: QueuedJob): number {
-  return b.priority - a.priority || a.queuedAtMs - b.queuedAtMs || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0);
-}
+  private notYet({ notBeforeMs }: QueuedJob): WaitingReason | null {
+    if (notBeforeMs === null || notBeforeMs <= this.nowMs) return null;
+    this.lookAgainAt(notBeforeMs);
+    return { code: 'after_failure', text: `waiting after a failure, tried again from ${new Date(notBeforeMs).toISOString()} on` };
+  }
 
-/**
- * Not where it failed last; then where the least has to be loaded; then the smallest worker that does, so that large ones stay free for
- * large jobs.
- */
-function byPreference(job: QueuedJob, workers: readonly SchedulableWorker[]): readonly SchedulableWorker[] {
-  const failedLast = job.failedWorkerIds.at(-1);
-  const rank = new Map(workers.map((worker) => [worker.id, worker.id === failedLast ? 10 : loading(job, worker)]));
-  return [...workers].sort(
-    (a, b) => (rank.get(a.id) ?? 0) - (rank.get(b.id) ?? 0) || a.memoryBytesTotal - b.memoryBytesTotal || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0),
-  );
-}
+  private holdForReturningMemory({ job, feasible, turn }: Applicant): void {
+    const { pool, from, needBytes } = feasible;
+    for (let at = from; at < pool.members.length; at++) {
+      const index = pool.members[at] as number;
+      const worker = this.fleet.workers[index] as SchedulableWorker;
+      const untilMs = (worker.idleSinceMs ?? -Infinity) + MEMORY_RETURN_MS;
+      if (!isIdle(worker) || untilMs <= this.nowMs || fits(needBytes, memoryAvailable(worker)) || this.matching.reservations.isHeld(index)) continue;
+      this.matching.reservations.hold(index, { jobId: job.id, turn, fromMs: untilMs });
+      this.lookAgainAt(untilMs);
+      return;
+    }
+  }
 
-/** How much has to be fetched and loaded before the first step, from 0 (nothing) up. */
-function loading(job: QueuedJob, worker: SchedulableWorker): number {
-  if (worker.modelInMemory === job.baseModel) return 0;
-  const evicts = worker.modelInMemory === null ? 0 : 1;
-  if (!worker.modelsOnDisk.includes(job.baseModel)) return 6 + evicts;
-  // Its own checkpoint may lie there, too.
-  return (worker.id === job.lastWorkerId ? 2 : 4) + evicts;
+  result(): Plan {
+    const placed = this.matching.placed();
+    const forecast = new Forecast(this.fleet, this.snapshot, placed, this.nowMs);
+    const preemptions = new Preemptions(this.fleet, this.snapshot, this.teams, this.nowMs);
+    const waiting = new Map<string, WaitingJob>();
+    this.queue.inTurn((job) => {
+      const found = this.reasons.get(job.id);
+      if (found === undefined) return false;
+      const { feasible } = found;
+      const isForeseeable = feasible.impossible === null && found.reason.code !== 'quota';
+      const startMs = isForeseeable ? forecast.next(job, feasible) : Infinity;
+      const isBusy = found.reason.code === 'workers_busy';
+      const freed = isBusy ? (preemptions.pendingFor(job.id) ?? (startMs - this.nowMs > PREEMPTION_DEADLINE_MS ? preemptions.ask(job, feasible) : null)) : null;
+      const { code, text } = freed === null ? found.reason : this.preemptionPending(freed);
+      waiting.set(job.id, { code, text, position: waiting.size + 1, estimatedStartMs: startMs === Infinity ? null : Math.round(startMs) });
+      return isForeseeable;
+    });
+    return {
+      placements: placed.map(({ job, worker }) => placementOf(job, this.fleet.workers[worker] as SchedulableWorker)),
+      preemptions: preemptions.chosen,
+      waiting,
+      lookAgainAtMs: this.lookAgainAtMs === Infinity ? null : this.lookAgainAtMs,
+    };
+  }
+
+  private preemptionPending(workerId: string): WaitingReason {
+    const name = this.fleet.workers[this.fleet.indexOf.get(workerId) ?? -1]?.name ?? workerId;
+    return { code: 'preemption_pending', text: `waiting for worker ${name}: a job of a lower priority class writes its checkpoint there and makes room` };
+  }
+
+  private lookAgainAt(ms: number): void {
+    this.lookAgainAtMs = Math.min(this.lookAgainAtMs, ms);
+  }
 }
 
 function placementOf(job: QueuedJob, worker: SchedulableWorker): Placement {

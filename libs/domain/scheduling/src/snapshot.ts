@@ -1,8 +1,13 @@
-/** What the scheduler sees: a consistent picture read in one query. Times are milliseconds of the database clock. */
+/** What the scheduler sees: a consistent picture read in one transaction. Times are milliseconds of the database clock. */
 export interface Snapshot {
   readonly nowMs: number;
   readonly jobs: readonly QueuedJob[];
+  /** Also those that are away: what no worker on record could hold is told from what only waits. */
   readonly workers: readonly SchedulableWorker[];
+  /** Live attempts. */
+  readonly running: readonly RunningJob[];
+  /** A team that is not listed has weight 1, no usage and no quota. */
+  readonly teams: readonly TeamAccount[];
   /** Queued jobs beyond the snapshot's bound. */
   readonly jobsNotShown: number;
 }
@@ -13,16 +18,47 @@ export interface QueuedJob {
   /** The job's epoch when the snapshot was taken: a placement is void once it has moved on. */
   readonly epoch: number;
   readonly teamId: string;
+  /** -100 to 100, see `priority.ts`. */
   readonly priority: number;
   readonly queuedAtMs: number;
   readonly notBeforeMs: number | null;
   /** "id@revision" */
   readonly baseModel: string;
   readonly memoryBytesEstimate: number;
+  /** Measured peak relative to the estimate for jobs of this shape; 1 while none was measured. */
+  readonly memoryCorrection: number;
+  /** Size of the base model's weights; null: unknown. */
+  readonly weightBytes: number | null;
+  /** How long it will hold a worker; null: nothing like it was measured yet. */
+  readonly secondsEstimate: number | null;
+  /** Labels a worker must have. */
+  readonly workerSelector: Readonly<Record<string, string>>;
+  /** Since when it has passed free workers by for one that holds its base model; null: it has not. */
+  readonly localitySinceMs: number | null;
   readonly resumeCheckpointId: string | null;
   /** Workers on which an attempt of this job was lost or failed, once per attempt, most recent last. */
   readonly failedWorkerIds: readonly string[];
   readonly lastWorkerId: string | null;
+}
+
+export interface RunningJob {
+  readonly jobId: string;
+  readonly attemptId: string;
+  readonly epoch: number;
+  readonly teamId: string;
+  readonly workerId: string;
+  readonly priority: number;
+  readonly queuedAtMs: number;
+  readonly assignedAtMs: number;
+  /** As the worker last said; null: it has not yet. */
+  readonly estimatedFinishMs: number | null;
+  readonly secondsEstimate: number | null;
+  /** How often it has made room for others. */
+  readonly preemptions: number;
+  /** Asked to stop, for whatever reason. */
+  readonly stopping: boolean;
+  /** The job it makes room for. */
+  readonly preemptedForJobId: string | null;
 }
 
 export interface SchedulableWorker {
@@ -31,13 +67,29 @@ export interface SchedulableWorker {
   readonly bootId: string;
   readonly sessionId: string;
   readonly online: boolean;
+  /** Takes no new jobs. */
   readonly cordoned: boolean;
   /** Holds a live attempt, perhaps of a job that has been cancelled meanwhile. */
   readonly busy: boolean;
   readonly credit: number;
   readonly jobKinds: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
   readonly memoryBytesTotal: number;
   readonly memoryBytesFree: number;
   readonly modelsOnDisk: readonly string[];
   readonly modelInMemory: string | null;
+  /** When its last attempt ended; null: it never had one, or has one. */
+  readonly idleSinceMs: number | null;
+}
+
+export interface TeamAccount {
+  readonly id: string;
+  readonly name: string;
+  /** Above 0. A team of weight 2 is due twice what one of weight 1 is. */
+  readonly weight: number;
+  /** Of ended attempts, each halved for every seven days since. */
+  readonly decayedGpuSeconds: number;
+  /** Of ended attempts in this calendar month (UTC). */
+  readonly monthGpuSeconds: number;
+  readonly quota: { readonly runningJobs: number | null; readonly gpuHoursPerMonth: number | null };
 }

@@ -110,15 +110,6 @@ export function fleetStoreConformance(name: string, open: () => Promise<StoreUnd
         expect(placed.length).toBeGreaterThanOrEqual(1);
       });
 
-      test('reasons are told to queued jobs only', async () => {
-        const [queued, running] = [await steps.queued(), await steps.queued()];
-        await steps.worker('w');
-        await steps.assigned(running, 'w');
-        await fleet.setWaitingReasons(new Map([[queued, 'waits'], [running, 'waits']]));
-        expect([await fleet.getJob(queued), await fleet.getJob(running)]).toMatchObject([{ waitingReason: 'waits' }, { waitingReason: null }]);
-        await steps.credit('w');
-      });
-
       test('an assignment that is taken back leaves the job in the queue, and no failure', async () => {
         const jobId = await steps.queued();
         await steps.worker('w');

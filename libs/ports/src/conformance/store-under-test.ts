@@ -3,7 +3,7 @@ import type { Placement } from '@tunefleet/domain-scheduling';
 import { newId, type JsonObject } from '@tunefleet/foundation';
 import type { AttemptKey, FleetStore, WorkerHello } from '../fleet-store';
 import type { Outbox } from '../outbox';
-import type { NewJob, RecordStore } from '../record-store';
+import type { JobAdmission, NewJob, RecordStore } from '../record-store';
 import type { AttemptRecord } from '../records';
 
 /** One record through its three ports, with nothing in it. */
@@ -36,8 +36,8 @@ export class StoreSteps {
     return job.id;
   }
 
-  admit(id: string, workerSpec: JsonObject = {}): Promise<boolean> {
-    return this.store.records.admitJob(id, { spec: {}, workerSpec, totalSteps: 10, memoryBytesEstimate: 1000, trainingDatasetId: null, validationDatasetId: null });
+  admit(id: string, workerSpec: JsonObject = {}, changes: Partial<JobAdmission> = {}): Promise<boolean> {
+    return this.store.records.admitJob(id, { spec: {}, workerSpec, totalSteps: 10, memoryBytesEstimate: 1000, trainingDatasetId: null, validationDatasetId: null, ...changes });
   }
 
   async queued(changes: Partial<NewJob> = {}, workerSpec: JsonObject = {}): Promise<string> {

@@ -85,7 +85,7 @@ export function firstFit(snapshot: Snapshot): Plan {
       resumeCheckpointId: job.resumeCheckpointId,
     });
   }
-  return { placements, reasons: new Map() };
+  return { placements, preemptions: [], waiting: new Map(), lookAgainAtMs: null };
 }
 
 /** Jobs are admitted by the test, so nobody consumes what the relay hands over. */

@@ -8,8 +8,10 @@ import { Prisma } from '../generated/client';
 import { skipDependents } from '../records/dependents';
 import { insertEvents, type NewEvent } from '../records/job-events';
 import { failureJson, jsonText, toJson } from '../records/mapping';
-import { appendEvents } from './worker-events';
 import { lockFence, type Fence } from './fence';
+import { keepMeasurement } from './measurements';
+import { chargeUsage } from './usage';
+import { appendEvents } from './worker-events';
 
 type EndingMethods = Pick<FleetStore, 'appendEvents' | 'complete' | 'endAttempt' | 'closeAttempt'>;
 type End = Parameters<FleetStore['endAttempt']>[1];
@@ -70,6 +72,7 @@ async function complete(tx: Transaction, key: AttemptKey, completion: Completion
   });
   await finishAttempt(tx, key, 'succeeded', null);
   await insertEvents(tx, key.jobId, completion.messages.map((message) => ({ level: 'info' as const, type: 'message' as const, message })));
+  await keepMeasurement(tx, key.attemptId, completion.result);
   return 'applied';
 }
 
@@ -103,6 +106,7 @@ async function finishAttempt(tx: Transaction, key: AttemptKey, outcome: AttemptO
     where: { id: key.attemptId },
     data: { status: 'finished', outcome, failure: failure === null ? Prisma.DbNull : failureJson(failure), finishedAt: await databaseTime(tx) },
   });
+  await chargeUsage(tx, key.attemptId);
   await announce(tx, 'schedule');
 }
 

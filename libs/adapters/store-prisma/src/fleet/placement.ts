@@ -7,9 +7,11 @@ import { isUniqueViolation } from '../database/database-errors';
 import { announce } from '../database/wake-channel';
 import { insertEvents } from '../records/job-events';
 import { attemptRecord } from '../records/mapping';
+import { preempt } from './preempting';
 import { readSnapshot } from './snapshot';
+import { noteWaiting } from './waiting-notes';
 
-type PlacementMethods = Pick<FleetStore, 'schedulingSnapshot' | 'place' | 'setWaitingReasons'>;
+type PlacementMethods = Pick<FleetStore, 'schedulingSnapshot' | 'place' | 'noteWaiting' | 'preempt'>;
 
 export function placementMethods(db: Database): PlacementMethods {
   return {
@@ -25,16 +27,9 @@ export function placementMethods(db: Database): PlacementMethods {
       }
     },
 
-    setWaitingReasons: (reasons) =>
-      db.repeating(async () => {
-        if (reasons.size === 0) return;
-        const ids = [...reasons.keys()];
-        const texts = [...reasons.values()];
-        await db.prisma.$executeRaw`
-          update job set waiting_reason = r.reason
-          from unnest(${ids}::text[], ${texts}::text[]) as r (id, reason)
-          where job.id = r.id and job.status = 'queued' and job.waiting_reason is distinct from r.reason`;
-      }),
+    noteWaiting: (waiting) => noteWaiting(db, waiting),
+
+    preempt: (preemption) => preempt(db, preemption),
   };
 }
 
@@ -62,7 +57,7 @@ async function place(tx: Transaction, placement: Placement, leaseMs: number): Pr
       ${inMs(leaseMs)}, ${placement.resumeCheckpointId})`;
   await tx.$executeRaw`
     update job set status = 'running', epoch = ${job.epoch + 1}, started_at = coalesce(started_at, clock_timestamp()),
-      not_before = null, waiting_reason = null
+      not_before = null, waiting_reason = null, waiting_code = null, queue_position = null, estimated_start = null, locality_since = null
     where id = ${placement.jobId}`;
   await tx.$executeRaw`update worker set credit = credit - 1 where id = ${placement.workerId}`;
   const message = job.started ? `Job started again on worker ${worker.name}` : `Job started on worker ${worker.name}`;

@@ -4,6 +4,7 @@ import type { Database } from '../database/database';
 import { Prisma } from '../generated/client';
 import { datasetVersionRecord, fileRecord, plainText, toJson } from './mapping';
 import { inOrder, toPage, unknownAfter } from './paging';
+import { requireStorage } from './team-bounds';
 
 type FileMethods = Pick<RecordStore, 'createFile' | 'getFile' | 'listFiles' | 'setFileStatus' | 'deleteFile' | 'upsertDatasetVersion'>;
 
@@ -11,9 +12,10 @@ export function fileMethods(db: Database): FileMethods {
   const { prisma } = db;
   return {
     createFile: (file) =>
-      db.repeating(async () => {
+      db.transaction(async (tx) => {
         const { bytes, ...rest } = file;
-        return fileRecord(await prisma.file.create({ data: { ...rest, filename: plainText(rest.filename), id: newId('file'), bytes: BigInt(bytes) } }));
+        await requireStorage(tx, file.teamId, bytes);
+        return fileRecord(await tx.file.create({ data: { ...rest, filename: plainText(rest.filename), id: newId('file'), bytes: BigInt(bytes) } }));
       }),
 
     getFile: (teamId, id) =>

@@ -11,6 +11,7 @@ import { explainWaiting, requireParents, skipDependents } from './dependents';
 import { insertEvents, lockJob } from './job-events';
 import { failureJson, jobRecord, toJson, toJsonOrNull } from './mapping';
 import { inOrder, toPage, unknownAfter } from './paging';
+import { requireRoomInQueue } from './team-bounds';
 
 type JobMethods = Pick<
   RecordStore,
@@ -80,6 +81,9 @@ export function jobMethods(db: Database): JobMethods {
             workerSpec: toJson(admission.workerSpec),
             totalSteps: admission.totalSteps,
             memoryBytesEstimate: BigInt(Math.ceil(admission.memoryBytesEstimate)),
+            weightBytes: admission.weightBytes === undefined ? null : BigInt(Math.ceil(admission.weightBytes)),
+            shape: admission.shape ?? null,
+            memoryModel: toJsonOrNull(admission.memoryModel ?? null),
             trainingDatasetId: admission.trainingDatasetId,
             validationDatasetId: admission.validationDatasetId,
             queuedAt: await databaseTime(tx),
@@ -133,6 +137,7 @@ async function insertJob(tx: Transaction, request: NewJob): Promise<JobRecord> {
       priority: request.priority,
       spec: toJson(request.spec),
       baseModel: request.baseModel,
+      workerSelector: toJson(request.workerSelector ?? {}),
       metadata: toJsonOrNull(request.metadata),
       idempotencyKey: request.idempotency?.key ?? null,
       idempotencyHash: request.idempotency?.requestHash ?? null,
@@ -142,6 +147,7 @@ async function insertJob(tx: Transaction, request: NewJob): Promise<JobRecord> {
     },
   });
   // After the insert: a repeated request is answered with its job, whatever has become of the parents since.
+  await requireRoomInQueue(tx, request.teamId);
   await requireParents(tx, request.teamId, request.afterJobIds ?? []);
   await insertEvents(tx, row.id, [{ level: 'info', type: 'message', message: `Job created: ${row.id}${origin(request)}` }]);
   await tx.outbox.create({ data: { id: newId('outbox'), queue: request.queue, messageId: `${request.queue}-${row.id}`, payload: { jobId: row.id } } });

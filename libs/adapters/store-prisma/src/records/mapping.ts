@@ -2,6 +2,7 @@
 // shape matters to others.
 import { artifactListSchema, failureSchema, isJobKind, type Failure, type JobKind } from '@tunefleet/contracts';
 import { jobTransitions, type JobStatus, type StopReason } from '@tunefleet/domain-jobs';
+import type { WaitingCode } from '@tunefleet/domain-scheduling';
 import { invariant, type JsonObject, type JsonValue } from '@tunefleet/foundation';
 import type {
   AdapterRecord,
@@ -82,7 +83,7 @@ export function datasetVersionRecord(row: DatasetVersion): DatasetVersionRecord 
 }
 
 export function jobRecord(row: Job): JobRecord {
-  const { idempotencyKey: _key, idempotencyHash: _hash, ...job } = row;
+  const { idempotencyKey: _key, idempotencyHash: _hash, weightBytes: _weights, shape: _shape, memoryModel: _model, localitySince: _since, ...job } = row;
   return {
     ...job,
     kind: kindOf(row.kind),
@@ -90,6 +91,8 @@ export function jobRecord(row: Job): JobRecord {
     spec: objectOf(row.spec),
     workerSpec: objectOrNull(row.workerSpec),
     metadata: objectOrNull(row.metadata) as Readonly<Record<string, string>> | null,
+    workerSelector: objectOf(row.workerSelector) as Readonly<Record<string, string>>,
+    waitingCode: row.waitingCode as WaitingCode | null,
     memoryBytesEstimate: row.memoryBytesEstimate === null ? null : toNumber(row.memoryBytesEstimate),
     error: row.error === null ? null : failureSchema.parse(row.error),
     result: objectOrNull(row.result),

@@ -6,9 +6,10 @@ import { controlMethods } from './job-controls';
 import { jobMethods } from './jobs';
 import { adapterRecord } from './mapping';
 import { progressMethods } from './progress';
+import { teamMethods } from './teams';
 import { workerControlMethods } from './worker-controls';
 
-type OtherMethods = Pick<RecordStore, 'ensureTeam' | 'listAdapters' | 'getAdapterByName' | 'getAdapterByJob' | 'deleteAdapter' | 'ping'>;
+type OtherMethods = Pick<RecordStore, 'ensureTeam' | 'memoryCorrection' | 'listAdapters' | 'getAdapterByName' | 'getAdapterByJob' | 'deleteAdapter' | 'ping'>;
 
 export function prismaRecordStore(db: Database): RecordStore {
   const { prisma } = db;
@@ -42,10 +43,13 @@ export function prismaRecordStore(db: Database): RecordStore {
           (await prisma.$executeRaw`update adapter set deleted_at = clock_timestamp() where team_id = ${teamId} and name = ${name} and deleted_at is null`) > 0,
       ),
 
+    memoryCorrection: (shape) =>
+      db.repeating(async () => (await prisma.measurement.findUnique({ where: { shape }, select: { memoryRatio: true } }))?.memoryRatio ?? 1),
+
     ping: () =>
       db.repeating(async () => {
         await prisma.$queryRaw`select 1`;
       }),
   };
-  return { ...fileMethods(db), ...jobMethods(db), ...controlMethods(db), ...progressMethods(db), ...workerControlMethods(db), ...others };
+  return { ...fileMethods(db), ...jobMethods(db), ...controlMethods(db), ...progressMethods(db), ...workerControlMethods(db), ...teamMethods(db), ...others };
 }

@@ -1,0 +1,13 @@
+import type { RunningJob } from './snapshot';
+
+/** What a job that was asked to stop is expected to take for it. */
+const STOP_MS = 30_000;
+
+/** When a running job will end; Infinity: nobody knows. */
+export function expectedEndMs({ estimatedFinishMs, secondsEstimate, assignedAtMs, stopping }: RunningJob, nowMs: number): number {
+  if (stopping) return nowMs + STOP_MS;
+  if (estimatedFinishMs !== null) return Math.max(nowMs, estimatedFinishMs);
+  // Longer than estimated: then it may be any time.
+  const expected = secondsEstimate === null ? Infinity : assignedAtMs + secondsEstimate * 1000;
+  return expected < nowMs ? Infinity : expected;
+}
