@@ -5,6 +5,7 @@ import type { JobRecord } from '@tunefleet/ports';
 import { describeBase, findNamedModel } from './base-model';
 import { checkFile, recordDataset, type CheckedFile } from './check-file';
 import type { Checked, IntakeDeps } from './intake-deps';
+import { evalShape } from './job-shape';
 import { dtypeForEstimate, evalMemory, requireFit, totalBytes } from './memory';
 import { sayOnce } from './messages';
 import { candidatesOf, labelProblem, lineUp } from './plan-eval';
@@ -46,7 +47,8 @@ export async function checkEval(job: JobRecord, deps: IntakeDeps): Promise<Check
     dtype: dtypeForEstimate(request.computeDtype, workers),
     adapterBytes: Math.max(0, ...candidates.map(({ adapter = [] }) => adapter.reduce((sum, { bytes }) => sum + bytes, 0))),
   });
-  requireFit(need, workers, 'choose a smaller base model, or shorter rows');
+  // Of evals only the time is measured.
+  requireFit(need, workers, { correction: 1, workerSelector: job.workerSelector, advice: 'choose a smaller base model, or shorter rows' });
 
   const workerSpec = evalSpecSchema.parse({
     base: base.ref,
@@ -65,6 +67,8 @@ export async function checkEval(job: JobRecord, deps: IntakeDeps): Promise<Check
       workerSpec: workerSpec as unknown as JsonObject,
       totalSteps: Math.min(request.limit ?? Infinity, checked.report.examples),
       memoryBytesEstimate: totalBytes(need),
+      weightBytes: need['weights'] ?? 0,
+      shape: evalShape({ base: base.ref, tokens: length.tokensExpected, metric: request.metric.type }),
       trainingDatasetId: null,
       validationDatasetId: dataset.id,
     },

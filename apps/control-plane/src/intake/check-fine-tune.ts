@@ -24,7 +24,11 @@ export async function checkFineTune(job: JobRecord, deps: IntakeDeps): Promise<C
 
   const workers = await records.listWorkers();
   const plan = planFineTune({ request, base: base.ref, model: base.model, tuner, startAdapter: named.adapter?.artifacts ?? null, ...files, workers });
-  requireFit(plan.memory, workers, 'choose a smaller base model, a lower rank, shorter rows or a smaller max_seq_length');
+  requireFit(plan.memory, workers, {
+    correction: await records.memoryCorrection(plan.shape),
+    workerSelector: job.workerSelector,
+    advice: 'choose a smaller base model, a lower rank, shorter rows or a smaller max_seq_length',
+  });
 
   const training = await recordDataset(deps, files.training);
   const validation = files.validation === null ? null : await recordDataset(deps, files.validation);
@@ -34,6 +38,9 @@ export async function checkFineTune(job: JobRecord, deps: IntakeDeps): Promise<C
       workerSpec: plan.workerSpec as unknown as JsonObject,
       totalSteps: plan.totalSteps,
       memoryBytesEstimate: totalBytes(plan.memory),
+      weightBytes: plan.memory['weights'] ?? 0,
+      shape: plan.shape,
+      memoryModel: plan.memoryModel,
       trainingDatasetId: training.id,
       validationDatasetId: validation?.id ?? null,
     },

@@ -135,7 +135,7 @@ describe('requests that do not fit the model', () => {
     await intake.addWorker();
     const model = await intake.addModel('huge', { hidden_size: 65_536, num_hidden_layers: 512 });
     const job = await intake.takenIn(await intake.fineTune({ trainingFile, model }));
-    expect(job).toMatchObject({ status: 'failed', error: { class: 'resource', code: 'no_worker_large_enough', message: expect.stringMatching(/needs about \d+ GiB .*has 8.00 GiB: choose a smaller base model/) as unknown } });
+    expect(job).toMatchObject({ status: 'failed', error: { class: 'resource', code: 'no_worker_large_enough', message: expect.stringMatching(/needs about \d+ GiB .*has 8.00 GiB and gives a job 92 % of it: choose a smaller base model/) as unknown } });
   });
 });
 

@@ -1,3 +1,4 @@
+import { fits, labelsMatch, MEMORY_SHARE, selectorText, type MemoryModel } from '@tunefleet/domain-scheduling';
 import { TunefleetError } from '@tunefleet/foundation';
 import type { CausalLmDescription } from '@tunefleet/ml-models/specs';
 import { estimateMemory, type TunerSpec } from '@tunefleet/ml-tuners/specs';
@@ -46,21 +47,42 @@ export function totalBytes(need: MemoryNeed): number {
   return Object.values(need).reduce((sum, bytes) => sum + bytes, 0);
 }
 
+/** The estimate by examples per pass where nothing is computed twice, to hold a measured peak against. */
+export function fineTuneMemoryModel({ model, tuner, tokens, dtype }: Parameters<typeof fineTuneMemory>[0]): MemoryModel {
+  const bytes = (rows: number): number => estimateMemory({ model, spec: tuner, computeDtype: dtype, rows, columns: tokens }).totalBytes;
+  const rowBytes = bytes(2) - bytes(1);
+  return { fixedBytes: bytes(1) - rowBytes, rowBytes };
+}
+
+type SizedWorker = Pick<WorkerRecord, 'name' | 'device' | 'labels'>;
+
+export interface FitOptions {
+  /** What jobs of this shape were measured to take, relative to the estimate. */
+  readonly correction: number;
+  readonly workerSelector: Readonly<Record<string, string>>;
+  readonly advice: string;
+}
+
 /**
- * @param workers all on record, also those that are away: only what none of them could ever hold is refused. None at all: nothing is refused.
+ * @param workers all on record, also those that are away: only what none of them could ever hold is refused. None with the labels asked for:
+ *   nothing is refused, because one may come.
  * @throws out_of_device_memory with the estimate's parts
  */
-export function requireFit(need: MemoryNeed, workers: readonly Pick<WorkerRecord, 'name' | 'device'>[], advice: string): void {
-  const largest = workers.reduce<Pick<WorkerRecord, 'name' | 'device'> | null>((best, worker) => (best === null || worker.device.memoryBytesTotal > best.device.memoryBytesTotal ? worker : best), null);
-  const total = totalBytes(need);
-  if (largest === null || total <= largest.device.memoryBytesTotal) return;
+export function requireFit(need: MemoryNeed, workers: readonly SizedWorker[], { correction, workerSelector, advice }: FitOptions): void {
+  const eligible = workers.filter((worker) => labelsMatch(workerSelector, worker.labels));
+  const largest = eligible.reduce<SizedWorker | null>((best, worker) => (best === null || worker.device.memoryBytesTotal > best.device.memoryBytesTotal ? worker : best), null);
+  const total = totalBytes(need) * correction;
+  if (largest === null || fits(total, largest.device.memoryBytesTotal)) return;
   const parts = Object.entries(need)
     .filter(([, bytes]) => bytes > 0)
     .map(([name, bytes]) => `${name} ${gib(bytes)}`);
-  throw new TunefleetError('out_of_device_memory', `the job needs about ${gib(total)} GiB of memory (${parts.join(', ')}), the largest worker, ${largest.name}, has ${gib(largest.device.memoryBytesTotal)} GiB: ${advice}`, {
-    reason: 'no_worker_large_enough',
-    details: { need, largestWorkerBytes: largest.device.memoryBytesTotal },
-  });
+  const measured = correction === 1 ? '' : `; ${correction.toFixed(2)} times that, as measured on jobs like it`;
+  const labelled = Object.keys(workerSelector).length === 0 ? '' : ` with ${selectorText(workerSelector)}`;
+  throw new TunefleetError(
+    'out_of_device_memory',
+    `the job needs about ${gib(total)} GiB of memory (${parts.join(', ')}${measured}), the largest worker${labelled}, ${largest.name}, has ${gib(largest.device.memoryBytesTotal)} GiB and gives a job ${MEMORY_SHARE * 100} % of it: ${advice}`,
+    { reason: 'no_worker_large_enough', details: { need, correction, largestWorkerBytes: largest.device.memoryBytesTotal } },
+  );
 }
 
 function gib(bytes: number): string {

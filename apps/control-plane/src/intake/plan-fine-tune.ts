@@ -1,11 +1,13 @@
 import { fineTuneSpecSchema, type ArtifactRef, type BaseModelRef, type FineTuneRequest, type FineTuneSpec } from '@tunefleet/contracts';
+import type { MemoryModel } from '@tunefleet/domain-scheduling';
 import { TunefleetError } from '@tunefleet/foundation';
 import type { CausalLmDescription } from '@tunefleet/ml-models/specs';
 import type { TunerSpec } from '@tunefleet/ml-tuners/specs';
 import type { WorkerRecord } from '@tunefleet/ports';
 import type { CheckedFile } from './check-file';
 import { LEARNING_RATE_DEFAULT, settleHyperparameters, stepsOf } from './hyperparameters';
-import { dtypeForEstimate, fineTuneMemory, type MemoryNeed } from './memory';
+import { fineTuneShape } from './job-shape';
+import { dtypeForEstimate, fineTuneMemory, fineTuneMemoryModel, type MemoryNeed } from './memory';
 import { settleSequenceLength } from './sequence-length';
 
 type FileFacts = Pick<CheckedFile, 'artifact' | 'report' | 'lengths'>;
@@ -27,6 +29,9 @@ export interface FineTunePlan {
   readonly workerSpec: FineTuneSpec;
   readonly totalSteps: number;
   readonly memory: MemoryNeed;
+  readonly memoryModel: MemoryModel;
+  /** Key of what is measured of jobs like this one. */
+  readonly shape: string;
   readonly notices: readonly string[];
 }
 
@@ -63,12 +68,14 @@ export function planFineTune(facts: FineTuneFacts): FineTunePlan {
     checkpointEverySteps: hyperparameters.checkpoint_every_steps,
     validateEverySteps: hyperparameters.validate_every_steps,
   });
-  const memory = fineTuneMemory({ model, tuner, tokens: length.tokensExpected, dtype: dtypeForEstimate(request.computeDtype, workers) });
+  const sized = { model, tuner, tokens: length.tokensExpected, dtype: dtypeForEstimate(request.computeDtype, workers) };
   return {
     settled: { hyperparameters, tuner: workerSpec.tuner, maxSequenceLength: length.maxSequenceLength },
     workerSpec,
     totalSteps: stepsOf(hyperparameters, training.report.examples),
-    memory,
+    memory: fineTuneMemory(sized),
+    memoryModel: fineTuneMemoryModel(sized),
+    shape: fineTuneShape({ base, tuner, tokens: length.tokensExpected, batchSize: hyperparameters.batch_size }),
     notices: [...repetitionNotices(training, validation), ...length.notices],
   };
 }
