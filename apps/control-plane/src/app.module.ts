@@ -8,6 +8,7 @@ import { FineTuningService } from './fine-tuning/fine-tuning.service';
 import { HealthController } from './health/health.controller';
 import { ApiKeyGuard } from './http/api-key.guard';
 import { ErrorFilter } from './http/error.filter';
+import { JobCopies } from './jobs/job-copies';
 import { JobSubmission } from './jobs/job-submission';
 import { ModelLookup } from './jobs/model-lookup';
 import { RequestFiles } from './jobs/request-files';
@@ -38,7 +39,7 @@ export const controllers: readonly Type[] = [
   HealthController,
 ];
 
-const services: readonly Provider[] = [FilesService, ModelsService, FineTuningService, JobSubmission, ModelLookup, RequestFiles, EvalsService, JobsService, JobStreams];
+const services: readonly Provider[] = [FilesService, ModelsService, FineTuningService, JobSubmission, ModelLookup, RequestFiles, EvalsService, JobsService, JobStreams, JobCopies];
 
 export interface AppContext {
   readonly runtime: Runtime;

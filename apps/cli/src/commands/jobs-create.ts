@@ -20,6 +20,7 @@ export interface CreateJobOptions {
   readonly maxSeqLength?: number;
   readonly computeDtype?: 'auto' | 'f32' | 'bf16';
   readonly priority?: number;
+  readonly after?: readonly string[];
   readonly metadata?: Readonly<Record<string, string>>;
   readonly tuner?: string;
   readonly rank?: number;
@@ -55,6 +56,7 @@ export function addCreateOptions(command: Command): Command {
     .option('--validate-every <steps>', 'steps between validation passes (0: epochs only)', wholeNumber(0, 1_000_000))
     .addOption(new Option('--compute-dtype <dtype>', 'arithmetic').choices(['auto', 'f32', 'bf16']))
     .option('--priority <number>', 'higher runs first', wholeNumber(-100, 100))
+    .option('--after <ids>', 'start only when these jobs have succeeded', nameList)
     .option('--metadata <key=value>', 'label; repeatable', keyValue)
     .option('--watch', 'show the job until it ends');
 }
@@ -82,6 +84,7 @@ export function createJobRequest(options: CreateJobOptions, trainingFile: string
       max_seq_length: options.maxSeqLength,
       compute_dtype: options.computeDtype,
       priority: options.priority,
+      after: options.after === undefined ? undefined : [...options.after],
       metadata: options.metadata,
     }),
   };

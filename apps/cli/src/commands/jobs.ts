@@ -1,12 +1,14 @@
 import type { Command } from 'commander';
-import type { JobDetail, JobSummary, MetricPoint } from '@tunefleet/contracts';
+import type { JobSummary, MetricPoint } from '@tunefleet/contracts';
 import type { TunefleetClient } from '@tunefleet/client-sdk';
 import { serverCommand, type ServerContext } from '../connection/command';
 import { watchUntilEnd } from '../progress/watch-until-end';
 import { wholeNumber } from '../render/arguments';
 import { EXIT } from '../render/exit-code';
-import { renderFields, renderTable } from '../render/table';
-import { formatBytes, formatCount, formatTime, oneLine } from '../render/text';
+import { renderTable } from '../render/table';
+import { formatTime, oneLine } from '../render/text';
+import { registerJobControls } from './job-controls';
+import { describeJob } from './job-detail';
 import { addCreateOptions, createJobRequest, fileOrPath, type CreateJobOptions } from './jobs-create';
 
 export function registerJobs(program: Command): void {
@@ -27,7 +29,7 @@ export function registerJobs(program: Command): void {
     },
   );
 
-  serverCommand(jobs.command('get').argument('<id>').description('all that is on record about a job'), async ({ client, output }, [id = '']) => {
+  serverCommand(jobs.command('show').alias('get').argument('<id>').description('all that is on record about a job'), async ({ client, output }, [id = '']) => {
     const job = await client.jobs.get(id);
     output.result(job, () => describeJob(job));
   });
@@ -38,6 +40,8 @@ export function registerJobs(program: Command): void {
     const job = await client.jobs.cancel(id);
     output.result(job, () => `${job.id} ${job.status}`);
   });
+
+  registerJobControls(jobs);
 
   serverCommand<{ readonly limit: number }>(
     jobs
@@ -95,47 +99,6 @@ const JOB_COLUMNS = [
   { header: 'step', value: (job: JobSummary) => `${job.step}/${job.total_steps ?? '?'}`, align: 'right' },
   { header: 'created', value: (job: JobSummary) => formatTime(job.created_at) },
 ] as const;
-
-function describeJob(job: JobDetail): string {
-  const head = renderFields([
-    ['id', job.id],
-    ['kind', job.kind],
-    ['status', job.status],
-    ['waiting', job.waiting_reason],
-    ['model', job.base_model],
-    ['step', `${job.step}/${job.total_steps ?? '?'}`],
-    ['tokens/s', job.tokens_per_second === null ? null : formatCount(job.tokens_per_second)],
-    ['memory needed', job.memory_bytes_estimate === null ? null : formatBytes(job.memory_bytes_estimate)],
-    ['created', formatTime(job.created_at)],
-    ['started', formatTime(job.started_at)],
-    ['finished', formatTime(job.finished_at)],
-    ['adapter', job.adapter_id],
-    ['result files', job.result_files.join(', ')],
-    ['error', job.error === null ? null : `${job.error.code}: ${job.error.message}`],
-  ]);
-  const result = job.result === null ? [] : [`result\n${renderFields(Object.entries(job.result).map(([name, value]) => [`  ${name}`, showValue(value)] as const))}`];
-  const attempts =
-    job.attempts.length === 0
-      ? []
-      : [
-          renderTable(
-            [
-              { header: 'attempt', value: (attempt) => String(attempt.epoch) },
-              { header: 'worker', value: (attempt) => attempt.worker_id },
-              { header: 'status', value: (attempt) => attempt.outcome ?? attempt.status },
-              { header: 'assigned', value: (attempt) => formatTime(attempt.assigned_at) },
-              { header: 'finished', value: (attempt) => formatTime(attempt.finished_at) },
-              { header: 'error', value: (attempt) => attempt.error?.message ?? '' },
-            ],
-            job.attempts,
-          ),
-        ];
-  return [head, ...result, ...attempts].join('\n\n');
-}
-
-function showValue(value: unknown): string {
-  return typeof value === 'string' ? value : JSON.stringify(value);
-}
 
 async function newestEvents(client: TunefleetClient, jobId: string, limit: number) {
   const events = [];

@@ -3,11 +3,14 @@ import { cacheDirectory } from '@tunefleet/ml-models/specs';
 import { runCommand } from '../connection/command';
 import { findFleet } from '../connection/find-connection';
 import { programFile, runProgram } from '../connection/run-program';
+import { keyValue, wholeNumber } from '../render/arguments';
 
 interface WorkerOptions {
   readonly controlPlane?: string;
   readonly name?: string;
   readonly dataDir?: string;
+  readonly label?: Readonly<Record<string, string>>;
+  readonly stopSeconds?: number;
 }
 
 /** One worker of a fleet, until Ctrl-C; the control plane may be on another machine. */
@@ -18,6 +21,8 @@ export function registerWorker(program: Command): void {
     .option('--control-plane <host:port>', 'where to dial; grpcs://host:port for TLS (default: TUNEFLEET_CONTROL_PLANE, or the local service)')
     .option('--name <name>', 'unique in the fleet (default: TUNEFLEET_WORKER_NAME, or the host name)')
     .option('--data-dir <dir>', "the worker's own files, and where a local service is looked for (default: TUNEFLEET_DATA_DIR, or .tunefleet)")
+    .option('--label <key=value>', 'what it offers to jobs that ask for it; repeatable (default: TUNEFLEET_WORKER_LABELS, "a=b,c=d")', keyValue)
+    .option('--stop-seconds <count>', 'time to hand a running job back when it is stopped (default: TUNEFLEET_WORKER_STOP_SECONDS, or 30)', wholeNumber(1, 3_600))
     .addHelpText('after', '\nThe token that lets it in is TUNEFLEET_WORKER_TOKEN; for a local service it is found by itself.\nThe first Ctrl-C lets a running job write a checkpoint and gives it back; the second stops at once.')
     .action(async (options: WorkerOptions) => {
       await runCommand({}, async (_output, signal) => {
@@ -30,6 +35,8 @@ export function registerWorker(program: Command): void {
             TUNEFLEET_CONTROL_PLANE: controlPlane,
             TUNEFLEET_WORKER_TOKEN: workerToken,
             ...(options.name === undefined ? {} : { TUNEFLEET_WORKER_NAME: options.name }),
+            ...(options.label === undefined ? {} : { TUNEFLEET_WORKER_LABELS: Object.entries(options.label).map((pair) => pair.join('=')).join(',') }),
+            ...(options.stopSeconds === undefined ? {} : { TUNEFLEET_WORKER_STOP_SECONDS: String(options.stopSeconds) }),
             ...(options.dataDir === undefined ? {} : { TUNEFLEET_DATA_DIR: options.dataDir }),
           },
           stop: signal,

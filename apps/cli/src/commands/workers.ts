@@ -1,25 +1,85 @@
 import type { Command } from 'commander';
+import type { WorkerView } from '@tunefleet/contracts';
+import type { TunefleetClient } from '@tunefleet/client-sdk';
+import { TunefleetError } from '@tunefleet/foundation';
 import { serverCommand } from '../connection/command';
+import { wholeNumber } from '../render/arguments';
 import { renderTable } from '../render/table';
 import { formatBytes, formatTime } from '../render/text';
+
+const DEADLINE_SECONDS_MAX = 30 * 86_400;
 
 export function registerWorkers(program: Command): void {
   const workers = program.command('workers').description('machines that run jobs');
   serverCommand(workers.command('list', { isDefault: true }).description('workers with their device and state'), async ({ client, output }) => {
     const list = await client.workers.list();
-    output.result(list, () =>
-      renderTable(
-        [
-          { header: 'name', value: (worker) => worker.name },
-          { header: 'status', value: (worker) => (worker.cordoned ? `${worker.status}, cordoned` : worker.status) },
-          { header: 'device', value: (worker) => `${worker.device.kind} ${worker.device.name}` },
-          { header: 'memory free', value: (worker) => formatBytes(worker.device.memory_bytes_free), align: 'right' },
-          { header: 'credit', value: (worker) => String(worker.credit), align: 'right' },
-          { header: 'model in memory', value: (worker) => worker.model_in_memory ?? '' },
-          { header: 'seen', value: (worker) => formatTime(worker.last_seen_at) },
-        ],
-        list.data,
-      ),
-    );
+    output.result(list, () => renderTable(COLUMNS, list.data));
   });
+
+  serverCommand<{ readonly reason?: string }>(
+    workers.command('cordon').argument('<id or name>').option('--reason <text>', 'shown in the list').description('give a worker no new jobs; what it runs goes on'),
+    async ({ client, output, options }, [which = '']) => {
+      const worker = await client.workers.cordon(await idOf(client, which), options.reason);
+      output.result(worker, () => stateLine(worker));
+    },
+  );
+
+  serverCommand<{ readonly move?: boolean; readonly deadline?: number }>(
+    workers
+      .command('drain')
+      .argument('<id or name>')
+      .option('--move', 'let its job write a checkpoint and go on elsewhere at once, instead of waiting for its end')
+      .option('--deadline <seconds>', 'wait so long at the most, then move the job', wholeNumber(0, DEADLINE_SECONDS_MAX))
+      .description('empty a worker, to take it away'),
+    async ({ client, output, options }, [which = '']) => {
+      const worker = await client.workers.drain(await idOf(client, which), {
+        mode: options.move === true ? 'move' : 'wait',
+        ...(options.deadline === undefined ? {} : { deadline_seconds: options.deadline }),
+      });
+      output.result(worker, () => stateLine(worker));
+    },
+  );
+
+  for (const name of ['uncordon', 'undrain'] as const) {
+    serverCommand(workers.command(name).argument('<id or name>').description('give a worker jobs again'), async ({ client, output }, [which = '']) => {
+      const worker = await client.workers.uncordon(await idOf(client, which));
+      output.result(worker, () => stateLine(worker));
+    });
+  }
+}
+
+const COLUMNS = [
+  { header: 'name', value: (worker: WorkerView) => worker.name },
+  { header: 'status', value: stateOf },
+  { header: 'device', value: (worker: WorkerView) => `${worker.device.kind} ${worker.device.name}` },
+  { header: 'memory free', value: (worker: WorkerView) => formatBytes(worker.device.memory_bytes_free), align: 'right' },
+  { header: 'credit', value: (worker: WorkerView) => String(worker.credit), align: 'right' },
+  { header: 'labels', value: (worker: WorkerView) => Object.entries(worker.labels).map(([name, value]) => `${name}=${value}`).join(' ') },
+  { header: 'model in memory', value: (worker: WorkerView) => worker.model_in_memory ?? '' },
+  { header: 'seen', value: (worker: WorkerView) => formatTime(worker.last_seen_at) },
+] as const;
+
+export function stateOf({ status, cordoned, cordon_reason: reason, drain }: WorkerView): string {
+  if (drain !== null) {
+    const how = drain.state === 'drained' || drain.mode === 'move' ? '' : ` (waits for its job${drain.deadline === null ? '' : ` until ${formatTime(drain.deadline)}`})`;
+    return `${status}, ${drain.state}${how}`;
+  }
+  if (!cordoned) return status;
+  return reason === null ? `${status}, cordoned` : `${status}, cordoned (${reason})`;
+}
+
+function stateLine(worker: WorkerView): string {
+  return `${worker.name} ${stateOf(worker)}`;
+}
+
+/** Names are for people, and may be used again by a later worker; ids are unique. */
+async function idOf(client: TunefleetClient, which: string): Promise<string> {
+  const { data } = await client.workers.list();
+  if (data.some(({ id }) => id === which)) return which;
+  const named = data.filter(({ name }) => name === which);
+  const present = named.length > 1 ? named.filter(({ status }) => status !== 'offline') : named;
+  const [only] = present;
+  if (only !== undefined && present.length === 1) return only.id;
+  const known = data.map(({ id, name, status }) => `${name} ${id} (${status})`).join(', ');
+  throw new TunefleetError('not_found', `${present.length === 0 ? 'no worker is' : `${present.length} workers are`} called "${which}"; there are: ${known || 'none'}`);
 }

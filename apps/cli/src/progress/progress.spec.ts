@@ -27,6 +27,9 @@ const job: JobSummary = {
   tokens_per_second: 1234.5,
   waiting_reason: null,
   memory_bytes_estimate: null,
+  after: [],
+  source: null,
+  stop_requested: null,
   error: null,
 };
 

@@ -62,6 +62,18 @@ export class FineTuningController {
     return this.view(team, await this.jobs.cancel(team.id, id));
   }
 
+  @Post(':id/pause')
+  @Operation('Pause a fine-tuning job: a running one writes a checkpoint first and is paused once it has', { answer: fineTuningJobSchema })
+  async pause(@Caller() team: TeamRecord, @Param('id') id: string): Promise<FineTuningJob> {
+    return this.view(team, await this.jobs.pause(team.id, id));
+  }
+
+  @Post(':id/resume')
+  @Operation('Put a paused fine-tuning job back into the queue, to go on from its last checkpoint', { answer: fineTuningJobSchema })
+  async resume(@Caller() team: TeamRecord, @Param('id') id: string): Promise<FineTuningJob> {
+    return this.view(team, await this.jobs.resume(team.id, id));
+  }
+
   @Get(':id/events')
   @Operation("A job's events, newest first", { answer: fineTuningEventListSchema })
   async events(@Caller() team: TeamRecord, @Param('id') id: string, @ValidQuery(listEventsQuerySchema) query: z.output<typeof listEventsQuerySchema>) {

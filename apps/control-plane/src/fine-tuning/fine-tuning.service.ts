@@ -1,10 +1,11 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { jobKinds, type FineTuneRequest } from '@tunefleet/contracts';
+import { STOP_GRACE_MS } from '@tunefleet/domain-jobs';
 import { newId, TunefleetError } from '@tunefleet/foundation';
 import { parseTunerSpec } from '@tunefleet/ml-tuners/specs';
 import type { JobRecord, Page, RecordStore, TeamRecord } from '@tunefleet/ports';
 import type { RepeatHints } from '../http/idempotency';
-import { asSpec, hashRequest, JobSubmission, type Submitted } from '../jobs/job-submission';
+import { asSpec, hashRequest, JobSubmission, type JobOrigin, type Submitted } from '../jobs/job-submission';
 import { ModelLookup } from '../jobs/model-lookup';
 import { tunedModelName } from '../jobs/model-names';
 import { RequestFiles } from '../jobs/request-files';
@@ -30,7 +31,7 @@ export class FineTuningService {
   ) {}
 
   /** Checks what can be known at once; intake looks into the files and the model. @throws invalid_input, not_found */
-  async create(team: TeamRecord, body: CreateJobBody, hints: RepeatHints): Promise<Submitted> {
+  async create(team: TeamRecord, body: CreateJobBody, hints: RepeatHints, origin?: JobOrigin): Promise<Submitted> {
     const settled = settleRequest(body);
     const tuner = parseTunerSpec(body.tuner ?? DEFAULT_TUNER);
     const base = await this.models.baseOf(team.id, body.model, 'model');
@@ -38,7 +39,7 @@ export class FineTuningService {
     if (body.validation_file !== undefined) await this.files.require(team.id, body.validation_file, 'validation_file', ['fine-tune']);
 
     const id = newId('fineTuningJob');
-    const requestHash = hashRequest(KIND, body);
+    const requestHash = hashRequest(KIND, body, origin);
     const request: FineTuneRequest = {
       ...settled,
       model: body.model,
@@ -46,10 +47,15 @@ export class FineTuningService {
       trainingFile: body.training_file,
       validationFile: body.validation_file ?? null,
       tuner,
+      asked: { hyperparameters: settled.hyperparameters, tuner: body.tuner ?? null, maxSequenceLength: settled.maxSequenceLength },
       requestHash,
     };
     return this.submission.submit(
-      { id, teamId: team.id, kind: KIND, spec: asSpec(request), baseModel: base, metadata: body.metadata ?? null, priority: body.priority ?? 0, queue: jobKinds[KIND].queue },
+      {
+        ...{ id, teamId: team.id, kind: KIND, spec: asSpec(request), baseModel: base, metadata: body.metadata ?? null, priority: body.priority ?? 0, queue: jobKinds[KIND].queue },
+        afterJobIds: [...new Set(body.after)],
+        ...(origin === undefined ? {} : { source: origin }),
+      },
       requestHash,
       hints,
     );
@@ -67,9 +73,23 @@ export class FineTuningService {
   }
 
   /** @throws not_found, illegal_transition */
-  async cancel(teamId: string, id: string): Promise<JobRecord> {
+  cancel(teamId: string, id: string): Promise<JobRecord> {
+    return this.control(teamId, id, () => this.records.cancelJob(teamId, id));
+  }
+
+  /** @throws not_found, illegal_transition */
+  pause(teamId: string, id: string): Promise<JobRecord> {
+    return this.control(teamId, id, () => this.records.pauseJob(teamId, id, STOP_GRACE_MS));
+  }
+
+  /** @throws not_found, illegal_transition */
+  resume(teamId: string, id: string): Promise<JobRecord> {
+    return this.control(teamId, id, () => this.records.resumeJob(teamId, id));
+  }
+
+  private async control(teamId: string, id: string, change: () => Promise<JobRecord | null>): Promise<JobRecord> {
     await this.get(teamId, id);
-    const job = await this.records.cancelJob(teamId, id);
+    const job = await change();
     if (job === null) throw noSuchJob(id);
     return job;
   }

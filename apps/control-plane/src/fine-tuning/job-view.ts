@@ -9,6 +9,7 @@ import {
 import { invariant } from '@tunefleet/foundation';
 import type { CheckpointRecord, JobEventRecord, JobRecord, TeamRecord } from '@tunefleet/ports';
 import { unixSeconds, unixSecondsOrNull } from '../http/time';
+import { sourceView } from '../jobs/job-source';
 import { checkpointModelName } from '../jobs/model-names';
 
 export function requestOf(job: JobRecord): FineTuneRequest {
@@ -50,6 +51,9 @@ export function fineTuningJobView(job: JobRecord, team: TeamRecord, adapterId: s
       tokens_per_second: job.tokensPerSecond,
       waiting_reason: job.waitingReason,
       priority: job.priority,
+      after: [...job.afterJobIds],
+      source: sourceView(job),
+      stop_requested: job.stopReason,
       adapter_id: adapterId,
       tuner: request.tuner,
       max_seq_length: request.maxSequenceLength,

@@ -8,6 +8,9 @@ import { CLOCK, RECORD_STORE, SUBMITTED } from '../tokens';
 const REPEAT_WINDOW_MS = 15 * 60_000;
 const REPEATS_LOOKED_AT = 20;
 
+/** The job that the new one repeats. */
+export type JobOrigin = NonNullable<NewJob['source']>;
+
 export interface Submitted {
   readonly job: JobRecord;
   /** The request had made this job before. */
@@ -49,9 +52,9 @@ export class JobSubmission {
   }
 }
 
-/** Equal requests have equal hashes, whatever the order of their fields. */
-export function hashRequest(kind: string, body: unknown): string {
-  return sha256Hex(canonicalJson({ kind, body }));
+/** Equal requests have equal hashes, whatever the order of their fields. A copy is another request than its original. */
+export function hashRequest(kind: string, body: unknown, origin?: JobOrigin): string {
+  return sha256Hex(canonicalJson({ kind, body, ...(origin === undefined ? {} : { origin }) }));
 }
 
 export function asSpec(request: object): JsonObject {

@@ -4,7 +4,7 @@ import { newId, TunefleetError } from '@tunefleet/foundation';
 import type { TeamRecord } from '@tunefleet/ports';
 import type { z } from 'zod';
 import type { RepeatHints } from '../http/idempotency';
-import { asSpec, hashRequest, JobSubmission, type Submitted } from '../jobs/job-submission';
+import { asSpec, hashRequest, JobSubmission, type JobOrigin, type Submitted } from '../jobs/job-submission';
 import { ModelLookup } from '../jobs/model-lookup';
 import { RequestFiles } from '../jobs/request-files';
 
@@ -21,12 +21,12 @@ export class EvalsService {
   ) {}
 
   /** @throws invalid_input, not_found */
-  async create(team: TeamRecord, body: z.output<typeof createEvalSchema>, hints: RepeatHints): Promise<Submitted> {
+  async create(team: TeamRecord, body: z.output<typeof createEvalSchema>, hints: RepeatHints, origin?: JobOrigin): Promise<Submitted> {
     const compareTo = body.compare_to ?? [];
     const base = await this.commonBase(team, body.model, compareTo);
     refuseRepeats('metric.labels', body.metric.type === 'label_likelihood' ? body.metric.labels : []);
     await this.files.require(team.id, body.file, 'file', FILE_PURPOSES);
-    const requestHash = hashRequest(KIND, body);
+    const requestHash = hashRequest(KIND, body, origin);
     const request: EvalRequest = {
       model: body.model,
       compareTo,
@@ -39,7 +39,11 @@ export class EvalsService {
       requestHash,
     };
     return this.submission.submit(
-      { id: newId('evalJob'), teamId: team.id, kind: KIND, spec: asSpec(request), baseModel: base, metadata: body.metadata ?? null, priority: body.priority ?? 0, queue: jobKinds[KIND].queue },
+      {
+        ...{ id: newId('evalJob'), teamId: team.id, kind: KIND, spec: asSpec(request), baseModel: base, metadata: body.metadata ?? null, priority: body.priority ?? 0, queue: jobKinds[KIND].queue },
+        afterJobIds: [...new Set(body.after)],
+        ...(origin === undefined ? {} : { source: origin }),
+      },
       requestHash,
       hints,
     );

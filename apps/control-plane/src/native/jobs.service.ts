@@ -1,5 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import type { JobDetail, JobKind } from '@tunefleet/contracts';
+import { STOP_GRACE_MS } from '@tunefleet/domain-jobs';
 import { TunefleetError } from '@tunefleet/foundation';
 import type { JobRecord, RecordStore } from '@tunefleet/ports';
 import { RECORD_STORE } from '../tokens';
@@ -8,7 +9,7 @@ import { attemptView, jobSummary } from './views';
 /** Jobs of every kind. */
 @Injectable()
 export class JobsService {
-  constructor(@Inject(RECORD_STORE) private readonly records: Pick<RecordStore, 'getJob' | 'cancelJob' | 'listAttempts' | 'getAdapterByJob'>) {}
+  constructor(@Inject(RECORD_STORE) private readonly records: Pick<RecordStore, 'getJob' | 'cancelJob' | 'pauseJob' | 'resumeJob' | 'setJobPriority' | 'listAttempts' | 'listWorkers' | 'getAdapterByJob'>) {}
 
   /** @throws not_found */
   async get(teamId: string, id: string, kind?: JobKind): Promise<JobRecord> {
@@ -20,13 +21,27 @@ export class JobsService {
   /** @throws not_found, illegal_transition */
   async cancel(teamId: string, id: string, kind?: JobKind): Promise<JobRecord> {
     await this.get(teamId, id, kind);
-    const job = await this.records.cancelJob(teamId, id);
-    if (job === null) throw noSuchJob(id, kind);
-    return job;
+    return there(await this.records.cancelJob(teamId, id), id);
+  }
+
+  /** @throws not_found, illegal_transition */
+  async pause(teamId: string, id: string): Promise<JobRecord> {
+    return there(await this.records.pauseJob(teamId, id, STOP_GRACE_MS), id);
+  }
+
+  /** @throws not_found, illegal_transition */
+  async resume(teamId: string, id: string): Promise<JobRecord> {
+    return there(await this.records.resumeJob(teamId, id), id);
+  }
+
+  /** @throws not_found, illegal_transition */
+  async setPriority(teamId: string, id: string, priority: number): Promise<JobRecord> {
+    return there(await this.records.setJobPriority(teamId, id, priority), id);
   }
 
   async detail(teamId: string, job: JobRecord): Promise<JobDetail> {
-    const [attempts, adapter] = await Promise.all([this.records.listAttempts(job.id), this.records.getAdapterByJob(teamId, job.id)]);
+    const [attempts, adapter, workers] = await Promise.all([this.records.listAttempts(job.id), this.records.getAdapterByJob(teamId, job.id), this.records.listWorkers()]);
+    const names = new Map(workers.map(({ id, name }) => [id, name]));
     return {
       ...jobSummary(job),
       spec: { ...job.spec },
@@ -34,9 +49,14 @@ export class JobsService {
       result: job.result === null ? null : { ...job.result },
       result_files: [...job.resultFileIds],
       adapter_id: adapter?.id ?? null,
-      attempts: attempts.map(attemptView),
+      attempts: attempts.map((attempt) => attemptView(attempt, names.get(attempt.workerId) ?? attempt.workerId)),
     };
   }
+}
+
+function there(job: JobRecord | null, id: string): JobRecord {
+  if (job === null) throw noSuchJob(id, undefined);
+  return job;
 }
 
 function noSuchJob(id: string, kind: JobKind | undefined): TunefleetError {

@@ -1,7 +1,8 @@
-import type { AdapterView, CheckpointView, Failure, JobError, JobEvent, JobSummary, WorkerView } from '@tunefleet/contracts';
+import type { AdapterView, CheckpointView, Failure, JobDetail, JobError, JobEvent, JobSummary, WorkerView } from '@tunefleet/contracts';
 import type { AdapterRecord, AttemptRecord, CheckpointRecord, JobEventRecord, JobRecord, WorkerRecord } from '@tunefleet/ports';
 import { eventData } from '../fine-tuning/job-view';
 import { unixSeconds, unixSecondsOrNull } from '../http/time';
+import { sourceView } from '../jobs/job-source';
 
 // Records as the native API shows them.
 
@@ -29,18 +30,26 @@ export function jobSummary(job: JobRecord): JobSummary {
     tokens_per_second: job.tokensPerSecond,
     waiting_reason: job.waitingReason,
     memory_bytes_estimate: job.memoryBytesEstimate,
+    after: [...job.afterJobIds],
+    source: sourceView(job),
+    stop_requested: job.stopReason,
     error: jobErrorView(job.error),
   };
 }
 
-export function attemptView(attempt: AttemptRecord) {
+export function attemptView(attempt: AttemptRecord, workerName: string): JobDetail['attempts'][number] {
   return {
     id: attempt.id,
     epoch: attempt.epoch,
     worker_id: attempt.workerId,
+    worker_name: workerName,
     status: attempt.status,
     outcome: attempt.outcome,
     error: jobErrorView(attempt.failure),
+    stop_reason: attempt.stopReason,
+    step: attempt.step,
+    micro_batch_size: attempt.microBatchSize,
+    stuck: attempt.stuckAt !== null,
     resume_checkpoint_id: attempt.resumeCheckpointId,
     assigned_at: unixSeconds(attempt.assignedAt),
     acknowledged_at: unixSecondsOrNull(attempt.acknowledgedAt),
@@ -79,14 +88,16 @@ export function adapterView(adapter: AdapterRecord): AdapterView {
   };
 }
 
-export function workerView(worker: WorkerRecord): WorkerView {
-  const { device } = worker;
+export function workerView(worker: WorkerRecord, isBusy: boolean): WorkerView {
+  const { device, drain } = worker;
   return {
     id: worker.id,
     object: 'worker',
     name: worker.name,
     status: worker.status,
     cordoned: worker.cordoned,
+    cordon_reason: worker.cordonReason,
+    drain: drain === null ? null : { mode: drain, state: isBusy ? 'draining' : 'drained', deadline: unixSecondsOrNull(worker.drainDeadline) },
     version: worker.version,
     device: {
       kind: device.kind,

@@ -19,6 +19,10 @@ export const fineTuneRequestSchema = z.object({
   tuner: tunerSpecSchema,
   maxSequenceLength: z.int().nullable(),
   computeDtype: z.enum(['auto', 'f32', 'bf16']),
+  /** What the request left open, before it was settled: a copy of the job leaves it open again. Absent in jobs of older versions. */
+  asked: z
+    .object({ hyperparameters: supervisedHyperparametersSchema, tuner: tunerSpecSchema.nullable(), maxSequenceLength: z.int().nullable() })
+    .optional(),
   /** SHA-256 of the request body, to know a repeated one. */
   requestHash: z.string(),
 });

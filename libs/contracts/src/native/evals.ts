@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { evalMetricSchema, evalResultSchema } from '../jobs/eval';
 import { afterSchema, boundedListSchema, limitSchema, metadataSchema, unixSecondsSchema } from '../openai/common';
-import { fileIdSchema, fineTuningJobStatusSchema, maxSequenceLengthSchema, modelNameSchema, prioritySchema } from '../openai/fine-tuning';
+import { afterJobsSchema, fileIdSchema, fineTuningJobStatusSchema, maxSequenceLengthSchema, modelNameSchema, prioritySchema } from '../openai/fine-tuning';
 import { jobErrorSchema } from './jobs';
 
 /**
@@ -21,7 +21,9 @@ export const createEvalSchema = z.strictObject({
   compute_dtype: z.enum(['auto', 'f32', 'bf16']).optional(),
   priority: prioritySchema.optional(),
   metadata: metadataSchema.optional(),
+  after: afterJobsSchema.optional(),
 });
+export const cloneEvalSchema = createEvalSchema.partial();
 export type CreateEval = z.input<typeof createEvalSchema>;
 
 export const evalJobSchema = z.object({

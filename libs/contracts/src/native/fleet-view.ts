@@ -18,13 +18,35 @@ export const adapterSchema = z.object({
 export type AdapterView = z.infer<typeof adapterSchema>;
 export const adapterListSchema = z.object({ object: z.literal('list'), data: z.array(adapterSchema), has_more: z.literal(false) });
 
-/** `GET /api/v1/workers`; `POST /api/v1/workers/:id/cordon` and `…/uncordon` answer with the worker: a cordoned one gets no new jobs. */
+/** `POST /api/v1/workers/:id/cordon`. */
+export const cordonSchema = z.strictObject({ reason: z.string().min(1).max(400).optional() }).optional();
+
+/**
+ * `POST /api/v1/workers/:id/drain`: `wait` lets its job end, within `deadline_seconds` if given; `move` lets the job write a checkpoint and go on
+ * elsewhere at once.
+ */
+export const drainSchema = z
+  .strictObject({ mode: z.enum(['wait', 'move']).default('wait'), deadline_seconds: z.int().min(0).max(30 * 86_400).optional() })
+  .prefault({});
+export type DrainWorker = z.input<typeof drainSchema>;
+
+/** `GET /api/v1/workers`; `POST /api/v1/workers/:id/cordon`, `…/uncordon`, `…/drain`, `…/undrain` answer with the worker: a cordoned one gets no new jobs. */
 export const workerSchema = z.object({
   id: z.string(),
   object: z.literal('worker'),
   name: z.string(),
   status: z.enum(['online', 'suspect', 'offline']),
   cordoned: z.boolean(),
+  /** Why, also when it was the service that did it. */
+  cordon_reason: z.string().nullable(),
+  drain: z
+    .object({
+      mode: z.enum(['wait', 'move']),
+      /** `drained`: it runs nothing any more and can be taken away. */
+      state: z.enum(['draining', 'drained']),
+      deadline: unixSecondsSchema.nullable(),
+    })
+    .nullable(),
   version: z.string(),
   device: z.object({
     kind: z.enum(['gpu', 'cpu']),

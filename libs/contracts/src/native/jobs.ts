@@ -3,7 +3,7 @@ import { failureClassSchema } from '../failure';
 import { jobKinds } from '../jobs';
 import type { JobKind } from '../jobs';
 import { afterSchema, boundedListSchema, limitSchema, metadataSchema, unixSecondsSchema } from '../openai/common';
-import { fineTuningJobStatusSchema } from '../openai/fine-tuning';
+import { createFineTuningJobSchema, fineTuningJobStatusSchema, jobSourceSchema, prioritySchema, stopReasonSchema } from '../openai/fine-tuning';
 
 export const jobKindSchema = z.enum(Object.keys(jobKinds) as [JobKind, ...JobKind[]]);
 
@@ -37,6 +37,11 @@ export const jobSummarySchema = z.object({
   /** Why it is not running yet, in one sentence; null when it is not waiting. */
   waiting_reason: z.string().nullable(),
   memory_bytes_estimate: z.int().min(0).nullable(),
+  /** Jobs that must have succeeded before this one starts. */
+  after: z.array(z.string()),
+  source: jobSourceSchema.nullable(),
+  /** The running job has been asked to write a checkpoint and leave its worker. */
+  stop_requested: stopReasonSchema.nullable(),
   error: jobErrorSchema.nullable(),
 });
 export type JobSummary = z.infer<typeof jobSummarySchema>;
@@ -45,9 +50,18 @@ export const attemptSchema = z.object({
   id: z.string(),
   epoch: z.int().min(0),
   worker_id: z.string(),
+  worker_name: z.string(),
   status: z.enum(['assigned', 'running', 'finished']),
   outcome: z.enum(['succeeded', 'failed', 'stopped', 'lost', 'revoked']).nullable(),
   error: jobErrorSchema.nullable(),
+  /** Why it was asked to stop. */
+  stop_reason: stopReasonSchema.nullable(),
+  /** The last step it told of. */
+  step: z.int().min(0),
+  /** Examples per forward pass. */
+  micro_batch_size: z.int().min(1).nullable(),
+  /** Its steps have stopped coming. */
+  stuck: z.boolean(),
   resume_checkpoint_id: z.string().nullable(),
   assigned_at: unixSecondsSchema,
   acknowledged_at: unixSecondsSchema.nullable(),
@@ -65,6 +79,17 @@ export const jobDetailSchema = jobSummarySchema.extend({
 });
 export type JobDetail = z.infer<typeof jobDetailSchema>;
 export const jobListSchema = boundedListSchema(jobSummarySchema);
+
+/** `POST /api/v1/jobs/:id/priority`. */
+export const changePrioritySchema = z.strictObject({ priority: prioritySchema });
+
+/**
+ * `POST /api/v1/jobs/:id/clone`: what the copy has instead, in the fields of the request that creates a job of that kind. What the original
+ * left open (`auto`) is settled anew; its seed is kept. `POST …/retry` takes a job that has failed or was cancelled and changes nothing.
+ */
+export const cloneJobSchema = z.looseObject({}).optional();
+export const cloneFineTuningJobSchema = createFineTuningJobSchema.partial();
+export type CloneJob = Readonly<Record<string, unknown>>;
 
 export const listJobsQuerySchema = z.strictObject({
   kind: jobKindSchema.optional(),

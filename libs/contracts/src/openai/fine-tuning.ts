@@ -10,6 +10,8 @@ function autoOr<T extends z.ZodType>(value: T) {
 export const modelNameSchema = z.string().min(1).max(300);
 export const fileIdSchema = z.string().min(1).max(100);
 export const prioritySchema = z.int().min(-100).max(100);
+/** Jobs that must have succeeded before this one starts. */
+export const afterJobsSchema = z.array(z.string().min(1).max(100)).max(16);
 export const maxSequenceLengthSchema = z.int().min(8).max(131_072);
 
 /**
@@ -40,7 +42,7 @@ export const methodSchema = z.strictObject({
 });
 
 /**
- * `POST /v1/fine_tuning/jobs`. `tuner`, `max_seq_length`, `compute_dtype` and `priority` are extensions;
+ * `POST /v1/fine_tuning/jobs`. `tuner`, `max_seq_length`, `compute_dtype`, `priority` and `after` are extensions;
  * the tuner's fields are checked by its own schema where the tuner is known.
  */
 export const createFineTuningJobSchema = z.strictObject({
@@ -60,6 +62,7 @@ export const createFineTuningJobSchema = z.strictObject({
   max_seq_length: maxSequenceLengthSchema.optional(),
   compute_dtype: z.enum(['auto', 'f32', 'bf16']).optional(),
   priority: prioritySchema.optional(),
+  after: afterJobsSchema.optional(),
 });
 export type CreateFineTuningJob = z.input<typeof createFineTuningJobSchema>;
 
@@ -71,6 +74,10 @@ export const listFineTuningJobsQuerySchema = z.strictObject({
 });
 
 export const fineTuningJobStatusSchema = z.enum(['validating_files', 'queued', 'running', 'paused', 'succeeded', 'failed', 'cancelled']);
+
+export const jobSourceSchema = z.object({ job_id: z.string(), relation: z.enum(['clone', 'retry']) });
+/** `resumed`: a pause that was taken back before it took effect. */
+export const stopReasonSchema = z.enum(['paused', 'resumed', 'preempted', 'drained']);
 
 /** Hyper-parameters as a job shows them: numbers once known, `auto` before. */
 export const shownHyperparametersSchema = supervisedHyperparametersSchema.required({ n_epochs: true, batch_size: true, learning_rate_multiplier: true });
@@ -109,6 +116,12 @@ export const fineTuningJobSchema = z.object({
     /** Why a queued job is not running yet, in one sentence. */
     waiting_reason: z.string().nullable(),
     priority: z.int(),
+    /** Jobs it starts after. */
+    after: z.array(z.string()),
+    /** The job it repeats. */
+    source: jobSourceSchema.nullable(),
+    /** The running job has been asked to write a checkpoint and leave its worker. */
+    stop_requested: stopReasonSchema.nullable(),
     adapter_id: z.string().nullable(),
     tuner: z.record(z.string(), z.unknown()),
     max_seq_length: z.int().nullable(),

@@ -46,6 +46,16 @@ export class FineTuningJobs {
     return this.transport.json(fineTuningJobSchema, { method: 'POST', path: path('/v1', 'fine_tuning', 'jobs', id, 'cancel'), repeatable: true, signal });
   }
 
+  /** A running job writes a checkpoint first: it is paused when its status says so. */
+  pause(id: string, { signal }: CallOptions = {}): Promise<FineTuningJob> {
+    return this.transport.json(fineTuningJobSchema, { method: 'POST', path: path('/v1', 'fine_tuning', 'jobs', id, 'pause'), repeatable: true, signal });
+  }
+
+  /** Back into the queue, to go on from its last checkpoint. */
+  resume(id: string, { signal }: CallOptions = {}): Promise<FineTuningJob> {
+    return this.transport.json(fineTuningJobSchema, { method: 'POST', path: path('/v1', 'fine_tuning', 'jobs', id, 'resume'), signal });
+  }
+
   /** Newest first. */
   events(id: string, { signal, ...query }: PageQuery = {}): Promise<z.infer<typeof fineTuningEventListSchema>> {
     return this.transport.json(fineTuningEventListSchema, { path: path('/v1', 'fine_tuning', 'jobs', id, 'events'), query: pageQuery(query), signal });

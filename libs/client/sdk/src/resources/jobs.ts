@@ -5,6 +5,7 @@ import {
   jobListSchema,
   metricListSchema,
   type CheckpointView,
+  type CloneJob,
   type JobDetail,
   type JobEvent,
   type JobStreamMessage,
@@ -15,7 +16,7 @@ import type { z } from 'zod';
 import { path, type CallOptions, type Transport } from '../http/transport';
 import { eachItem } from '../paging';
 import { jobStream, type JobStreamOptions } from '../stream/job-stream';
-import { pageQuery, type MetadataQuery, type PageQuery } from './queries';
+import { createHeaders, pageQuery, type CreateOptions, type MetadataQuery, type PageQuery } from './queries';
 
 export interface JobQuery extends MetadataQuery {
   readonly kind?: JobSummary['kind'] | undefined;
@@ -48,6 +49,33 @@ export class Jobs {
 
   cancel(id: string, { signal }: CallOptions = {}): Promise<JobDetail> {
     return this.transport.json(jobDetailSchema, { method: 'POST', path: path('/api/v1', 'jobs', id, 'cancel'), repeatable: true, signal });
+  }
+
+  /** A running job writes a checkpoint first: it is paused when its status says so. Pausing twice is pausing once. */
+  pause(id: string, { signal }: CallOptions = {}): Promise<JobDetail> {
+    return this.transport.json(jobDetailSchema, { method: 'POST', path: path('/api/v1', 'jobs', id, 'pause'), repeatable: true, signal });
+  }
+
+  /** Back into the queue, to go on from its last checkpoint. */
+  resume(id: string, { signal }: CallOptions = {}): Promise<JobDetail> {
+    return this.transport.json(jobDetailSchema, { method: 'POST', path: path('/api/v1', 'jobs', id, 'resume'), signal });
+  }
+
+  /** Of a job that waits. */
+  setPriority(id: string, priority: number, { signal }: CallOptions = {}): Promise<JobDetail> {
+    return this.transport.json(jobDetailSchema, { method: 'POST', path: path('/api/v1', 'jobs', id, 'priority'), json: { priority }, repeatable: true, signal });
+  }
+
+  /** A new job with the same request. @param changes fields of the request that makes a job of its kind */
+  clone(id: string, changes: CloneJob = {}, options: CreateOptions = {}): Promise<JobDetail> {
+    const { signal } = options;
+    return this.transport.json(jobDetailSchema, { method: 'POST', path: path('/api/v1', 'jobs', id, 'clone'), json: changes, headers: createHeaders(options), repeatable: true, signal });
+  }
+
+  /** A new job with the request of one that has failed or was cancelled. */
+  retry(id: string, options: CreateOptions = {}): Promise<JobDetail> {
+    const { signal } = options;
+    return this.transport.json(jobDetailSchema, { method: 'POST', path: path('/api/v1', 'jobs', id, 'retry'), headers: createHeaders(options), repeatable: true, signal });
   }
 
   /** Newest first. */

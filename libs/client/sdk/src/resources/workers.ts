@@ -1,4 +1,4 @@
-import { workerListSchema, workerSchema, type WorkerView } from '@tunefleet/contracts';
+import { workerListSchema, workerSchema, type DrainWorker, type WorkerView } from '@tunefleet/contracts';
 import type { z } from 'zod';
 import { path, type CallOptions, type Transport } from '../http/transport';
 
@@ -11,11 +11,17 @@ export class Workers {
   }
 
   /** It gets no new jobs; what it runs goes on. */
-  cordon(id: string, { signal }: CallOptions = {}): Promise<WorkerView> {
-    return this.transport.json(workerSchema, { method: 'POST', path: path('/api/v1', 'workers', id, 'cordon'), repeatable: true, signal });
+  cordon(id: string, reason?: string, { signal }: CallOptions = {}): Promise<WorkerView> {
+    return this.transport.json(workerSchema, { method: 'POST', path: path('/api/v1', 'workers', id, 'cordon'), json: reason === undefined ? {} : { reason }, repeatable: true, signal });
   }
 
+  /** It gets jobs again, also after a drain. */
   uncordon(id: string, { signal }: CallOptions = {}): Promise<WorkerView> {
     return this.transport.json(workerSchema, { method: 'POST', path: path('/api/v1', 'workers', id, 'uncordon'), repeatable: true, signal });
+  }
+
+  /** Cordons it and empties it: its job ends, or writes a checkpoint and goes on elsewhere. */
+  drain(id: string, how: DrainWorker = {}, { signal }: CallOptions = {}): Promise<WorkerView> {
+    return this.transport.json(workerSchema, { method: 'POST', path: path('/api/v1', 'workers', id, 'drain'), json: how, repeatable: true, signal });
   }
 }
