@@ -1,7 +1,7 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import type { CausalLm, KeyValueCache, TokenBatch } from '@tunefleet/ml-models';
 import type { ProjectionHook } from '@tunefleet/ml-nn';
-import { multiplyForward, type Tensor } from '@tunefleet/ml-tensor';
+import { headLogits, type Tensor } from '@tunefleet/ml-tensor';
 import { paddedColumns, type LabelTree } from './label-tree';
 
 /** Rows of logits at a time: 128 x 49152 f32 are 25 MB. */
@@ -109,7 +109,7 @@ export class LabelScorer implements Disposable {
       const chunk = targets.slice(begin, begin + CHUNK_ROWS);
       const values = device.scope(() => {
         const states = p.gather(hidden, device.tensor(Int32Array.from(chunk, ({ source }) => source), [chunk.length], 'i32')); // [n, C]
-        const logits = p.cast(multiplyForward(states, head), 'f32'); // [n, V]
+        const logits = headLogits(states, head); // [n, V]
         const [loss] = p.softmaxCrossEntropy(logits, device.tensor(Int32Array.from(chunk, ({ token }) => token), [chunk.length], 'i32'));
         return device.readFloats(loss);
       });

@@ -1,7 +1,7 @@
 import { invariant } from '@tunefleet/foundation';
 import type { CausalLm, KeyValueCache } from '@tunefleet/ml-models';
 import type { ProjectionHook } from '@tunefleet/ml-nn';
-import { multiplyForward } from '@tunefleet/ml-tensor';
+import { headLogits } from '@tunefleet/ml-tensor';
 
 /** Tokens per forward pass: attention scores are [heads, chunk, length so far], so this bounds the memory of long prompts. */
 const CHUNK_TOKENS = 512;
@@ -55,7 +55,7 @@ export class PrefixCache implements Disposable {
     const wanted = ids.length - first;
     if (wanted <= 0) return [];
     using states = device.primitives.slice(hidden, [first, 0], [wanted, hiddenSize]);
-    using logits = multiplyForward(states, head); // [wanted, V]
+    using logits = headLogits(states, head); // [wanted, V]
     const values = device.readFloats(logits);
     return Array.from({ length: wanted }, (_, row) => values.subarray(row * vocabSize, (row + 1) * vocabSize));
   }

@@ -1,6 +1,6 @@
 import type { CausalLm } from '@tunefleet/ml-models';
 import type { ProjectionHook } from '@tunefleet/ml-nn';
-import { multiplyForward } from '@tunefleet/ml-tensor';
+import { headLogits } from '@tunefleet/ml-tensor';
 
 /**
  * What the model expects after every token of one sequence, computed at once and without a cache, as in training.
@@ -8,5 +8,5 @@ import { multiplyForward } from '@tunefleet/ml-tensor';
  */
 export function sequenceLogits(model: CausalLm, ids: Int32Array, adapter: ProjectionHook | null = null): Float32Array {
   const { device } = model;
-  return device.scope(() => device.readFloats(multiplyForward(model.forward({ ids, rows: 1, columns: ids.length }, { adapter }), model.head)));
+  return device.scope(() => device.readFloats(headLogits(model.forward({ ids, rows: 1, columns: ids.length }, { adapter }), model.head)));
 }

@@ -65,7 +65,7 @@ export class SequenceTables implements Disposable {
       dtype: this.dtype,
     });
     if (segments) return { rope, mask: segmentMask(this.device, segments, rows, columns) };
-    if (branches) return { rope, mask: branchMask(this.device, branches, rows, columns, offset) };
+    if (branches) return { rope, mask: branchMask(this.device, branches, { rows, columns, offset }) };
     return { rope, mask: columns === 1 ? null : causalMask(this.device, columns, offset + columns, offset) };
   }
 }

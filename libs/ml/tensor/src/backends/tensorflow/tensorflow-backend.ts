@@ -21,6 +21,7 @@ const UNARY: Readonly<Record<UnaryName, string>> = {
   sqrt: 'Sqrt',
   rsqrt: 'Rsqrt',
   sigmoid: 'Sigmoid',
+  tanh: 'Tanh',
   square: 'Square',
   abs: 'Abs',
 };

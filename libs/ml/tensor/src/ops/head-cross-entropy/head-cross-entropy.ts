@@ -1,7 +1,9 @@
 import { invariant } from '@tunefleet/foundation';
 import { customOp } from '../../tape/perform';
 import type { Tensor } from '../../tensor';
-import { multiplyBack, multiplyForward, type FrozenMatrix } from '../linear/frozen-matrix';
+import { multiplyBack } from '../linear/frozen-matrix';
+import { bentSlope } from '../softcap/softcap';
+import { capLogits, linearLogits, type OutputHead } from './output-head';
 
 export interface HeadCrossEntropyResult {
   /** Sum of the rows' losses times `scale`; rank 0 f32, differentiable. */
@@ -23,7 +25,7 @@ const IGNORED = -100;
  */
 export function headCrossEntropy(
   hidden: Tensor,
-  head: FrozenMatrix,
+  head: OutputHead,
   labels: Int32Array,
   options: { readonly scale: number; readonly chunkRows?: number },
 ): HeadCrossEntropyResult {
@@ -74,20 +76,20 @@ function labelledRows(labels: Int32Array, vocabulary: number): Int32Array {
   return Int32Array.from(rows);
 }
 
-function lossOfRows(hidden: Tensor, head: FrozenMatrix, rows: Int32Array, labels: Int32Array, wanted: boolean): [Tensor, Tensor, Tensor | null] {
+function lossOfRows(hidden: Tensor, head: OutputHead, rows: Int32Array, labels: Int32Array, wanted: boolean): [Tensor, Tensor, Tensor | null] {
   const device = hidden.device;
   const p = device.primitives;
   const chosen = Int32Array.from(rows, (row) => labels[row] ?? 0);
   const states = p.gather(hidden, device.tensor(Int32Array.from(rows), [rows.length], 'i32')); // [n, C]
-  using typed = multiplyForward(states, head);
-  using logits = p.cast(typed, 'f32'); // [n, V]
-  typed.dispose();
+  using linear = linearLogits(states, head); // [n, V]
+  using logits = capLogits(linear, head);
+  if (!wanted || !head.softcap) linear.dispose();
   const [loss, gradient] = p.softmaxCrossEntropy(logits, device.tensor(chosen, [rows.length], 'i32'));
   logits.dispose();
   // The gradient is softmax - onehot: its row maximum is the likeliest other token's probability, unless that token is the label.
   const likeliestOther = p.reduce('max', gradient, [1]);
   const hit = p.compare('greaterEqual', p.unary('exp', p.unary('neg', loss)), likeliestOther);
-  const part = wanted ? multiplyBack(p.cast(gradient, hidden.dtype), head) : null;
+  const part = wanted ? multiplyBack(p.cast(head.softcap ? p.mul(gradient, bentSlope(p, linear, head.softcap)) : gradient, hidden.dtype), head) : null;
   gradient.dispose();
   return [p.sumAll(loss), p.sumAll(p.cast(hit, 'f32')), part];
 }

@@ -4,11 +4,11 @@ import type { Tensor } from '../../tensor';
 
 /**
  * Root-mean-square norm: y = weight * (x / sqrt(mean(x²) + epsilon)), over the last axis. The quotient is computed in f32 and rounded to the
- * dtype of `x` before the weight comes in, as Transformers does: in bf16 the two then round alike.
- * Its output is computed again, from x and the inverse root [N, 1], rather than kept for the backward pass.
- * @param x [N, C] f32 or bf16
- * @param weight [C] in the dtype of `x`, frozen: it gets no gradient
- * @returns [N, C] in the dtype of `x`
+ * dtype of the weight before that comes in: with weights in the dtype of `x` bf16 rounds as in Transformers' Llama, with f32 weights as in its Gemma.
+ * Its output is computed again, from x and the inverse root [.., 1], rather than kept for the backward pass.
+ * @param x [.., C] f32 or bf16
+ * @param weight [C] in the dtype of `x` or f32, frozen: it gets no gradient
+ * @returns [.., C] in the dtype of `x`
  * @see Zhang and Sennrich 2019, arXiv:1910.07467
  */
 export function rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
@@ -19,18 +19,18 @@ export function rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
     run: () => {
       const wide = p.cast(x, 'f32');
       const inverse = inverseRms(p, wide, epsilon);
-      return { outputs: [weighted(p, p.mul(wide, inverse), weight)], save: [x, weight, inverse] };
+      return { outputs: [p.cast(weighted(p, p.mul(wide, inverse), weight), x.dtype)], save: [x, weight, inverse] };
     },
     rematerialise: ([source, gain, inverse]) => {
       if (!source || !gain || !inverse) return [];
       const normalised = p.mul(p.cast(source, 'f32'), inverse);
-      return [weighted(p, normalised, gain), normalised];
+      return [p.cast(weighted(p, normalised, gain), source.dtype), normalised];
     },
     backward: ({ gradients: [g], saved: [source, gain, inverse], recomputed: [, known] }) => {
       if (!g || !source || !gain || !inverse) return [null];
-      const normalised = known ?? p.mul(p.cast(source, 'f32'), inverse); // [N, C]
-      const dNormalised = p.cast(p.mul(g, gain), 'f32'); // [N, C]
-      const projection = p.reduce('mean', p.mul(dNormalised, normalised), [1], true); // [N, 1]
+      const normalised = known ?? p.mul(p.cast(source, 'f32'), inverse); // [.., C]
+      const dNormalised = p.cast(p.mul(p.cast(g, gain.dtype), gain), 'f32'); // [.., C]
+      const projection = p.reduce('mean', p.mul(dNormalised, normalised), [source.rank - 1], true); // [.., 1]
       const dx = p.mul(p.sub(dNormalised, p.mul(normalised, projection)), inverse);
       return [p.cast(dx, source.dtype)];
     },
@@ -41,8 +41,8 @@ function weighted(p: Primitives, normalised: Tensor, weight: Tensor): Tensor {
   return p.mul(p.cast(normalised, weight.dtype), weight);
 }
 
-/** [N, 1] */
+/** [.., 1] */
 function inverseRms(p: Primitives, x: Tensor, epsilon: number): Tensor {
-  const meanSquare = p.reduce('mean', p.unary('square', x), [1], true);
+  const meanSquare = p.reduce('mean', p.unary('square', x), [x.rank - 1], true);
   return p.unary('rsqrt', p.add(meanSquare, x.device.scalar(epsilon, 'f32')));
 }
