@@ -44,6 +44,7 @@ export interface RunningService {
 }
 
 const START_TIMEOUT_MS = 120_000;
+const WORKER_STOP_MARGIN_MS = 15_000;
 const POLL_MS = 50;
 const LOG_BYTES_MAX = 16 * 1024 * 1024;
 const readySchema = z.object({ httpUrl: z.url(), grpcAddress: z.string().min(1) });
@@ -136,7 +137,8 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
       let counted = false;
       const { DATABASE_URL: _database, REDIS_URL: _redis, TUNEFLEET_API_KEY: _key, ...workerEnvironment } = shared;
       const worker = await child(name, 'worker.mjs', {
-        stopGraceMs: 30_000,
+        // The worker ends by itself before that.
+        stopGraceMs: (Number(process.env['TUNEFLEET_WORKER_STOP_SECONDS']) || 30) * 1_000 + WORKER_STOP_MARGIN_MS,
         env: () => ({ ...workerEnvironment, TUNEFLEET_CONTROL_PLANE: bound.grpcAddress, TUNEFLEET_WORKER_NAME: name }),
         onReady: () => {
           if (!counted) workersReady++;

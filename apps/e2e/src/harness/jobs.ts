@@ -12,6 +12,8 @@ export interface JobWish {
   /** Rows per step; default 1, so that a job has `rows * epochs` steps. */
   readonly batchSize?: number;
   readonly checkpointEvery?: number;
+  /** `auto` may be settled differently by two workers that measure at the same time. */
+  readonly computeDtype?: 'f32';
 }
 
 export async function submit(system: System, wish: JobWish): Promise<string> {
@@ -27,6 +29,7 @@ export async function submit(system: System, wish: JobWish): Promise<string> {
     },
     tuner: { kind: 'lora', r: 4, lora_alpha: 8, lora_dropout: 0.1, target_modules: 'all-linear' },
     max_seq_length: 128,
+    ...(wish.computeDtype === undefined ? {} : { compute_dtype: wish.computeDtype }),
   });
   return job.id;
 }
