@@ -73,7 +73,7 @@ test('exits when told to', async () => {
 });
 
 test('generate writes the same text for the same seed, and says what is wrong with its arguments', async () => {
-  const generate = async (...args: string[]): Promise<string> => (await run(process.execPath, [engineFile, 'generate', '--model', join(folder, 'model'), '--prompt', 'spam?', '--max-tokens', '8', ...args], { env: environment })).stdout;
+  const generate = async (...args: string[]): Promise<string> => (await run(process.execPath, [engineFile, 'generate', '--model', join(folder, 'model'), '--prompt', 'spam?', '--max-tokens', '8', '--dtype', 'f32', ...args], { env: environment })).stdout;
   const text = await generate('--temperature', '1', '--seed', '4');
   expect(text.trim()).not.toBe('');
   expect(await generate('--temperature', '1', '--seed', '4')).toBe(text);

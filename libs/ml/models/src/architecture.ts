@@ -6,6 +6,6 @@ import type { ExpectedWeight } from './loading/weight-loader';
 export interface Architecture {
   /** The checkpoint's tensors; `isRedundant`: extra tensors that may be ignored without a word. */
   weights(config: unknown): { readonly expected: readonly ExpectedWeight[]; isRedundant(name: string): boolean };
-  /** @param weight gives each expected tensor once, in the compute dtype; it belongs to the model from then on */
+  /** @param weight gives each expected tensor once, matrices in the dtype they rest in, the others in the compute dtype; it belongs to the model from then on */
   build(device: Device, config: unknown, computeDtype: FloatDType, weight: (name: string) => Tensor): CausalLm;
 }

@@ -1,5 +1,5 @@
 import type { Projection, ProjectionGroup, ProjectionHook } from '@tunefleet/ml-nn';
-import type { Device, FloatDType, FrozenMatrix, Tensor } from '@tunefleet/ml-tensor';
+import type { Device, FloatDType, OutputHead, Tensor } from '@tunefleet/ml-tensor';
 
 /** Token ids of `rows` sequences of `columns` tokens each, row-major; rows are padded on the right with any valid id. */
 export interface TokenBatch {
@@ -34,12 +34,20 @@ export interface KeyValueCache extends Disposable {
   truncate(length: number): void;
 }
 
+/** How a model computes. bf16 weights with f32 arithmetic are cast as they are used: half the memory, exact where the weights were published in bf16. */
+export interface Precision {
+  /** Of activations and products. */
+  readonly computeDtype: FloatDType;
+  /** Matrices rest in it. */
+  readonly weightDtype: FloatDType;
+}
+
 /** A decoder-only language model with frozen weights on one device. Every architecture gives this. */
 export interface CausalLm extends Disposable {
   /** `model_type` of its config.json. */
   readonly modelType: string;
   readonly device: Device;
-  /** Dtype of weights and matmuls. */
+  /** Dtype of activations and products; matrices may rest in another one, see `Precision`. */
   readonly computeDtype: FloatDType;
   readonly vocabSize: number;
   readonly hiddenSize: number;
@@ -51,8 +59,8 @@ export interface CausalLm extends Disposable {
   readonly projections: readonly Projection[];
   /** The same, as the model applies them. */
   readonly projectionGroups: readonly ProjectionGroup[];
-  /** [V, C]; logits = forward(..) headᵀ. */
-  readonly head: FrozenMatrix;
+  /** [V, C]; logits = headLogits(forward(..), head). */
+  readonly head: OutputHead;
   /** Bytes of the weights on the device. */
   readonly weightBytes: number;
   /** @returns the last hidden states after the final norm, [rows * columns, C] in the compute dtype, the caller's */

@@ -3,11 +3,9 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { jest } from '@jest/globals';
 import { PackedDataset } from '@tunefleet/ml-data';
-import { readLoraAdapter } from '@tunefleet/ml-formats';
 import { loadCausalLm } from '@tunefleet/ml-models';
 import { openDevice } from '@tunefleet/ml-tensor';
-import { createTuner } from '@tunefleet/ml-tuners';
-import { parseTunerSpec } from '@tunefleet/ml-tuners/specs';
+import { loadAdapter } from '@tunefleet/ml-tuners';
 import type { TrainingSettings } from './settings';
 import { Trainer } from './trainer';
 import { startState } from './trainer-state';
@@ -38,24 +36,14 @@ it.each([
   const device = await openDevice({ backend });
   const folder = `${fixtures}model`;
   using model = await loadCausalLm(device, { folder, config: readJson('model/config.json'), computeDtype: 'f32' });
-  const adapter = await readLoraAdapter(`${fixtures}adapter`);
-  const tuner = createTuner(parseTunerSpec({ kind: 'lora', r: adapter.config.r, lora_alpha: adapter.config.lora_alpha, target_modules: 'all-linear' }), model);
-  const start = new Float32Array(tuner.parameterCount);
-  let offset = 0;
-  for (const { name, shape } of tuner.parameters) {
-    const tensor = adapter.tensors.find((each) => each.name === name);
-    expect(tensor?.shape).toEqual(shape);
-    const data = Float32Array.from(new Float32Array(Uint8Array.from(tensor?.data ?? []).buffer));
-    start.set(data, offset);
-    offset += data.length;
-  }
+  const { tuner, values, dispose } = await loadAdapter(device, model, `${fixtures}adapter`);
   const trainer = new Trainer({
     model,
     tuner,
     dataset,
     settings: { ...run.settings, seed: 1, epochs: run.steps.length, batchSize: run.examples.length },
     batching: { microBatchSize, recomputeBlocks },
-    state: startState(start),
+    state: startState(values),
   });
   for (const expected of run.steps) {
     const step = await trainer.trainStep();
@@ -64,4 +52,5 @@ it.each([
     expect(Math.abs((step?.learningRate ?? NaN) - expected.learningRate)).toBeLessThan(1e-9);
   }
   expect(trainer.finished).toBe(true);
+  dispose();
 });

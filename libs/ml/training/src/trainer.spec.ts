@@ -85,7 +85,7 @@ describe('a run resumed within or between epochs equals an uninterrupted one bit
     const first = trainer({ tuner });
     const before = await run(first, cut);
     const saved = await mkdtemp(join(folder, 'ckpt-'));
-    await saveCheckpoint(saved, { identity, choices: { ...batching, computeDtype: 'f32' }, state: first.state }, tuner);
+    await saveCheckpoint(saved, { identity, choices: { ...batching, computeDtype: 'f32', weightDtype: 'f32' }, state: first.state }, tuner);
 
     const checkpoint = await SavedCheckpoint.open(saved);
     const again = lora(dropout);
@@ -183,7 +183,7 @@ describe('a checkpoint is refused', () => {
   beforeAll(async () => {
     const training = trainer();
     saved = await mkdtemp(join(folder, 'refused-'));
-    await saveCheckpoint(saved, { identity, choices: { ...batching, computeDtype: 'f32' }, state: training.state }, lora(0));
+    await saveCheckpoint(saved, { identity, choices: { ...batching, computeDtype: 'f32', weightDtype: 'f32' }, state: training.state }, lora(0));
   });
 
   it.each([

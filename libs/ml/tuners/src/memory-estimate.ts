@@ -5,6 +5,8 @@ export interface TrainingShape {
   readonly model: CausalLmDescription;
   readonly spec: TunerSpec;
   readonly computeDtype: 'f32' | 'bf16';
+  /** Default: `computeDtype`. */
+  readonly weightDtype?: 'f32' | 'bf16';
   /** Sequences per forward pass, and tokens of each. */
   readonly rows: number;
   readonly columns: number;
@@ -31,9 +33,9 @@ const PROBABILITIES_KEPT_MAX = 256;
 
 /** @throws TunefleetError `invalid_input` when the tuner does not fit the model */
 export function estimateMemory(shape: TrainingShape): MemoryEstimate {
-  const { model, spec, computeDtype } = shape;
+  const { model, spec, computeDtype, weightDtype = computeDtype } = shape;
   const parameters = tunerSpecs[spec.kind].countParameters(spec, model);
-  const weightBytes = model.parameterCount * elementBytes(computeDtype);
+  const weightBytes = model.parameterCount * elementBytes(weightDtype);
   const adapterBytes = parameters * 4;
   const optimiserBytes = parameters * 12;
   const activationBytes = activations(shape);

@@ -5,6 +5,7 @@ import type { Device, FloatDType, Shape, Tensor } from '@tunefleet/ml-tensor';
 export interface ParameterInfo {
   /** Name in the adapter's file without PEFT's `base_model.model.`: `model.layers.0.self_attn.q_proj.lora_A.weight`. */
   readonly name: string;
+  /** As it is trained; the file may hold it turned. */
   readonly shape: Shape;
 }
 

@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util';
 import { TunefleetError } from '@tunefleet/foundation';
 import { generate, PrefixCache, samplingSchema, stopTokens } from '@tunefleet/ml-generation';
+import { precisionText } from '@tunefleet/ml-jobs';
 import { renderPrompt, type TextTokenizer } from '@tunefleet/ml-tokenizers';
 import { modelOptions, openLocalModel } from './local-engine';
 
@@ -57,7 +58,7 @@ export async function generateCommand(args: string[]): Promise<void> {
   process.stdout.write(`${decoder.end()}\n`);
   const seconds = (performance.now() - started - firstMs) / 1000;
   const speed = ids.length > 1 && seconds > 0 ? `, ${((ids.length - 1) / seconds).toFixed(1)} tokens/s` : '';
-  process.stderr.write(`${prompt.length} prompt tokens in ${(firstMs / 1000).toFixed(2)} s, ${ids.length} new tokens${speed}, ended by ${finishReason}, ${opened.computeDtype}\n`);
+  process.stderr.write(`${prompt.length} prompt tokens in ${(firstMs / 1000).toFixed(2)} s, ${ids.length} new tokens${speed}, ended by ${finishReason}, ${precisionText(opened)}\n`);
 }
 
 function chatPrompt(tokenizer: TextTokenizer, prompt: string, system: string | undefined): Int32Array {

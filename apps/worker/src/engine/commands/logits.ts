@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { errorMessage, TunefleetError } from '@tunefleet/foundation';
 import { encodeSafetensors, type TensorInMemory } from '@tunefleet/ml-formats';
 import { sequenceLogits } from '@tunefleet/ml-generation';
-import { writeDurably } from '@tunefleet/ml-jobs';
+import { precisionText, writeDurably } from '@tunefleet/ml-jobs';
 import { modelOptions, openLocalModel } from './local-engine';
 
 const USAGE = `usage: tunefleet logits --text-file <file> --out <file.safetensors> [--model <owner/name or folder>] [--adapter <folder>] [--dtype auto|f32|bf16]
@@ -36,7 +36,7 @@ export async function logitsCommand(args: string[]): Promise<void> {
     tensors.push({ name: `logits.${index}`, dtype: 'F32', shape: [ids.length, model.vocabSize], data: bytesOf(logits) });
   }
   await writeDurably(out, encodeSafetensors(tensors));
-  process.stderr.write(`wrote the logits of ${texts.length} texts, computed in ${opened.computeDtype}, to ${out}\n`);
+  process.stderr.write(`wrote the logits of ${texts.length} texts, computed in ${precisionText(opened)}, to ${out}\n`);
 }
 
 async function readTexts(path: string): Promise<string[]> {

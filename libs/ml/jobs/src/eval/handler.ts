@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { EvalResult, EvalSpec } from '@tunefleet/contracts';
 import { TunefleetError } from '@tunefleet/foundation';
 import { stopTokens } from '@tunefleet/ml-generation';
-import type { OpenedModel } from '../runtime/engine-resources';
+import { precisionText, type OpenedModel } from '../runtime/engine-resources';
 import { inputFile } from '../runtime/input-files';
 import type { JobContext, JobOutcome } from '../runtime/job-context';
 import { peakRssBytes } from '../runtime/peak-memory';
@@ -76,9 +76,9 @@ async function prepareRows({ spec, events, inputFiles, stop }: Context, judge: J
   return rows;
 }
 
-function logSummary({ events }: Context, tally: Tally, { computeDtype }: OpenedModel): void {
+function logSummary({ events }: Context, tally: Tally, opened: OpenedModel): void {
   for (const { model, n, correct, accuracy, interval } of tally.candidates()) {
     const [low, high] = interval.map((bound) => (100 * bound).toFixed(1));
-    events.log('info', `${model}: ${correct} of ${n} right, ${(100 * accuracy).toFixed(1)} % (95 % interval ${low} to ${high} %), computed in ${computeDtype}`);
+    events.log('info', `${model}: ${correct} of ${n} right, ${(100 * accuracy).toFixed(1)} % (95 % interval ${low} to ${high} %), computed in ${precisionText(opened)}`);
   }
 }

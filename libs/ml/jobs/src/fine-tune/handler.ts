@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import type { FineTuneResult, FineTuneSpec } from '@tunefleet/contracts';
 import { errorCode, invariant } from '@tunefleet/foundation';
 import { saveCheckpoint, Trainer, type Batching, type StepResult } from '@tunefleet/ml-training';
+import { precisionText } from '../runtime/engine-resources';
 import type { JobContext, JobOutcome } from '../runtime/job-context';
 import { peakRssBytes } from '../runtime/peak-memory';
 import { ProgressMeter } from '../runtime/progress-meter';
@@ -162,7 +163,7 @@ class FineTuneRun {
     const { microBatchSize } = this.#batching;
     events.log(
       'info',
-      `training ${tuner.parameterCount} parameters in ${opened.computeDtype} on ${engine.device.info.deviceName}: ${this.#trainer.totalSteps} steps of ${spec.batchSize} examples in passes of ${Math.min(microBatchSize, spec.batchSize)}, ` +
+      `training ${tuner.parameterCount} parameters in ${precisionText(opened)} on ${engine.device.info.deviceName}: ${this.#trainer.totalSteps} steps of ${spec.batchSize} examples in passes of ${Math.min(microBatchSize, spec.batchSize)}, ` +
         `${spec.epochs} ${spec.epochs === 1 ? 'epoch' : 'epochs'}. The first step takes longer than the others`,
     );
   }

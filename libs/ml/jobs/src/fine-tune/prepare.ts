@@ -31,7 +31,7 @@ export interface PreparedRun {
 export async function prepareRun(context: Context): Promise<PreparedRun> {
   const { spec, events, stop, engine, resumeDir } = context;
   const checkpoint = resumeDir === null ? null : await SavedCheckpoint.open(resumeDir);
-  const opened = await engine.openModel(spec.base, checkpoint?.choices.computeDtype ?? spec.computeDtype, { events, signal: stop.signal });
+  const opened = await engine.openModel(spec.base, checkpoint?.choices ?? spec.computeDtype, { events, signal: stop.signal });
   const tunerSpec = parseTunerSpec(spec.tuner);
   const tuner = createTuner(tunerSpec, opened.model);
   const training = await tokenise(context, opened, spec.trainingFile, 'training_file');
@@ -47,7 +47,7 @@ export async function prepareRun(context: Context): Promise<PreparedRun> {
   const batching = checkpoint === null ? fitBatching(context, opened, tunerSpec, longest) : keepBatching(context, checkpoint.choices);
   const state = checkpoint?.load(identity, tuner) ?? startState(await firstValues(context, opened, tuner));
   if (checkpoint !== null) events.log('info', `going on after step ${checkpoint.step} from its checkpoint`);
-  return { opened, tuner, training, validation, settings, identity, choices: { ...batching, computeDtype: opened.computeDtype }, state, notes: checkpoint?.notes ?? {} };
+  return { opened, tuner, training, validation, settings, identity, choices: { ...batching, computeDtype: opened.computeDtype, weightDtype: opened.weightDtype }, state, notes: checkpoint?.notes ?? {} };
 }
 
 const PROGRESS_INTERVAL_MS = 500;
@@ -76,7 +76,7 @@ async function tokenise({ spec, inputFiles, engine, events, stop, clock }: Conte
 }
 
 /** @throws TunefleetError `out_of_device_memory` */
-function fitBatching({ spec, engine, events }: Context, { config, computeDtype }: OpenedModel, tuner: TunerSpec, longest: number): Batching {
+function fitBatching({ spec, engine, events }: Context, { config, computeDtype, weightDtype }: OpenedModel, tuner: TunerSpec, longest: number): Batching {
   const columns = paddedWidth(longest);
   const model = describeCausalLm(config);
   const batching = chooseBatching({
@@ -86,7 +86,7 @@ function fitBatching({ spec, engine, events }: Context, { config, computeDtype }
     tokensPerPass: tokensPerPass(engine.device),
     availableBytes: availableDeviceBytes(engine.device),
     estimateBytes: ({ microBatchSize: rows, recomputeBlocks }) => {
-      const { totalBytes, weightBytes } = estimateMemory({ model, spec: tuner, computeDtype, rows, columns, recomputeBlocks });
+      const { totalBytes, weightBytes } = estimateMemory({ model, spec: tuner, computeDtype, weightDtype, rows, columns, recomputeBlocks });
       return totalBytes - weightBytes;
     },
   });

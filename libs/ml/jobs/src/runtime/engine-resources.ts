@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { totalmem } from 'node:os';
 import type { BaseModelRef } from '@tunefleet/contracts';
 import { TunefleetError } from '@tunefleet/foundation';
-import { cacheDirectory, describeCausalLm, loadCausalLm, ModelResolver, modelResolverOptions, type CausalLm, type ResolvedModel } from '@tunefleet/ml-models';
+import { cacheDirectory, describeCausalLm, loadCausalLm, ModelResolver, modelResolverOptions, type CausalLm, type Precision, type ResolvedModel } from '@tunefleet/ml-models';
 import { probeDevice, type Device, type DeviceProbe, type FloatDType } from '@tunefleet/ml-tensor';
 import { TextTokenizer } from '@tunefleet/ml-tokenizers';
 import type { JobEvents } from './job-context';
@@ -17,14 +17,13 @@ export interface ModelChoice {
 export type ComputeDtypeChoice = 'auto' | FloatDType;
 
 /** A base model ready for use. It belongs to `EngineResources`: borrowed until the next `openModel` or `close`. */
-export interface OpenedModel {
+export interface OpenedModel extends Precision {
   readonly model: CausalLm;
   readonly tokenizer: TextTokenizer;
   /** The Hugging Face folder on this machine. */
   readonly folder: string;
   /** Content of config.json, unchecked. */
   readonly config: unknown;
-  readonly computeDtype: FloatDType;
   /** With the revision resolved. */
   readonly base: BaseModelRef;
 }
@@ -75,9 +74,9 @@ export class EngineResources {
    * The model with its weights on the device: the one kept from the last job, or freshly loaded after that one was freed.
    * @throws what `ModelResolver.resolve` and `loadCausalLm` throw; `invalid_input` for bf16 where the device has none; `out_of_device_memory`
    */
-  async openModel(base: ModelChoice, computeDtype: ComputeDtypeChoice, { events, signal }: LoadContext = {}): Promise<OpenedModel> {
-    const dtype = this.settleDtype(computeDtype);
-    const known = this.#kept(base, dtype);
+  async openModel(base: ModelChoice, choice: ComputeDtypeChoice | Precision, { events, signal }: LoadContext = {}): Promise<OpenedModel> {
+    const precision = typeof choice === 'string' ? this.settlePrecision(choice) : choice;
+    const known = this.#kept(base, precision);
     if (known !== null) {
       events?.log('info', `${base.id} is already in memory`);
       return known;
@@ -86,20 +85,24 @@ export class EngineResources {
     try {
       const resolved = await this.resolver.resolve(base.id, { revision: base.revision, onProgress: (progress) => reporter.fetched(progress), signal });
       for (const notice of resolved.notices) events?.log('warn', notice);
-      return this.#kept({ id: base.id, revision: resolved.revision }, dtype) ?? (await this.#load(resolved, dtype, { reporter, events, signal }));
+      return this.#kept({ id: base.id, revision: resolved.revision }, precision) ?? (await this.#load(resolved, precision, { reporter, events, signal }));
     } finally {
       // Also after a failure: the old model may be gone, a download may have ended.
       events?.model(this.modelInMemory, await this.resolver.cached());
     }
   }
 
-  /** `auto` becomes what is faster here; decision 3. @throws `invalid_input` when the device cannot do it */
-  settleDtype(choice: ComputeDtypeChoice): FloatDType {
-    if (choice === 'auto') return this.device.info.bf16 ? this.probe.recommended : 'f32';
-    if (choice === 'bf16' && !this.device.info.bf16) {
+  /**
+   * `auto` becomes what is faster here, decision 3; bf16 where the device has no instructions for it becomes bf16 weights with f32 arithmetic, decision 8.
+   * @throws `invalid_input` when the device cannot hold bf16
+   */
+  settlePrecision(choice: ComputeDtypeChoice): Precision {
+    if (choice === 'f32' || (choice === 'auto' && !this.device.info.bf16)) return { computeDtype: 'f32', weightDtype: 'f32' };
+    if (!this.device.info.bf16) {
       throw new TunefleetError('invalid_input', `compute_dtype is "bf16", but this worker's ${this.device.info.backend} backend has no bf16; use "f32" or "auto"`, { reason: 'dtype_not_supported', param: 'compute_dtype' });
     }
-    return choice;
+    const { recommended } = this.probe;
+    return { computeDtype: recommended, weightDtype: choice === 'auto' ? recommended : 'bf16' };
   }
 
   /** Frees the model; the device stays open. */
@@ -108,26 +111,28 @@ export class EngineResources {
     this.#opened = null;
   }
 
-  #kept({ id, revision }: ModelChoice, dtype: FloatDType): OpenedModel | null {
+  #kept({ id, revision }: ModelChoice, { computeDtype, weightDtype }: Precision): OpenedModel | null {
     const opened = this.#opened;
-    return opened !== null && opened.base.id === id && opened.base.revision === revision && opened.computeDtype === dtype ? opened : null;
+    const same = opened?.base.id === id && opened.base.revision === revision && opened.computeDtype === computeDtype && opened.weightDtype === weightDtype;
+    return same ? opened : null;
   }
 
-  async #load({ id, revision, folder, config }: ResolvedModel, computeDtype: FloatDType, { reporter, events, signal }: LoadContext & { readonly reporter: LoadReporter }): Promise<OpenedModel> {
+  async #load({ id, revision, folder, config }: ResolvedModel, { computeDtype, weightDtype }: Precision, { reporter, events, signal }: LoadContext & { readonly reporter: LoadReporter }): Promise<OpenedModel> {
     const tokenizer = await TextTokenizer.load(folder);
     this.close();
-    this.#checkMemory(id, config, computeDtype);
+    this.#checkMemory(id, config, weightDtype);
     const started = performance.now();
     const model = await loadCausalLm(this.device, {
       folder,
       config,
       computeDtype,
+      weightDtype,
       signal,
       onProgress: (done, total) => reporter.loaded(done / total),
       onNotice: (notice) => events?.log('warn', notice),
     });
-    reporter.done(model.weightBytes, computeDtype, (performance.now() - started) / 1000);
-    this.#opened = { model, tokenizer, folder, config, computeDtype, base: { id, revision } };
+    reporter.done(model.weightBytes, weightDtype, (performance.now() - started) / 1000);
+    this.#opened = { model, tokenizer, folder, config, computeDtype, weightDtype, base: { id, revision } };
     return this.#opened;
   }
 
@@ -140,6 +145,11 @@ export class EngineResources {
       details: { neededBytes: needed, totalBytes: totalmem() },
     });
   }
+}
+
+/** `f32`, `bf16`, or `f32 with weights in bf16`. */
+export function precisionText({ computeDtype, weightDtype }: Precision): string {
+  return computeDtype === weightDtype ? computeDtype : `${computeDtype} with weights in ${weightDtype}`;
 }
 
 function nameOf({ id, revision }: BaseModelRef): string {

@@ -1,5 +1,6 @@
 /** Llama against Hugging Face Transformers (fixtures), and against itself: cached, packed and recomputed forms must agree with the plain one. */
 import type { Device } from '@tunefleet/ml-tensor';
+import { loadCausalLm } from '../loading/load-causal-lm';
 import { openDevice } from '@tunefleet/ml-tensor';
 import type { CausalLm } from '../causal-lm';
 import { goldenModel, loadGolden, logitsOf, maxDifference } from '../testing';
@@ -116,4 +117,15 @@ test('bf16 stays close to f32', async () => {
   const golden = goldenModel('tied');
   using model = await loadGolden(device, golden, 'bf16');
   expect(maxDifference(logitsOf(model, { ids: golden.ids, rows: 2, columns: 24 }), golden.logits)).toBeLessThan(0.15);
+});
+
+test('weights that rest in bf16 give the f32 logits of the same weights', async () => {
+  const device = await openDevice({ backend: 'tensorflow' });
+  const golden = goldenModel('scaled');
+  // Shards in bf16: nothing is lost by keeping them so.
+  using wide = await loadGolden(device, golden);
+  using narrow = await loadCausalLm(device, { folder: golden.folder, config: golden.config, computeDtype: 'f32', weightDtype: 'bf16' });
+  const batch = { ids: golden.ids, rows: 2, columns: 24 };
+  expect(logitsOf(narrow, batch)).toEqual(logitsOf(wide, batch));
+  expect(narrow.weightBytes).toBeLessThan(0.6 * wide.weightBytes);
 });

@@ -12,8 +12,10 @@ export interface LoadOptions {
   readonly folder: string;
   /** Content of config.json, unchecked. */
   readonly config: unknown;
-  /** Dtype the matrices rest and multiply in. */
+  /** Dtype of activations and products. */
   readonly computeDtype: FloatDType;
+  /** Dtype the matrices rest in; default: `computeDtype`. */
+  readonly weightDtype?: FloatDType;
   /** Tensors loaded, of how many. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
   /** What the user should be told, e.g. tensors that nothing asks for. */
@@ -27,10 +29,10 @@ export interface LoadOptions {
  * @throws TunefleetError `incompatible_artifact`: architecture, config, missing or wrongly shaped tensors; `invalid_input`: bf16 on a device without it
  */
 export async function loadCausalLm(device: Device, options: LoadOptions): Promise<CausalLm> {
-  const { config, computeDtype } = options;
+  const { config, computeDtype, weightDtype = computeDtype } = options;
   const architecture = architectures[modelTypeOf(config)];
   const { expected, isRedundant } = architecture.weights(config);
-  if (computeDtype === 'bf16' && !device.info.bf16) {
+  if ((computeDtype === 'bf16' || weightDtype === 'bf16') && !device.info.bf16) {
     throw new TunefleetError('invalid_input', `the ${device.info.backend} backend cannot compute in bf16; choose f32`, { param: 'computeDtype' });
   }
   using source = SafetensorsWeights.open(options.folder);
@@ -39,9 +41,9 @@ export async function loadCausalLm(device: Device, options: LoadOptions): Promis
 
   const loaded = new Map<string, Tensor>();
   try {
-    for (const [index, { name }] of expected.entries()) {
+    for (const [index, { name, shape }] of expected.entries()) {
       options.signal?.throwIfAborted();
-      loaded.set(name, loadWeight(device, source, name, computeDtype));
+      loaded.set(name, loadWeight(device, source, name, shape.length > 1 ? weightDtype : computeDtype));
       options.onProgress?.(index + 1, expected.length);
       // Lets timers and messages through: a large model takes minutes.
       await nextTurn();

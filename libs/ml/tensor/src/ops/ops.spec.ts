@@ -6,9 +6,12 @@ import type { Device } from '../device';
 import { checkpoint, gradients, singleOutputOp } from '../tape/perform';
 import type { Tensor } from '../tensor';
 import { TEST_BACKENDS, testDevice } from '../testing';
-import { attention, causalMask, segmentMask } from './attention/attention';
+import { attention, branchMask, causalMask, segmentMask } from './attention/attention';
 import { add, scale } from './arithmetic/arithmetic';
+import { geglu, geluTanh } from './gelu/gelu';
 import { headCrossEntropy } from './head-cross-entropy/head-cross-entropy';
+import { headLogits } from './head-cross-entropy/output-head';
+import { layerNorm } from './layer-norm/layer-norm';
 import { mergeHeads, splitAxis, splitHeads } from './layout/heads';
 import { frozenMatrix, multiplyForward } from './linear/frozen-matrix';
 import { linearGroup } from './linear/linear-group';
@@ -86,6 +89,26 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
 
   test('rmsNorm', () => {
     checkGradients(device, [[4, 8]], (x) => rmsNorm(x, device.tensor(values(8, 5), [8], 'f32'), 1e-5));
+    checkGradients(device, [[2, 3, 2, 4]], (x) => rmsNorm(x, device.tensor(values(4, 5), [4], 'f32'), 1e-5));
+  });
+
+  test('layerNorm', () => {
+    checkGradients(device, [[4, 8]], (x) => layerNorm(x, device.tensor(values(8, 5), [8], 'f32'), device.tensor(values(8, 6), [8], 'f32'), 1e-5));
+    device.scope(() => {
+      const [ones, zeros] = [device.tensor(new Float32Array(3).fill(1), [3], 'f32'), device.tensor(new Float32Array(3), [3], 'f32')];
+      const y = device.readFloats(layerNorm(device.tensor(Float32Array.of(1, 2, 3), [1, 3], 'f32'), ones, zeros, 0));
+      [-Math.sqrt(1.5), 0, Math.sqrt(1.5)].forEach((value, i) => expect(y[i]).toBeCloseTo(value, 5));
+    });
+  });
+
+  test('geluTanh and geglu', () => {
+    checkGradients(device, [[4, 6]], (x) => geluTanh(scale(x, 3)));
+    checkGradients(device, [[3, 5], [3, 5]], (gate, up) => geglu(scale(gate, 3), up));
+    device.scope(() => {
+      // torch.nn.functional.gelu(x, approximate='tanh')
+      const y = device.readFloats(geluTanh(device.tensor(Float32Array.of(-2, -0.5, 0, 1, 3), [5], 'f32')));
+      [-0.0454023, -0.1542860, 0, 0.8411920, 2.9963627].forEach((value, i) => expect(y[i]).toBeCloseTo(value, 5));
+    });
   });
 
   test('rope with shared and with row-wise positions', () => {
@@ -116,6 +139,24 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
     checkGradients(device, [[2, 4, 5, 6], [2, 2, 5, 6], [2, 2, 5, 6]], (q, k, v) => attention(q, k, v, causalMask(device, 5, 5)));
   });
 
+  test('attention: scale of its own, capped scores, window', () => {
+    checkGradients(device, [[2, 4, 5, 6], [2, 2, 5, 6], [2, 2, 5, 6]], (q, k, v) => attention(q, k, v, causalMask(device, 5, 5, 0, 2), { scale: 2, softcap: 1.5 }));
+    checkGradients(device, [[1, 2, 2, 2], [1, 1, 300, 2], [1, 1, 300, 2]], (q, k, v) => attention(q, k, v, null, { scale: 2, softcap: 1.5 }));
+  });
+
+  test('masks with a window show the last keys only', () => {
+    device.scope(() => {
+      const seen = (mask: Tensor) => [...device.readFloats(mask)].map((value) => (value === 0 ? 1 : 0)).join('');
+      expect(seen(causalMask(device, 3, 5, 2, 2))).toBe('01100' + '00110' + '00011');
+      expect(seen(causalMask(device, 2, 3, 1, 9))).toBe('110' + '111');
+      expect(seen(segmentMask(device, Int32Array.of(1, 1, 1, 2), 1, 4, 2))).toBe('1000' + '1100' + '0110' + '0001');
+      const branches = Int32Array.of(0, 1, 1, 2);
+      const positions = Int32Array.of(2, 3, 4, 3);
+      expect(seen(branchMask(device, branches, { rows: 1, columns: 4, offset: 2 }))).toBe('111000' + '111100' + '111110' + '111001');
+      expect(seen(branchMask(device, branches, { rows: 1, columns: 4, offset: 2, window: { size: 3, positions } }))).toBe('111000' + '011100' + '001110' + '011001');
+    });
+  });
+
   test('attention over more keys than it keeps probabilities of', () => {
     checkGradients(device, [[1, 2, 2, 2], [1, 1, 300, 2], [1, 1, 300, 2]], (q, k, v) => attention(q, k, v, null));
   });
@@ -143,7 +184,7 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
 
   /** Three updates of two maps of sizes 6 and 3: rows 1-2 and 3-5 of the first, all of the second. */
   const placed = [{ map: 0, row: 1, scale: 1.5 }, { map: 0, row: 3, scale: 2 }, { map: 1, row: 0, scale: 1 }];
-  const factorShapes = [[2, 4], [2, 2], [1, 4], [3, 1], [3, 4], [3, 3]];
+  const factorShapes = [[2, 4], [2, 2], [1, 4], [1, 3], [3, 4], [3, 3]];
   const updatesOf = (factors: readonly Tensor[], dropout: Dropout | null) =>
     placed.map((place, index) => ({ ...place, a: factors[2 * index] as Tensor, b: factors[2 * index + 1] as Tensor, dropout: index === 1 ? null : dropout }));
 
@@ -163,7 +204,7 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
       const factors = factorShapes.map((shape, index) => device.tensor(values(size(shape), 20 + index), shape, 'f32'));
       const updates = updatesOf(factors, null).slice(0, 2);
       const [y] = linearGroup(x, [{ weight, bias: null }], { lora: bundleLora(device, updates, [6], 'f32') }) as [Tensor];
-      const parts = updates.map(({ a, b, scale: factor }) => p.scale(p.matMul(p.matMul(x, a, false, true), b, false, true), factor)); // [5, 2] and [5, 3]
+      const parts = updates.map(({ a, b, scale: factor }) => p.scale(p.matMul(p.matMul(x, a, false, true), b), factor)); // [5, 2] and [5, 3]
       const update = p.concat([p.zeros([5, 1], 'f32'), ...parts], 1);
       const expected = device.readFloats(p.add(multiplyForward(x, weight), update));
       device.readFloats(y).forEach((value, i) => expect(value).toBeCloseTo(expected[i] ?? NaN, 5));
@@ -174,10 +215,20 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
     const labels = Int32Array.of(3, -100, 0, 6, -100, 2);
     const lossWith = (chunkRows: number) => (hidden: Tensor) => headCrossEntropy(hidden, frozen([7, 4], 3), labels, { scale: 0.25, chunkRows }).loss;
     checkGradients(device, [[6, 4]], lossWith(3), (loss) => loss);
+    checkGradients(device, [[6, 4]], (hidden) => headCrossEntropy(hidden, { ...frozen([7, 4], 3), softcap: 0.8 }, labels, { scale: 0.25 }).loss, (loss) => loss);
     device.scope(() => {
       const hidden = device.tensor(values(24, 1), [6, 4], 'f32');
       const [whole, parts] = [lossWith(100)(hidden), lossWith(1)(hidden)].map((loss) => device.readFloats(loss)[0] ?? NaN);
       expect(parts).toBeCloseTo(whole ?? 0, 5);
+    });
+  });
+
+  test('headLogits bends logits that have a cap', () => {
+    device.scope(() => {
+      const head = frozenMatrix(device, device.tensor(Float32Array.of(1, 0, 0, 4), [2, 2], 'f32'));
+      const hidden = device.tensor(Float32Array.of(1, 2), [1, 2], 'f32');
+      expect([...device.readFloats(headLogits(hidden, head))]).toEqual([1, 8]);
+      [1, 8].forEach((logit, i) => expect(device.readFloats(headLogits(hidden, { ...head, softcap: 2 }))[i]).toBeCloseTo(2 * Math.tanh(logit / 2), 5));
     });
   });
 
@@ -195,7 +246,7 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
       device.scope(() => {
         const x = device.tensor(values(24, 1), [6, 4], 'f32');
         const a = device.tensor(values(8, 2), [2, 4], 'f32');
-        const b = device.tensor(values(8, 3), [4, 2], 'f32');
+        const b = device.tensor(values(8, 3), [2, 4], 'f32');
         const weight = frozen([4, 4], 7);
         const block = () => {
           const lora = bundleLora(device, [{ a, b, scale: 1, map: 0, row: 0, dropout: { rate: 0.3, key: [1, 2] } }], [4], 'f32');

@@ -6,9 +6,16 @@ import type { LoraSpec } from './spec';
 /** A commit hash, the only kind of revision that other tools can look up on a hub. */
 const COMMIT = /^[0-9a-f]{40}$/;
 
+/** @param x [rows, columns]    @returns [columns, rows] */
+export function transposed(x: Float32Array, rows: number, columns: number): Float32Array {
+  const result = new Float32Array(x.length);
+  for (let row = 0; row < rows; row++) for (let column = 0; column < columns; column++) result[column * rows + row] = x[row * columns + column] as number;
+  return result;
+}
+
 /**
  * An adapter as PEFT stores it: the targets as full paths, so that reading it back does not depend on how they were named.
- * @param values A and B of every target, one after the other
+ * @param values A and Bᵀ of every target, one after the other
  */
 export function loraAdapterFile(
   spec: LoraSpec,
@@ -18,13 +25,13 @@ export function loraAdapterFile(
 ): { readonly adapter: LoraAdapter; readonly card: ModelCard } {
   const tensors: AdapterTensor[] = [];
   let at = 0;
-  const add = (name: string, shape: readonly [number, number]): void => {
-    const part = values.slice(at, (at += shape[0] * shape[1]));
+  const add = (name: string, shape: readonly [number, number], layout: (part: Float32Array) => Float32Array): void => {
+    const part = layout(values.slice(at, (at += shape[0] * shape[1])));
     tensors.push({ name, dtype: 'F32', shape, data: new Uint8Array(part.buffer) });
   };
   for (const { path, rank, inSize, outSize } of targets) {
-    add(`${path}.lora_A.weight`, [rank, inSize]);
-    add(`${path}.lora_B.weight`, [outSize, rank]);
+    add(`${path}.lora_A.weight`, [rank, inSize], (a) => a);
+    add(`${path}.lora_B.weight`, [outSize, rank], (b) => transposed(b, rank, outSize));
   }
   invariant(at === values.length, `the adapter has ${at} parameters, got ${values.length} values`);
   const config = loraAdapterConfigSchema.parse({

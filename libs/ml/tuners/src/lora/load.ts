@@ -4,6 +4,7 @@ import type { Device, Tensor } from '@tunefleet/ml-tensor';
 import { patternValue } from '../matching/module-names';
 import { withinTimeLimit } from '../matching/time-limit';
 import type { AdaptableModel, LoadedAdapter } from '../loaded-adapter';
+import { transposed } from './adapter-file';
 import { bundleByGroup, loraHook, LoraTuner } from './lora-tuner';
 import { loraScale, type LoraTarget } from './match';
 import { loraSpecSchema, type LoraSpec } from './spec';
@@ -18,8 +19,10 @@ export async function loadLora(device: Device, model: AdaptableModel, folder: st
   const values = new Float32Array(tuner.parameterCount);
   const placed: { readonly offset: number; readonly length: number }[] = [];
   let at = 0;
-  for (const { name } of tuner.parameters) {
-    const part = floats(tensors.get(name) as AdapterTensor);
+  for (const [index, { name }] of tuner.parameters.entries()) {
+    const tensor = tensors.get(name) as AdapterTensor;
+    const [rows = 0, columns = 0] = tensor.shape;
+    const part = index % 2 === 0 ? floats(tensor) : transposed(floats(tensor), rows, columns);
     values.set(part, at);
     placed.push({ offset: at, length: part.length });
     at += part.length;

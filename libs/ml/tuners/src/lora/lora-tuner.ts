@@ -8,7 +8,7 @@ import { loraInitialValues } from './initial-values';
 import { loraParameterCount, type LoraTarget } from './match';
 import type { LoraSpec } from './spec';
 
-/** LoRA on fixed targets. Parameters are A and B of the first target, A and B of the second, and so on. */
+/** LoRA on fixed targets. Parameters are A and Bᵀ of the first target, A and Bᵀ of the second, and so on: B is turned so that nothing has to be turned while it trains. */
 export class LoraTuner implements Tuner {
   readonly kind = 'lora';
   readonly parameters: readonly ParameterInfo[];
@@ -20,7 +20,7 @@ export class LoraTuner implements Tuner {
   ) {
     this.parameters = targets.flatMap(({ path, rank, inSize, outSize }) => [
       { name: `${path}.lora_A.weight`, shape: [rank, inSize] },
-      { name: `${path}.lora_B.weight`, shape: [outSize, rank] },
+      { name: `${path}.lora_B.weight`, shape: [rank, outSize] },
     ]);
     this.parameterCount = loraParameterCount(targets);
   }
@@ -49,7 +49,7 @@ export class LoraTuner implements Tuner {
 export interface LoraFactors {
   /** [R, in] f32 */
   readonly a: Tensor;
-  /** [out, R] f32 */
+  /** Bᵀ, [R, out] f32 */
   readonly b: Tensor;
   readonly scale: number;
   readonly dropout: Dropout | null;

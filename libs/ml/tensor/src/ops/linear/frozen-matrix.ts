@@ -1,7 +1,7 @@
 import type { Device } from '../../device';
 import type { Tensor } from '../../tensor';
 
-/** A frozen weight matrix, kept the way round that this device multiplies fastest. */
+/** A frozen weight matrix, in a dtype of its own and kept the way round that this device multiplies fastest. */
 export interface FrozenMatrix {
   readonly value: Tensor;
   /** `outIn`: [out, in], as on disk; `inOut`: transposed. */
@@ -26,12 +26,18 @@ export function frozenMatrix(device: Device, weight: Tensor): FrozenMatrix {
   return { value, layout: 'inOut', outSize, inSize };
 }
 
-/** x Wᵀ: [N, in] -> [N, out]. No gradient recorded. */
+/** x Wᵀ: [N, in] -> [N, out] in the dtype of `x`. No gradient recorded. */
 export function multiplyForward(x: Tensor, weight: FrozenMatrix): Tensor {
-  return x.device.primitives.matMul(x, weight.value, false, weight.layout === 'outIn');
+  return multiply(x, weight, weight.layout === 'outIn');
 }
 
-/** g W: [N, out] -> [N, in]. No gradient recorded. */
+/** g W: [N, out] -> [N, in] in the dtype of `g`. No gradient recorded. */
 export function multiplyBack(g: Tensor, weight: FrozenMatrix): Tensor {
-  return g.device.primitives.matMul(g, weight.value, false, weight.layout === 'inOut');
+  return multiply(g, weight, weight.layout === 'inOut');
+}
+
+function multiply(x: Tensor, { value }: FrozenMatrix, transposed: boolean): Tensor {
+  const p = x.device.primitives;
+  using factor = p.cast(value, x.dtype);
+  return p.matMul(x, factor, false, transposed);
 }

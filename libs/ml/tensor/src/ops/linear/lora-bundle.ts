@@ -18,7 +18,7 @@ export interface Dropout {
 export interface LoraUpdate {
   /** [R, in] f32, trainable. */
   readonly a: Tensor;
-  /** [rows, R] f32, trainable. */
+  /** Bᵀ, [R, rows] f32, trainable. */
   readonly b: Tensor;
   /** alpha / R, or alpha / sqrt(R) with rsLoRA. */
   readonly scale: number;
@@ -57,12 +57,11 @@ export function bundleLora(device: Device, updates: readonly LoraUpdate[], outSi
 
 /** scale * Bᵀ among zeros, [R, out]. */
 function spread(p: Primitives, { b, scale, row }: LoraUpdate, outSize: number): Tensor {
-  const [rows, rank] = [b.dim(0), b.dim(1)];
-  const transposed = p.transpose(b, [1, 0]);
-  const scaled = scale === 1 ? transposed : p.scale(transposed, scale);
+  const [rank, rows] = [b.dim(0), b.dim(1)];
   const [before, after] = [row, outSize - row - rows];
   invariant(before >= 0 && after >= 0, `rows ${row} to ${row + rows} of a map with ${outSize}`);
-  return stack(p, [...(before > 0 ? [p.zeros([rank, before], 'f32')] : []), scaled, ...(after > 0 ? [p.zeros([rank, after], 'f32')] : [])], 1);
+  const zeros = (columns: number): readonly Tensor[] => (columns > 0 ? [p.zeros([rank, columns], 'f32')] : []);
+  return stack(p, [...zeros(before), scaled(p, b, scale), ...zeros(after)], 1);
 }
 
 /** drop(x) Aᵀ of every update, [N, R], and the masks by update where there is dropout. */
@@ -89,7 +88,7 @@ export function inputBranch(p: Primitives, dProduct: Tensor, lora: LoraBundle, m
   return p.addAll(parts.map((part, index) => dropped(p, p.matMul(part, factors[index] as Tensor), lora, masks, index)));
 }
 
-/** Gradients by A and B of every update, f32, in the order a, b, a, b. */
+/** Gradients by A and Bᵀ of every update, f32, in the order a, b, a, b. */
 export function factorGradients(
   p: Primitives,
   parts: {
@@ -106,15 +105,14 @@ export function factorGradients(
   const dA = dropsInput(lora)
     ? cut(p, dProduct, sizes, 1).map((part, index) => p.matMul(part, dropped(p, x, lora, masks, index), true, false))
     : cut(p, p.matMul(dProduct, x, true, false), sizes, 0);
-  // Pᵀ g runs twice as fast as gᵀ P.
   const dB = gradients.map((g, map) => (g && lora.b[map] ? p.matMul(product, g, true, false) : null)); // [R, out]
   let start = 0;
   return lora.updates.flatMap(({ b, scale, map, row }, index) => {
     const rank = sizes[index] as number;
     const whole = dB[map];
-    const block = whole ? p.slice(whole, [start, row], [rank, b.dim(0)]) : null;
+    const block = whole ? block2d(p, whole, [start, row], [rank, b.dim(1)]) : null;
     start += rank;
-    return [p.cast(dA[index] as Tensor, 'f32'), block && scaled(p, p.transpose(p.cast(block, 'f32'), [1, 0]), scale)];
+    return [p.cast(dA[index] as Tensor, 'f32'), block && scaled(p, p.cast(block, 'f32'), scale)];
   });
 }
 
@@ -132,6 +130,10 @@ function scaled(p: Primitives, x: Tensor, scale: number): Tensor {
 
 function stack(p: Primitives, parts: readonly Tensor[], axis: number): Tensor {
   return parts.length === 1 && parts[0] ? parts[0] : p.concat(parts, axis);
+}
+
+function block2d(p: Primitives, x: Tensor, begin: readonly [number, number], size: readonly [number, number]): Tensor {
+  return size.every((n, axis) => n === x.dim(axis)) ? x : p.slice(x, begin, size);
 }
 
 function cut(p: Primitives, x: Tensor, sizes: readonly number[], axis: number): readonly Tensor[] {
