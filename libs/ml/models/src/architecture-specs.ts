@@ -1,10 +1,11 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import type { ArchitectureSpec, CausalLmDescription } from './description';
-import { describeLlama } from './llama/describe';
+import { describeDecoder } from './decoder/describe';
+import { parseLlama } from './llama/spec';
 
 /** Architectures by `model_type`, without TensorFlow. Each has its other half in `registry.ts`. */
 export const architectureSpecs = {
-  llama: { describe: describeLlama },
+  llama: { describe: (config) => describeDecoder(parseLlama(config)) },
 } as const satisfies Record<string, ArchitectureSpec>;
 
 export type ModelType = keyof typeof architectureSpecs;

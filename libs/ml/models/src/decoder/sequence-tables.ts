@@ -1,9 +1,17 @@
 import { branchMask, causalMask, ropeTables, segmentMask, type Device, type FloatDType, type RopeTables, type Tensor } from '@tunefleet/ml-tensor';
 import type { TokenBatch } from '../causal-lm';
 
-/** What every block of one forward pass needs to know about positions. Borrowed. */
+/** How some of a model's blocks see positions. */
+export interface LayerKind {
+  /** [D/2]; null: positions are not rotated in. */
+  readonly inverseFrequencies: Float64Array | null;
+  /** Tokens a token sees, itself included; null: all before it. */
+  readonly window: number | null;
+}
+
+/** What the blocks of one kind need to know about the positions of one forward pass. Borrowed. */
 export interface SequenceContext {
-  readonly rope: RopeTables;
+  readonly rope: RopeTables | null;
   /** Added to attention scores; null: every query sees every key. */
   readonly mask: Tensor | null;
 }
@@ -11,14 +19,14 @@ export interface SequenceContext {
 /** Shapes whose tables are kept: training meets few. */
 const SHAPES_MAX = 16;
 
-/** Rotary tables and masks of a model's forward passes. */
+/** Rotary tables and masks of a model's forward passes, one context for every kind of block. */
 export class SequenceTables implements Disposable {
   /** By columns, for batches without positions or segments of their own. */
-  private readonly plain = new Map<number, SequenceContext>();
+  private readonly plain = new Map<number, readonly SequenceContext[]>();
 
   constructor(
     private readonly device: Device,
-    private readonly inverseFrequencies: Float64Array,
+    private readonly kinds: readonly LayerKind[],
     private readonly dtype: FloatDType,
   ) {}
 
@@ -26,52 +34,77 @@ export class SequenceTables implements Disposable {
    * Runs `fn` with the tables for a batch whose tokens follow `offset` earlier ones.
    * A tape that records `fn` must hold what it needs later: the tables may be freed afterwards.
    */
-  with<T>(batch: TokenBatch, offset: number, fn: (context: SequenceContext) => T): T {
+  with<T>(batch: TokenBatch, offset: number, fn: (contexts: readonly SequenceContext[]) => T): T {
     if (!batch.positions && !batch.segments && !batch.branches && offset === 0) return fn(this.shared(batch.columns));
-    const context = this.device.scope(() => this.build(batch, offset));
+    const contexts = this.device.scope(() => this.build(batch, offset));
     try {
-      return fn(context);
+      return fn(contexts);
     } finally {
-      free(context);
+      free(contexts);
     }
   }
 
   [Symbol.dispose](): void {
-    for (const context of this.plain.values()) free(context);
+    for (const contexts of this.plain.values()) free(contexts);
     this.plain.clear();
   }
 
-  private shared(columns: number): SequenceContext {
+  private shared(columns: number): readonly SequenceContext[] {
     const known = this.plain.get(columns);
     if (known) this.plain.delete(columns);
-    const context = known ?? this.device.detached(() => this.build({ rows: 1, columns }, 0));
-    this.plain.set(columns, context);
+    const contexts = known ?? this.device.detached(() => this.build({ rows: 1, columns }, 0));
+    this.plain.set(columns, contexts);
     for (const [key, oldest] of this.plain) {
       if (this.plain.size <= SHAPES_MAX) break;
       this.plain.delete(key);
       free(oldest);
     }
-    return context;
+    return contexts;
   }
 
-  private build(batch: Omit<TokenBatch, 'ids'>, offset: number): SequenceContext {
-    const { rows, columns, positions, segments, branches } = batch;
-    const ownRows = positions ? rows : 1;
-    const rope = ropeTables(this.device, {
-      inverseFrequencies: this.inverseFrequencies,
+  /** Kinds share what is equal. */
+  private build(batch: SequenceBatch, offset: number): readonly SequenceContext[] {
+    const masks = new Map<number, Tensor | null>();
+    const ropes = new Map<string, RopeTables | null>();
+    return this.kinds.map(({ inverseFrequencies, window }) => {
+      const reach = window !== null && window < offset + batch.columns ? window : Infinity;
+      const mask = remembered(masks, reach, () => this.mask(batch, offset, reach));
+      const rope = remembered(ropes, inverseFrequencies?.join() ?? '', () => (inverseFrequencies ? this.rope(batch, offset, inverseFrequencies) : null));
+      return { rope, mask };
+    });
+  }
+
+  private rope({ rows, columns, positions }: SequenceBatch, offset: number, inverseFrequencies: Float64Array): RopeTables {
+    return ropeTables(this.device, {
+      inverseFrequencies,
       positions: positions ?? Int32Array.from({ length: columns }, (_, column) => offset + column),
-      rows: ownRows,
+      rows: positions ? rows : 1,
       columns,
       dtype: this.dtype,
     });
-    if (segments) return { rope, mask: segmentMask(this.device, segments, rows, columns) };
-    if (branches) return { rope, mask: branchMask(this.device, branches, { rows, columns, offset }) };
-    return { rope, mask: columns === 1 ? null : causalMask(this.device, columns, offset + columns, offset) };
+  }
+
+  private mask({ rows, columns, positions, segments, branches }: SequenceBatch, offset: number, window: number): Tensor | null {
+    if (segments) return segmentMask(this.device, segments, rows, columns, window);
+    if (branches) return branchMask(this.device, branches, { rows, columns, offset, ...(positions && window < Infinity ? { window: { size: window, positions } } : {}) });
+    return columns === 1 && window === Infinity ? null : causalMask(this.device, columns, offset + columns, offset, window);
   }
 }
 
-function free(context: SequenceContext): void {
-  context.rope.cos.dispose();
-  context.rope.sin.dispose();
-  context.mask?.dispose();
+type SequenceBatch = Omit<TokenBatch, 'ids'>;
+
+function remembered<K, V>(known: Map<K, V>, key: K, make: () => V): V {
+  const found = known.get(key);
+  if (found !== undefined) return found;
+  const made = make();
+  known.set(key, made);
+  return made;
+}
+
+function free(contexts: readonly SequenceContext[]): void {
+  for (const { rope, mask } of contexts) {
+    rope?.cos.dispose();
+    rope?.sin.dispose();
+    mask?.dispose();
+  }
 }

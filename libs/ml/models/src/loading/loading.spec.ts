@@ -5,8 +5,9 @@ import { join } from 'node:path';
 import { isTunefleetError } from '@tunefleet/foundation';
 import { encodeSafetensors, f32ToF16, type TensorInMemory } from '@tunefleet/ml-formats';
 import { openDevice, type Device } from '@tunefleet/ml-tensor';
-import { llamaWeights } from '../llama/weight-table';
-import { describeCausalLm, llamaConfigSchema } from '../specs';
+import { decoderWeights } from '../decoder/weight-table';
+import { parseLlama } from '../llama/spec';
+import { describeCausalLm } from '../specs';
 import { goldenModel, loadGolden, logitsOf, maxDifference } from '../testing';
 import { loadCausalLm } from './load-causal-lm';
 
@@ -23,7 +24,7 @@ afterAll(() => rm(work, { recursive: true, force: true }));
 
 /** A model of small regular numbers that F16 holds exactly. */
 function tensors(dtype: 'F32' | 'F16' = 'F32'): TensorInMemory[] {
-  return llamaWeights(llamaConfigSchema.parse(CONFIG)).map(({ name, shape }, index) => {
+  return decoderWeights(parseLlama(CONFIG)).map(({ name, shape }, index) => {
     const values = Float32Array.from({ length: shape.reduce((product, size) => product * size, 1) }, (_, i) => (((i + index) % 7) - 3) / 4);
     const data = dtype === 'F32' ? new Uint8Array(values.buffer) : new Uint8Array(Uint16Array.from(values, f32ToF16).buffer);
     return { name, dtype, shape, data };
@@ -73,11 +74,11 @@ test('a failed or aborted load leaves nothing on the device', async () => {
 });
 
 test.each([
-  [{ ...CONFIG, model_type: 'gpt2' }, 'unsupported_architecture', 'model_type "gpt2"; supported: llama'],
+  [{ ...CONFIG, model_type: 'mamba' }, 'unsupported_architecture', 'model_type "mamba"; supported: llama'],
   [{}, 'unsupported_architecture', 'no model_type'],
   [{ ...CONFIG, hidden_act: 'gelu' }, 'bad_model_config', 'hidden_act: only the "silu" activation is supported'],
   [{ ...CONFIG, num_attention_heads: 3, head_dim: 4, num_key_value_heads: 2 }, 'bad_model_config', 'must be a multiple of num_key_value_heads'],
-  [{ ...CONFIG, rope_scaling: { rope_type: 'yarn', factor: 2 } }, 'bad_model_config', 'rope_scaling'],
+  [{ ...CONFIG, rope_scaling: { rope_type: 'yarn', factor: 2 } }, 'bad_model_config', 'rope_scaling.rope_type: rope_type "yarn" is not supported'],
 ])('config.json %j is refused', async (config, reason, message) => {
   await expectError(loadCausalLm(device, { folder: work, config, computeDtype: 'f32' }), reason, message);
 });

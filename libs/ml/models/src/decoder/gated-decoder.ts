@@ -1,0 +1,74 @@
+import { embedding, rmsNorm, scale, type Device, type FloatDType, type Tensor } from '@tunefleet/ml-tensor';
+import type { Architecture } from '../architecture';
+import type { CausalLm } from '../causal-lm';
+import type { DecoderConfig, LayerSettings } from './config';
+import { FrozenParts } from './frozen-parts';
+import { runGatedBlock, type GatedBlock } from './gated-block';
+import { DecoderModel } from './model';
+import { inverseFrequencies } from './rope-frequencies';
+import { blockMaps, blockNorms, decoderWeights, isRedundantWeight } from './weight-table';
+
+/** The computing half of a model type that is a decoder with RMS norms, rotary positions and gated MLPs. @param parse throws `incompatible_artifact` */
+export function gatedDecoder(parse: (config: unknown) => DecoderConfig): Architecture {
+  return {
+    weights(value) {
+      const config = parse(value);
+      return { expected: decoderWeights(config), isRedundant: (name) => isRedundantWeight(config, name) };
+    },
+    build: (device, value, computeDtype, weight) => build(device, parse(value), computeDtype, weight),
+  };
+}
+
+function build(device: Device, config: DecoderConfig, computeDtype: FloatDType, weight: (name: string) => Tensor): CausalLm {
+  const parts = new FrozenParts(device, weight);
+  const norm = (name: string) => parts.normWeight(name, config.centredNorms);
+  const optionalNorm = (name: string | null) => (name === null ? null : norm(name));
+  const kinds = distinctKinds(config.layers);
+  const table = parts.tensor('model.embed_tokens.weight');
+  const blocks = config.layers.map((settings, layer) => {
+    const [maps, norms] = [blockMaps(config, layer), blockNorms(config, layer)];
+    const block: GatedBlock = {
+      layer,
+      inputNorm: norm(norms.input),
+      qkv: parts.group(maps.qkv),
+      headNorms: norms.query !== null && norms.key !== null ? { query: norm(norms.query), key: norm(norms.key) } : null,
+      output: parts.group([maps.output]),
+      attentionOutputNorm: optionalNorm(norms.attentionOutput),
+      mlpInputNorm: norm(norms.mlpInput),
+      gateUp: parts.group(...maps.gateUp.map((map) => [map])),
+      down: parts.group([maps.down]),
+      mlpOutputNorm: optionalNorm(norms.mlpOutput),
+    };
+    return {
+      groups: [block.qkv, block.output, block.gateUp, block.down],
+      kind: kinds.findIndex((kind) => sameKind(kind, settings)),
+      run: (x: Tensor, context: Parameters<typeof runGatedBlock>[3]) => runGatedBlock(config, block, x, context),
+    };
+  });
+  const finalNorm = norm('model.norm.weight');
+  return new DecoderModel(
+    device,
+    {
+      ...config,
+      kinds: kinds.map(({ rope, window }) => ({ inverseFrequencies: inverseFrequencies(rope, config.headDim), window })),
+      embed: (ids) => scaled(embedding(table, ids, computeDtype), config.embeddingScale),
+      blocks,
+      finalNorm: (x) => rmsNorm(x, finalNorm, config.normEpsilon),
+      head: config.tiedHead ? parts.tiedHead(table, config.logitSoftcap) : parts.head('lm_head.weight', config.logitSoftcap),
+      owned: parts.owned,
+    },
+    computeDtype,
+  );
+}
+
+function scaled(x: Tensor, factor: number): Tensor {
+  return factor === 1 ? x : scale(x, factor);
+}
+
+function distinctKinds(layers: readonly LayerSettings[]): LayerSettings[] {
+  return layers.filter((layer, index) => layers.findIndex((other) => sameKind(other, layer)) === index);
+}
+
+function sameKind(a: LayerSettings, b: LayerSettings): boolean {
+  return a.window === b.window && JSON.stringify(a.rope) === JSON.stringify(b.rope);
+}
