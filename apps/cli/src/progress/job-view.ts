@@ -56,7 +56,8 @@ function withMetrics(view: JobView, step: number, values: Readonly<Record<string
 export function liveLines(view: JobView, nowMs: number, columns: number): string[] {
   const { job } = view;
   if (job === null) return ['waiting for the server…'];
-  const head = `${job.id}  ${job.status}${job.phase !== null && job.status === 'running' ? ` · ${oneLine(job.phase)}` : ''}`;
+  const stopping = job.stop_requested === null ? '' : ` · being ${job.stop_requested}`;
+  const head = `${job.id}  ${job.status}${job.phase !== null && job.status === 'running' ? ` · ${oneLine(job.phase)}` : ''}${stopping}`;
   if (job.status !== 'running') {
     return job.waiting_reason === null ? [head] : [head, clip(`waiting: ${job.waiting_reason}`, columns - 1)];
   }

@@ -163,6 +163,52 @@ export function controlsConformance(name: string, open: () => Promise<StoreUnder
       });
     });
 
+    test('resume against the end of the pause: the job waits in the queue, however they meet', async () => {
+      await steps.worker('w');
+      for (let round = 0; round < 8; round++) {
+        const jobId = await steps.queued();
+        const key = await steps.running(jobId, 'w');
+        await pause(jobId);
+        const both = [() => resume(jobId), () => fleet.endAttempt(key, { outcome: 'stopped', failure: null, after: goOn })];
+        await Promise.all((round % 2 === 0 ? both : both.reverse()).map((act) => act()));
+        expect(await fleet.getJob(jobId)).toMatchObject({ status: 'queued', stopReason: null });
+        await records.cancelJob(steps.teamId, jobId);
+        await steps.credit('w');
+      }
+    });
+
+    test('a drain that moves against a placement: the worker gets no job, or is asked to hand it back', async () => {
+      for (let round = 0; round < 8; round++) {
+        const jobId = await steps.queued();
+        await steps.worker('w', { sessionId: `s${round}`, bootId: `boot-${round}` });
+        const placement = await steps.placement(jobId, 'w');
+        const both = [() => fleet.place(placement, LEASE_MS), () => records.drainWorker('w', { mode: 'move', graceMs: GRACE_MS })];
+        await Promise.all((round % 2 === 0 ? both : both.reverse()).map((act) => act()));
+        const [attempt] = await fleet.listLiveAttempts('w');
+        expect(await fleet.getJob(jobId)).toMatchObject(attempt === undefined ? { status: 'queued' } : { status: 'running', stopReason: 'drained' });
+        await records.cancelJob(steps.teamId, jobId);
+        if (attempt !== undefined) await fleet.closeAttempt({ jobId, attemptId: attempt.id, epoch: attempt.epoch }, 'stopped');
+        await records.setWorkerCordoned('w', false);
+      }
+    });
+
+    test('a placement against a new priority or a pause: the job runs or waits, and a pause is never lost', async () => {
+      await steps.worker('w');
+      for (let round = 0; round < 8; round++) {
+        const jobId = await steps.queued();
+        const placement = await steps.placement(jobId, 'w');
+        const refused = () => null;
+        const acts = [() => fleet.place(placement, LEASE_MS), () => pause(jobId), () => records.setJobPriority(steps.teamId, jobId, round).catch(refused)];
+        await Promise.all((round % 2 === 0 ? acts : acts.reverse()).map((act) => act()));
+        const job = await fleet.getJob(jobId);
+        expect(['paused', 'running']).toContain(job?.status);
+        expect(job?.stopReason).toBe(job?.status === 'running' ? 'paused' : null);
+        await records.cancelJob(steps.teamId, jobId);
+        for (const { id, epoch } of await fleet.listLiveAttempts('w')) await fleet.closeAttempt({ jobId, attemptId: id, epoch }, 'stopped');
+        await steps.credit('w');
+      }
+    });
+
     test('the priority of a waiting job moves it in the queue; that of a running one is refused', async () => {
       const [first, second, running] = [await steps.queued(), await steps.queued(), await steps.queued({ priority: 90 })];
       await steps.worker('w');
