@@ -1,6 +1,7 @@
 /**
  * `npm run bench -- train`: LoRA training on the SmolLM2-135M shape against Hugging Face PEFT and torch, in turns on this machine.
- * Each run is a process of its own, so that its peak memory is its own. Arguments after `--`: --steps, --rounds, --batch, --length, --rank, --dtype, --micro-batch.
+ * Each run is a process of its own, so that its peak memory is its own. Arguments after `--`: --steps, --rounds, --batch, --length, --rank, --dtype, --micro-batch;
+ * --profile prints instead where our side's time goes, by op and shape.
  */
 import { execFile } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -37,6 +38,7 @@ export async function run(args: string[]): Promise<Row[]> {
       rank: { type: 'string', default: '8' },
       dtype: { type: 'string', default: 'auto' },
       'micro-batch': { type: 'string' },
+      profile: { type: 'boolean', default: false },
     },
   });
   const [steps, rounds, batch, length, rank] = [values.steps, values.rounds, values.batch, values.length, values.rank].map(positive) as [number, number, number, number, number];
@@ -52,17 +54,18 @@ export async function run(args: string[]): Promise<Row[]> {
     estimateBytes: () => 0,
   });
   const root = process.cwd();
-  const python = await referencePython(root);
+  const python = values.profile ? null : await referencePython(root);
   const model = await mkdtemp(join(tmpdir(), 'tunefleet-bench-'));
   try {
     await writeRandomModel(model);
-    const options: SideOptions = { model, steps, batch, length, rank, threads: availableParallelism(), dtype, microBatch };
+    const options: SideOptions = { model, steps, batch, length, rank, threads: availableParallelism(), dtype, microBatch, profile: values.profile };
     const ours: SideResult[] = [];
     const theirs: SideResult[] = [];
     for (let round = 1; round <= rounds; round++) {
       ours.push(await runSide(process.execPath, [fileURLToPath(import.meta.url), ENGINE_SIDE, JSON.stringify(options)], `round ${round}: tunefleet`));
-      theirs.push(await runSide(python, [join(root, 'tools/bench/train_peft.py'), ...peftArguments(options)], `round ${round}: PEFT`));
+      if (python !== null) theirs.push(await runSide(python, [join(root, 'tools/bench/train_peft.py'), ...peftArguments(options)], `round ${round}: PEFT`));
     }
+    if (values.profile) printProfile(ours[0], options);
     return rowsOf(ours, theirs, options);
   } finally {
     await rm(model, { recursive: true, force: true });
@@ -100,15 +103,29 @@ function rowsOf(ours: readonly SideResult[], theirs: readonly SideResult[], { ba
   const speed = (sides: readonly SideResult[]): number => (batch * length) / median(sides.flatMap((side) => side.step_seconds.slice(1)));
   const peak = (sides: readonly SideResult[]): number => median(sides.map((side) => side.peak_rss_bytes / 1e6));
   const firstStep = (sides: readonly SideResult[]): number => median(sides.map((side) => side.step_seconds[0] ?? NaN));
+  const row = (name: string, unit: string, of: (sides: readonly SideResult[]) => number): Row => {
+    const value = of(ours);
+    return theirs.length === 0 ? { name, unit, value } : { name, unit, value, peer: of(theirs), ratio: value / of(theirs) };
+  };
   return [
-    compared(`${label}: speed`, 'tokens/s', speed(ours), speed(theirs)),
-    compared(`${label}: peak memory`, 'MB RSS', peak(ours), peak(theirs)),
-    compared(`${label}: first step`, 's', firstStep(ours), firstStep(theirs)),
+    row(`${label}: speed`, 'tokens/s', speed),
+    row(`${label}: peak memory`, 'MB RSS', peak),
+    row(`${label}: first step`, 's', firstStep),
   ];
 }
 
-function compared(name: string, unit: string, value: number, peer: number): Row {
-  return { name, unit, value, peer, ratio: value / peer };
+/** Ops that together take 95 % of the time. */
+function printProfile(side: SideResult | undefined, { steps }: SideOptions): void {
+  const costs = side?.op_costs ?? [];
+  const total = costs.reduce((sum, { seconds }) => sum + seconds, 0);
+  process.stdout.write(`${(total / (steps - 1)).toFixed(2)} s in ops per step\n  ms/step  calls/step  ms/call    GB/s  op\n`);
+  let seen = 0;
+  for (const { label, calls, seconds, bytes } of costs) {
+    if (seen > 0.95 * total) break;
+    seen += seconds;
+    const cells = [(1000 * seconds) / (steps - 1), calls / (steps - 1), (1000 * seconds) / calls, bytes / seconds / 1e9];
+    process.stdout.write(`${cells.map((cell, index) => cell.toFixed(index === 0 ? 0 : index === 1 ? 0 : 2).padStart([9, 12, 9, 8][index] ?? 0)).join('')}  ${label}\n`);
+  }
 }
 
 function median(values: readonly number[]): number {

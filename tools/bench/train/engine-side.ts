@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PackedDataset } from '@tunefleet/ml-data';
 import { loadCausalLm } from '@tunefleet/ml-models';
-import { openDevice, type FloatDType } from '@tunefleet/ml-tensor';
+import { openDevice, OpProfile, type FloatDType, type OpCost } from '@tunefleet/ml-tensor';
 import { startState, Trainer } from '@tunefleet/ml-training';
 import { createTuner } from '@tunefleet/ml-tuners';
 import { parseTunerSpec } from '@tunefleet/ml-tuners/specs';
@@ -17,6 +17,8 @@ export interface SideOptions {
   readonly dtype: FloatDType;
   /** Examples per pass. */
   readonly microBatch: number;
+  /** Note what every op takes. */
+  readonly profile: boolean;
 }
 
 /** What either side reports of its run. */
@@ -25,12 +27,15 @@ export interface SideResult {
   readonly losses: readonly number[];
   readonly trainable_parameters: number;
   readonly peak_rss_bytes: number;
+  /** Dearest first, of all steps but the first. */
+  readonly op_costs?: readonly OpCost[];
 }
 
 /** Trains on random tokens as `train_peft.py` does: equal rows, every token labelled. */
 export async function trainHere(options: SideOptions): Promise<SideResult> {
   const { steps, batch, length, rank } = options;
-  const device = await openDevice({ backend: 'tensorflow', threads: options.threads });
+  const profile = options.profile ? new OpProfile() : undefined;
+  const device = await openDevice({ backend: 'tensorflow', threads: options.threads, ...(profile && { profile }) });
   const config = JSON.parse(await readFile(join(options.model, 'config.json'), 'utf8')) as { readonly vocab_size: number };
   using model = await loadCausalLm(device, { folder: options.model, config, computeDtype: options.dtype });
   const tuner = createTuner(parseTunerSpec({ kind: 'lora', r: rank, lora_alpha: 2 * rank, target_modules: 'all-linear' }), model);
@@ -60,6 +65,7 @@ export async function trainHere(options: SideOptions): Promise<SideResult> {
     if (step === null) throw new Error('nobody asked to stop');
     seconds.push(step.seconds);
     losses.push(step.loss);
+    if (losses.length === 1) profile?.reset();
   }
-  return { step_seconds: seconds, losses, trainable_parameters: tuner.parameterCount, peak_rss_bytes: process.resourceUsage().maxRSS * 1024 };
+  return { step_seconds: seconds, losses, trainable_parameters: tuner.parameterCount, peak_rss_bytes: process.resourceUsage().maxRSS * 1024, ...(profile && { op_costs: profile.costs() }) };
 }
