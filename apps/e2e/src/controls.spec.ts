@@ -62,7 +62,7 @@ test('a drained worker hands its job to the other one: the same losses as undist
   const jobId = await submit(system, WISH);
   await untilStep(client, jobId, 20);
   const drained = (await attemptsOf(jobId))[0]?.worker_name ?? '';
-  expect(await tunefleet('workers', 'drain', drained, '--move')).toContain('draining');
+  expect(await tunefleet('workers', 'drain', drained, '--move', '--wait')).toContain(`${drained} online, drained`);
   const job = await untilEnd(client, jobId);
   expect(job).toMatchObject({ status: 'succeeded', error: null });
   expect(job.attempts).toMatchObject([{ worker_name: drained, outcome: 'stopped', stop_reason: 'drained' }, { outcome: 'succeeded' }]);

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { WorkerView } from '@tunefleet/contracts';
 import type { TunefleetClient } from '@tunefleet/client-sdk';
-import { TunefleetError } from '@tunefleet/foundation';
+import { sleep, TunefleetError } from '@tunefleet/foundation';
 import { serverCommand } from '../connection/command';
 import { wholeNumber } from '../render/arguments';
 import { renderTable } from '../render/table';
@@ -24,18 +24,20 @@ export function registerWorkers(program: Command): void {
     },
   );
 
-  serverCommand<{ readonly move?: boolean; readonly deadline?: number }>(
+  serverCommand<{ readonly move?: boolean; readonly deadline?: number; readonly wait?: boolean }>(
     workers
       .command('drain')
       .argument('<id or name>')
       .option('--move', 'let its job write a checkpoint and go on elsewhere at once, instead of waiting for its end')
       .option('--deadline <seconds>', 'wait so long at the most, then move the job', wholeNumber(0, DEADLINE_SECONDS_MAX))
+      .option('--wait', 'return when it is empty')
       .description('empty a worker, to take it away'),
-    async ({ client, output, options }, [which = '']) => {
-      const worker = await client.workers.drain(await idOf(client, which), {
+    async ({ client, output, options, signal }, [which = '']) => {
+      const asked = await client.workers.drain(await idOf(client, which), {
         mode: options.move === true ? 'move' : 'wait',
         ...(options.deadline === undefined ? {} : { deadline_seconds: options.deadline }),
       });
+      const worker = options.wait === true ? await untilDrained(client, asked, signal) : asked;
       output.result(worker, () => stateLine(worker));
     },
   );
@@ -66,6 +68,19 @@ export function stateOf({ status, cordoned, cordon_reason: reason, drain }: Work
   }
   if (!cordoned) return status;
   return reason === null ? `${status}, cordoned` : `${status}, cordoned (${reason})`;
+}
+
+const POLL_MS = 1_000;
+
+/** @throws conflict when somebody takes the drain back meanwhile */
+async function untilDrained(client: TunefleetClient, asked: WorkerView, signal: AbortSignal): Promise<WorkerView> {
+  for (let worker = asked; ; ) {
+    if (worker.drain === null) throw new TunefleetError('conflict', `${worker.name} was given jobs again before it was empty`);
+    if (worker.drain.state === 'drained') return worker;
+    await sleep(POLL_MS, signal);
+    signal.throwIfAborted();
+    worker = (await client.workers.list({ signal })).data.find(({ id }) => id === asked.id) ?? worker;
+  }
 }
 
 function stateLine(worker: WorkerView): string {

@@ -2,6 +2,7 @@ import { evalRequestSchema, evalResultSchema, type EvalJob } from '@tunefleet/co
 import { invariant } from '@tunefleet/foundation';
 import type { JobRecord } from '@tunefleet/ports';
 import { unixSeconds, unixSecondsOrNull } from '../http/time';
+import { waitingView } from '../jobs/waiting-view';
 import { jobErrorView } from './views';
 
 export function evalView(job: JobRecord): EvalJob {
@@ -28,7 +29,10 @@ export function evalView(job: JobRecord): EvalJob {
     step: job.step,
     total_steps: job.totalSteps,
     phase: job.phase,
-    waiting_reason: job.waitingReason,
+    ...waitingView(job),
+    worker_selector: { ...job.workerSelector },
+    after: [...job.afterJobIds],
+    stop_requested: job.stopReason,
     error: jobErrorView(job.error),
     result: job.result === null ? null : evalResultSchema.parse(job.result),
     result_files: [...job.resultFileIds],

@@ -1,7 +1,8 @@
 import { z } from 'zod';
 import { evalMetricSchema, evalResultSchema } from '../jobs/eval';
 import { afterSchema, boundedListSchema, limitSchema, metadataSchema, unixSecondsSchema } from '../openai/common';
-import { afterJobsSchema, fileIdSchema, fineTuningJobStatusSchema, maxSequenceLengthSchema, modelNameSchema, prioritySchema } from '../openai/fine-tuning';
+import { afterJobsSchema, fileIdSchema, fineTuningJobStatusSchema, maxSequenceLengthSchema, modelNameSchema, prioritySchema, stopReasonSchema, workerSelectorSchema } from '../openai/fine-tuning';
+import { waitingCodeSchema } from '../waiting';
 import { jobErrorSchema } from './jobs';
 
 /**
@@ -20,6 +21,7 @@ export const createEvalSchema = z.strictObject({
   max_seq_length: maxSequenceLengthSchema.optional(),
   compute_dtype: z.enum(['auto', 'f32', 'bf16']).optional(),
   priority: prioritySchema.optional(),
+  worker_selector: workerSelectorSchema.optional(),
   metadata: metadataSchema.optional(),
   after: afterJobsSchema.optional(),
 });
@@ -47,6 +49,12 @@ export const evalJobSchema = z.object({
   total_steps: z.int().min(0).nullable(),
   phase: z.string().nullable(),
   waiting_reason: z.string().nullable(),
+  waiting_code: waitingCodeSchema.nullable(),
+  queue_position: z.int().min(1).nullable(),
+  estimated_start: unixSecondsSchema.nullable(),
+  worker_selector: workerSelectorSchema,
+  after: z.array(z.string()),
+  stop_requested: stopReasonSchema.nullable(),
   error: jobErrorSchema.nullable(),
   result: evalResultSchema.nullable(),
   result_files: z.array(z.string()),
