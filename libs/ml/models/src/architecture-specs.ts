@@ -1,11 +1,31 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import type { ArchitectureSpec, CausalLmDescription } from './description';
+import type { DecoderConfig } from './decoder/config';
 import { describeDecoder } from './decoder/describe';
+import { parseGemma2 } from './gemma2/spec';
+import { parseGemma3 } from './gemma3/spec';
 import { parseLlama } from './llama/spec';
+import { mapValues } from './map-values';
+import { parseMistral } from './mistral/spec';
+import { parsePhi3 } from './phi3/spec';
+import { parseQwen2 } from './qwen2/spec';
+import { parseQwen3 } from './qwen3/spec';
+
+/** Model types of the decoder family of `decoder/config.ts`, each with its reading of config.json. */
+export const decoderFamily = {
+  llama: parseLlama,
+  qwen2: parseQwen2,
+  mistral: parseMistral,
+  qwen3: parseQwen3,
+  phi3: parsePhi3,
+  gemma2: parseGemma2,
+  gemma3_text: parseGemma3,
+} as const satisfies Record<string, (config: unknown) => DecoderConfig>;
+
 
 /** Architectures by `model_type`, without TensorFlow. Each has its other half in `registry.ts`. */
 export const architectureSpecs = {
-  llama: { describe: (config) => describeDecoder(parseLlama(config)) },
+  ...mapValues(decoderFamily, (parse): ArchitectureSpec => ({ describe: (config) => describeDecoder(parse(config)) })),
 } as const satisfies Record<string, ArchitectureSpec>;
 
 export type ModelType = keyof typeof architectureSpecs;

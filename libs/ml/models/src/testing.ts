@@ -8,7 +8,7 @@ import { loadCausalLm } from './loading/load-causal-lm';
 
 const FIXTURES = join(dirname(fileURLToPath(import.meta.url)), '..', 'fixtures');
 
-/** A model written by `tools/golden/llama_fixture.py`, with what Transformers computes for it. */
+/** A model written by `tools/golden/{llama_fixture,decoder_fixtures}.py`, with what Transformers computes for it. */
 export interface GoldenModel {
   readonly folder: string;
   readonly config: unknown;
@@ -16,13 +16,23 @@ export interface GoldenModel {
   readonly ids: Int32Array;
   /** [2, 24, V] */
   readonly logits: Float32Array;
+  /** What the first eight tokens of the first row are continued with; not for Llama. */
+  readonly greedy: Int32Array | null;
 }
 
-export function goldenModel(name: 'tied' | 'scaled'): GoldenModel {
+/** @param name folder of the fixture: `tied` and `scaled` are Llamas, the others are named by model type */
+export function goldenModel(name: string): GoldenModel {
   const folder = join(FIXTURES, name);
   using file = SafetensorsFile.open(join(folder, 'golden.safetensors'));
   const floats = (key: string) => new Float32Array(file.read(key).slice().buffer);
-  return { folder, config: JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')), ids: new Int32Array(file.read('ids').slice().buffer), logits: floats('logits') };
+  const integers = (key: string) => new Int32Array(file.read(key).slice().buffer);
+  return {
+    folder,
+    config: JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')),
+    ids: integers('ids'),
+    logits: floats('logits'),
+    greedy: file.tensors.has('greedy') ? integers('greedy') : null,
+  };
 }
 
 export function loadGolden(device: Device, golden: GoldenModel, computeDtype: FloatDType = 'f32'): Promise<CausalLm> {
