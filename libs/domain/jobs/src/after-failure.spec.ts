@@ -21,17 +21,17 @@ test('a resource failure is tried once more with half the micro batch', () => {
   expect(decideAfterFailure({ ...fresh, resourceFailures: 1 }, { class: 'resource' }, [])).toEqual({ then: 'fail' });
 });
 
-test.each<[string, JsonObject | null, JsonObject | undefined, number?]>([
-  ['half of what the worker chose', { batchSize: 8 }, { microBatchSize: 1 }, 3],
-  ['half of what the worker had lowered the limit to', { microBatchSize: 8, batchSize: 16 }, { microBatchSize: 2 }, 4],
-  ['the batch stands in for a micro batch that was never told', { batchSize: 8 }, { microBatchSize: 4 }],
-  ['a limit above the batch is none', { microBatchSize: 64, batchSize: 8 }, { microBatchSize: 4 }],
-  ['odd sizes round down', { microBatchSize: 5, batchSize: 8 }, { microBatchSize: 2 }],
-  ['one example cannot be halved', { microBatchSize: 1, batchSize: 8 }, undefined],
-  ['a kind without batches is only tried again', { limit: 10 }, undefined],
-  ['a job without a spec is only tried again', null, undefined],
-])('resource: %s; the batch is left as it is', (_what, workerSpec, specPatch, microBatchSize) => {
-  const after = decideAfterFailure({ ...fresh, workerSpec, microBatchSize: microBatchSize ?? null }, { class: 'resource' }, []);
+test.each<[string, JsonObject | null, number | null, JsonObject | undefined]>([
+  ['half of what the worker chose', { batchSize: 8 }, 3, { microBatchSize: 1 }],
+  ['half of what the worker had lowered the limit to', { microBatchSize: 8, batchSize: 16 }, 4, { microBatchSize: 2 }],
+  ['the batch stands in for a micro batch that was never told', { batchSize: 8 }, null, { microBatchSize: 4 }],
+  ['a limit above the batch is none', { microBatchSize: 64, batchSize: 8 }, null, { microBatchSize: 4 }],
+  ['odd sizes round down', { microBatchSize: 5, batchSize: 8 }, null, { microBatchSize: 2 }],
+  ['one example cannot be halved', { microBatchSize: 1, batchSize: 8 }, null, undefined],
+  ['a kind without batches is only tried again', { limit: 10 }, null, undefined],
+  ['a job without a spec is only tried again', null, null, undefined],
+])('resource: %s; the batch is left as it is', (_what, workerSpec, microBatchSize, specPatch) => {
+  const after = decideAfterFailure({ ...fresh, workerSpec, microBatchSize }, { class: 'resource' }, []);
   expect(after.then === 'retry' ? after.specPatch : 'failed').toEqual(specPatch);
 });
 
