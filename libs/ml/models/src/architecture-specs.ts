@@ -4,6 +4,7 @@ import type { DecoderConfig } from './decoder/config';
 import { describeDecoder } from './decoder/describe';
 import { parseGemma2 } from './gemma2/spec';
 import { parseGemma3 } from './gemma3/spec';
+import { describeGpt2 } from './gpt2/describe';
 import { parseLlama } from './llama/spec';
 import { mapValues } from './map-values';
 import { parseMistral } from './mistral/spec';
@@ -26,6 +27,7 @@ export const decoderFamily = {
 /** Architectures by `model_type`, without TensorFlow. Each has its other half in `registry.ts`. */
 export const architectureSpecs = {
   ...mapValues(decoderFamily, (parse): ArchitectureSpec => ({ describe: (config) => describeDecoder(parse(config)) })),
+  gpt2: { describe: describeGpt2 },
 } as const satisfies Record<string, ArchitectureSpec>;
 
 export type ModelType = keyof typeof architectureSpecs;

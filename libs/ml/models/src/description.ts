@@ -13,7 +13,7 @@ export interface CausalLmDescription {
   /** A shared input and output embedding counts once. */
   readonly parameterCount: number;
   /** Every linear map a tuner may adapt, in forward order. */
-  readonly projections: readonly { readonly path: string; readonly inSize: number; readonly outSize: number }[];
+  readonly projections: readonly { readonly path: string; readonly inSize: number; readonly outSize: number; readonly fanInFanOut?: true }[];
 }
 
 /** The TensorFlow-free half of an architecture. */

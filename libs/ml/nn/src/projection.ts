@@ -6,6 +6,8 @@ export interface Projection {
   readonly path: string;
   readonly inSize: number;
   readonly outSize: number;
+  /** Its weight is stored as [in, out] in the checkpoint, as GPT-2's `Conv1D`; adapters say so in their configuration. */
+  readonly fanInFanOut?: true;
 }
 
 /** Where a projection lies in its group: output rows `row` to `row + outSize` of one of the group's maps. */

@@ -1,7 +1,7 @@
 import type { CausalLmDescription } from '../description';
 import type { ExpectedWeight } from '../loading/weight-loader';
 import type { DecoderConfig } from './config';
-import { decoderProjections, decoderWeights } from './weight-table';
+import { decoderProjections, decoderWeights, type DeclaredProjection } from './weight-table';
 
 export function describeDecoder(config: DecoderConfig): CausalLmDescription {
   const { modelType, vocabSize, hiddenSize, intermediateSize, heads, keyValueHeads, headDim, maxPositions } = config;
@@ -16,8 +16,13 @@ export function describeDecoder(config: DecoderConfig): CausalLmDescription {
     headDim,
     maxPositions,
     parameterCount: countElements(decoderWeights(config)),
-    projections: decoderProjections(config).map(({ path, inSize, outSize }) => ({ path, inSize, outSize })),
+    projections: decoderProjections(config).map(projectionOf),
   };
+}
+
+/** Without what only loading needs. */
+export function projectionOf({ bias: _bias, ...projection }: DeclaredProjection): CausalLmDescription['projections'][number] {
+  return projection;
 }
 
 export function countElements(weights: readonly ExpectedWeight[]): number {

@@ -1,5 +1,7 @@
+import { invariant } from '@tunefleet/foundation';
 import type { ProjectionGroup } from '@tunefleet/ml-nn';
 import { frozenMatrix, type Device, type FrozenMap, type FrozenMatrix, type OutputHead, type Tensor } from '@tunefleet/ml-tensor';
+import { projectionOf } from './describe';
 import type { DeclaredProjection } from './weight-table';
 
 /** Assembles a model's frozen parts from loaded tensors and keeps account of what the model will own. */
@@ -40,9 +42,9 @@ export class FrozenParts {
       maps: maps.map((projections) => this.map(projections)),
       members: maps.flatMap((projections, map) => {
         let row = 0;
-        return projections.map(({ path, inSize, outSize }) => {
-          const member = { path, inSize, outSize, map, row };
-          row += outSize;
+        return projections.map((projection) => {
+          const member = { ...projectionOf(projection), map, row };
+          row += projection.outSize;
           return member;
         });
       }),
@@ -63,9 +65,16 @@ export class FrozenParts {
   private map(projections: readonly DeclaredProjection[]): FrozenMap {
     const biased = projections.some(({ bias }) => bias);
     return {
-      weight: this.matrix(this.stacked(projections.map(({ path }) => `${path}.weight`))),
+      weight: this.mapWeight(projections),
       bias: biased ? this.own(this.stacked(projections.map(({ path }) => `${path}.bias`))) : null,
     };
+  }
+
+  private mapWeight(projections: readonly DeclaredProjection[]): FrozenMatrix {
+    const [first] = projections;
+    if (!first?.fanInFanOut) return this.matrix(this.stacked(projections.map(({ path }) => `${path}.weight`)));
+    invariant(projections.length === 1, 'matrices stored as [in, out] are not stacked');
+    return { value: this.tensor(`${first.path}.weight`), layout: 'inOut', outSize: first.outSize, inSize: first.inSize };
   }
 
   private matrix(tensor: Tensor): FrozenMatrix {

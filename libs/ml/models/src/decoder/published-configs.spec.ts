@@ -13,6 +13,8 @@ const PHI3 = { model_type: 'phi3', vocab_size: 32064, hidden_size: 3072, interme
 const GEMMA2 = { model_type: 'gemma2', vocab_size: 256000, hidden_size: 2304, intermediate_size: 9216, num_hidden_layers: 26, num_attention_heads: 8, num_key_value_heads: 4, head_dim: 256, max_position_embeddings: 8192, rms_norm_eps: 1e-6, rope_theta: 10000, sliding_window: 4096, attn_logit_softcapping: 50, final_logit_softcapping: 30, query_pre_attn_scalar: 256, hidden_act: 'gelu_pytorch_tanh', hidden_activation: 'gelu_pytorch_tanh' };
 const GEMMA3 = { model_type: 'gemma3_text', vocab_size: 262144, hidden_size: 1152, intermediate_size: 6912, num_hidden_layers: 26, num_attention_heads: 4, num_key_value_heads: 1, head_dim: 256, max_position_embeddings: 32768, rms_norm_eps: 1e-6, rope_theta: 1e6, rope_local_base_freq: 10000, rope_scaling: null, sliding_window: 512, sliding_window_pattern: 6, attn_logit_softcapping: null, final_logit_softcapping: null, query_pre_attn_scalar: 256, hidden_activation: 'gelu_pytorch_tanh' };
 
+const GPT2 = { model_type: 'gpt2', vocab_size: 50257, n_embd: 768, n_layer: 12, n_head: 12, n_positions: 1024, n_ctx: 1024, activation_function: 'gelu_new', layer_norm_epsilon: 1e-5 };
+
 test.each([
   ['Qwen2.5-0.5B', QWEN2, 494_032_768, ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']],
   ['Mistral-7B-v0.1', MISTRAL, 7_241_732_096, ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']],
@@ -20,10 +22,11 @@ test.each([
   ['Phi-3-mini-4k-instruct', PHI3, 3_821_079_552, ['qkv_proj', 'o_proj', 'gate_up_proj', 'down_proj']],
   ['gemma-2-2b', GEMMA2, 2_614_341_888, ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']],
   ['gemma-3-1b-it', GEMMA3, 999_885_952, ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']],
+  ['gpt2', GPT2, 124_439_808, ['c_attn', 'c_proj', 'c_fc']],
 ])('%s', (_, config, parameters, maps) => {
   const { modelType, parameterCount, projections, layers } = describeCausalLm(config);
   expect({ modelType, parameterCount }).toEqual({ modelType: config.model_type, parameterCount: parameters });
-  expect(projections).toHaveLength(layers * maps.length);
+  expect(projections).toHaveLength(layers * (modelType === 'gpt2' ? 4 : maps.length));
   expect([...new Set(projections.map(({ path }) => path.split('.').at(-1)))]).toEqual(maps);
 });
 
@@ -56,6 +59,9 @@ test.each([
   ['hidden_activation: only the "gelu_pytorch_tanh" activation is supported, got "gelu"', { ...GEMMA2, hidden_activation: 'gelu' }],
   ['use_bidirectional_attention', { ...GEMMA2, use_bidirectional_attention: true }],
   ['attn_logit_softcapping', { ...GEMMA3, attn_logit_softcapping: 50 }],
+  ['activation_function: only "gelu_new" and "gelu_pytorch_tanh" are supported, got "relu"', { ...GPT2, activation_function: 'relu' }],
+  ['n_embd: 768 must be a multiple of n_head (7)', { ...GPT2, n_head: 7 }],
+  ['add_cross_attention: cross attention is not supported', { ...GPT2, add_cross_attention: true }],
   ['model_type "gemma3"', { ...GEMMA3, model_type: 'gemma3' }],
 ])('refused: %s', (message, config) => {
   let thrown: unknown;

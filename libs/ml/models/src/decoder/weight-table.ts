@@ -6,6 +6,8 @@ export interface DeclaredProjection {
   readonly inSize: number;
   readonly outSize: number;
   readonly bias: boolean;
+  /** The checkpoint holds it as [in, out] (`Conv1D`). */
+  readonly fanInFanOut?: true;
 }
 
 /** A block's linear maps by the input they share, in forward order; each inner list is stacked into one matrix. */

@@ -36,14 +36,15 @@ export async function loadCausalLm(device: Device, options: LoadOptions): Promis
     throw new TunefleetError('invalid_input', `the ${device.info.backend} backend cannot compute in bf16; choose f32`, { param: 'computeDtype' });
   }
   using source = SafetensorsWeights.open(options.folder);
-  const extra = checkWeights(source, expected).filter((name) => !isRedundant(name));
+  const { storedAs, extra: unused } = checkWeights(source, expected);
+  const extra = unused.filter((name) => !isRedundant(name));
   if (extra.length > 0) options.onNotice?.(`the model's files hold ${listNames(extra)}; this architecture does not use them`);
 
   const loaded = new Map<string, Tensor>();
   try {
     for (const [index, { name, shape }] of expected.entries()) {
       options.signal?.throwIfAborted();
-      loaded.set(name, loadWeight(device, source, name, shape.length > 1 ? weightDtype : computeDtype));
+      loaded.set(name, loadWeight(device, source, storedAs.get(name) ?? name, shape.length > 1 ? weightDtype : computeDtype));
       options.onProgress?.(index + 1, expected.length);
       // Lets timers and messages through: a large model takes minutes.
       await nextTurn();

@@ -6,6 +6,8 @@ import type { WeightData, WeightSource } from '../weight-source';
 export interface ExpectedWeight {
   readonly name: string;
   readonly shape: readonly number[];
+  /** Other names it may be stored under. */
+  readonly aliases?: readonly string[];
 }
 
 /** Names shown in a message; the rest is counted. */
@@ -13,12 +15,17 @@ const SHOWN = 8;
 
 /**
  * Compares a checkpoint with what the architecture needs, before anything is loaded.
- * @returns names of tensors that nothing asks for
+ * @returns the name each expected tensor is stored under, and names of tensors that nothing asks for
  * @throws TunefleetError `incompatible_artifact`, reason `missing_tensor` or `wrong_shape`, naming the tensors
  */
-export function checkWeights(source: WeightSource, expected: readonly ExpectedWeight[]): string[] {
+export function checkWeights(source: WeightSource, expected: readonly ExpectedWeight[]): { readonly storedAs: ReadonlyMap<string, string>; readonly extra: readonly string[] } {
   const present = new Set(source.names());
-  const missing = expected.filter(({ name }) => !present.has(name)).map(({ name }) => name);
+  const storedAs = new Map<string, string>();
+  for (const { name, aliases = [] } of expected) {
+    const stored = [name, ...aliases].find((each) => present.has(each));
+    if (stored !== undefined) storedAs.set(name, stored);
+  }
+  const missing = expected.filter(({ name }) => !storedAs.has(name)).map(({ name }) => name);
   if (missing.length > 0) {
     throw new TunefleetError('incompatible_artifact', `the model's weights lack ${listNames(missing)}; the files are incomplete or do not belong to this config.json`, {
       reason: 'missing_tensor',
@@ -26,15 +33,15 @@ export function checkWeights(source: WeightSource, expected: readonly ExpectedWe
     });
   }
   for (const { name, shape } of expected) {
-    const found = source.info(name).shape;
+    const found = source.info(storedAs.get(name) ?? name).shape;
     if (found.length === shape.length && found.every((size, axis) => size === shape[axis])) continue;
     throw new TunefleetError('incompatible_artifact', `tensor "${name}" has shape [${found.join(', ')}], but config.json asks for [${shape.join(', ')}]`, {
       reason: 'wrong_shape',
       details: { tensor: name, found, expected: shape },
     });
   }
-  const wanted = new Set(expected.map(({ name }) => name));
-  return [...present].filter((name) => !wanted.has(name));
+  const wanted = new Set(storedAs.values());
+  return { storedAs, extra: [...present].filter((name) => !wanted.has(name)) };
 }
 
 /** `3 tensors: a, b, c`, shortened. */

@@ -1,0 +1,22 @@
+import { countElements, projectionOf } from '../decoder/describe';
+import type { CausalLmDescription } from '../description';
+import { parseGpt2 } from './spec';
+import { gpt2Projections, gpt2Weights } from './weight-table';
+
+export function describeGpt2(value: unknown): CausalLmDescription {
+  const config = parseGpt2(value);
+  const { vocabSize, hiddenSize, intermediateSize, layers, heads, maxPositions } = config;
+  return {
+    modelType: 'gpt2',
+    vocabSize,
+    hiddenSize,
+    intermediateSize,
+    layers,
+    heads,
+    keyValueHeads: heads,
+    headDim: hiddenSize / heads,
+    maxPositions,
+    parameterCount: countElements(gpt2Weights(config)),
+    projections: gpt2Projections(config).map(projectionOf),
+  };
+}
