@@ -8,13 +8,15 @@ import { registerGenerate } from './commands/generate';
 import { registerJobs } from './commands/jobs';
 import { registerModels } from './commands/models';
 import { registerQuickstart } from './commands/quickstart';
+import { registerTeams } from './commands/teams';
 import { registerUp } from './commands/up';
+import { registerUsage } from './commands/usage';
 import { registerWorker } from './commands/worker';
 import { registerWorkers } from './commands/workers';
 
 const COMMANDS = [
   ...[registerQuickstart, registerUp, registerDown, registerWorker, registerDoctor],
-  ...[registerFiles, registerJobs, registerEvals, registerAdapters, registerModels, registerWorkers, registerGenerate],
+  ...[registerFiles, registerJobs, registerEvals, registerAdapters, registerModels, registerTeams, registerUsage, registerWorkers, registerGenerate],
 ];
 
 /** The whole command line; one file per topic in `commands/`. */

@@ -23,6 +23,8 @@ import { JobStreams } from './native/job-streams';
 import { JobsController } from './native/jobs.controller';
 import { JobsService } from './native/jobs.service';
 import { StatusController } from './native/status.controller';
+import { TeamsController } from './native/teams.controller';
+import { UsageController } from './native/usage.controller';
 import { WorkersController } from './native/workers.controller';
 import { BLOB_STORE, CLOCK, CONFIG, FLEET_STORE, JOB_QUEUE, LOGGER, LOOPS, OUTBOX, RECORD_STORE, SUBMITTED, TEAM, type Runtime } from './tokens';
 
@@ -34,6 +36,8 @@ export const controllers: readonly Type[] = [
   JobsController,
   AdaptersController,
   CheckpointsController,
+  TeamsController,
+  UsageController,
   WorkersController,
   StatusController,
   HealthController,

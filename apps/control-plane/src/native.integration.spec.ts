@@ -157,6 +157,25 @@ describe('an eval job', () => {
   }, TEST_MS);
 });
 
+test('the use of a day holds the time of its jobs', async () => {
+  const id = await createFineTune();
+  const worker = new RecordWorker(server.store.fleet, server.blobs);
+  const from = new Date().toISOString().slice(0, 10);
+  await worker.complete(await worker.take(id), { result: FINE_TUNE_RESULT, artifacts: [] });
+  await worker.leave();
+  const report = await client.usage.report({ from });
+  expect(report.data.length).toBeGreaterThan(0);
+  for (const day of report.data) {
+    expect(day.gpu_seconds).toBeGreaterThan(0);
+    expect(day.wasted_gpu_seconds).toBeLessThanOrEqual(day.gpu_seconds);
+  }
+  expect((await client.usage.report({ team: 'nobody' })).data).toEqual([]);
+  expect((await client.usage.report()).from).not.toBe(from);
+  await expect(client.usage.report({ from: '2026-02-01', to: '2026-01-01' })).rejects.toMatchObject({ status: 400, param: 'to', message: expect.stringContaining('2026-01-01 is before 2026-02-01') as string });
+  await expect(client.usage.report({ from: 'yesterday' })).rejects.toMatchObject({ status: 400, param: 'from' });
+  await expect(client.usage.report({ from: '2020-01-01', to: '2026-01-01' })).rejects.toMatchObject({ status: 400, param: 'from' });
+}, TEST_MS);
+
 test('a cordoned worker is shown as such', async () => {
   const id = await createFineTune();
   const worker = new RecordWorker(server.store.fleet, server.blobs);

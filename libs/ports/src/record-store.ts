@@ -17,6 +17,7 @@ import type {
   TeamAccountRecord,
   TeamQuota,
   TeamRecord,
+  UsageDayRecord,
   WorkerRecord,
 } from './records';
 
@@ -28,6 +29,8 @@ export interface RecordStore {
   getTeam(name: string): Promise<TeamAccountRecord | null>;
   /** Changes what is given; null lifts a bound. Null: no such team. */
   setTeamQuota(name: string, changes: Partial<TeamQuota>): Promise<TeamAccountRecord | null>;
+  /** Days in UTC (`YYYY-MM-DD`), both included; by day, then team's name. Days without use are left out. */
+  usageByDay(request: { readonly from: string; readonly to: string; readonly team?: string }): Promise<readonly UsageDayRecord[]>;
 
   /** @throws capacity when the team's files would exceed its quota */
   createFile(file: Pick<FileRecord, 'teamId' | 'filename' | 'purpose' | 'bytes' | 'sha256' | 'expiresAt'>): Promise<FileRecord>;

@@ -1,6 +1,5 @@
-import type { ArtifactRef, Failure, JobKind } from '@tunefleet/contracts';
+import type { ArtifactRef, Failure, JobKind, WaitingCode } from '@tunefleet/contracts';
 import type { JobStatus, StopReason } from '@tunefleet/domain-jobs';
-import type { WaitingCode } from '@tunefleet/domain-scheduling';
 import type { JsonObject, JsonValue } from '@tunefleet/foundation';
 
 /** Rows of the record as the code sees them. Times are `Date`s read from the database clock. */
@@ -31,6 +30,17 @@ export interface TeamAccountRecord extends TeamRecord {
   readonly monthGpuSeconds: number;
   /** Each halved for every seven days since; what the order between teams goes by. */
   readonly decayedGpuSeconds: number;
+}
+
+/** A team's GPU time on one day. */
+export interface UsageDayRecord {
+  readonly team: string;
+  /** `YYYY-MM-DD`, UTC. */
+  readonly day: string;
+  readonly gpuSeconds: number;
+  /** Of attempts that did not succeed, what came after their last checkpoint. */
+  readonly wastedGpuSeconds: number;
+  readonly attempts: number;
 }
 
 export interface FileRecord {

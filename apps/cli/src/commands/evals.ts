@@ -7,6 +7,7 @@ import { keyValue, nameList, wholeNumber } from '../render/arguments';
 import { EXIT } from '../render/exit-code';
 import { renderFields, renderTable } from '../render/table';
 import { formatPercent, formatTime, oneLine } from '../render/text';
+import { waitingText } from '../render/waiting';
 import { fileOrPath } from './jobs-create';
 
 interface CreateOptions {
@@ -136,7 +137,7 @@ function describeEval(job: EvalJob): string {
   const head = renderFields([
     ['id', job.id],
     ['status', job.status],
-    ['waiting', job.waiting_reason],
+    ['waiting', waitingText(job)],
     ['model', job.model],
     ['compared to', job.compare_to.join(', ')],
     ['file', job.file],

@@ -1,5 +1,6 @@
 import type { JobDetail } from '@tunefleet/contracts';
 import { renderFields, renderTable } from '../render/table';
+import { waitingText } from '../render/waiting';
 import { formatBytes, formatCount, formatTime, oneLine } from '../render/text';
 
 type AttemptView = JobDetail['attempts'][number];
@@ -10,9 +11,10 @@ export function describeJob(job: JobDetail): string {
     ['id', job.id],
     ['kind', job.kind],
     ['status', job.stop_requested === null ? job.status : `${job.status}, to be ${job.stop_requested}`],
-    ['waiting', job.waiting_reason],
+    ['waiting', waitingText(job)],
     ['model', job.base_model],
     ['priority', String(job.priority)],
+    ['worker labels', Object.entries(job.worker_selector).map((pair) => pair.join('=')).join(', ')],
     ['after', job.after.join(', ')],
     ['made from', job.source === null ? null : `${job.source.job_id} (${job.source.relation})`],
     ['step', `${job.step}/${job.total_steps ?? '?'}`],

@@ -20,6 +20,7 @@ export interface CreateJobOptions {
   readonly maxSeqLength?: number;
   readonly computeDtype?: 'auto' | 'f32' | 'bf16';
   readonly priority?: number;
+  readonly workerLabel?: Readonly<Record<string, string>>;
   readonly after?: readonly string[];
   readonly metadata?: Readonly<Record<string, string>>;
   readonly tuner?: string;
@@ -55,7 +56,8 @@ export function addCreateOptions(command: Command): Command {
     .option('--checkpoint-every <steps>', 'steps between checkpoints (0: epochs only)', wholeNumber(0, 1_000_000))
     .option('--validate-every <steps>', 'steps between validation passes (0: epochs only)', wholeNumber(0, 1_000_000))
     .addOption(new Option('--compute-dtype <dtype>', 'arithmetic').choices(['auto', 'f32', 'bf16']))
-    .option('--priority <number>', 'higher runs first', wholeNumber(-100, 100))
+    .option('--priority <number>', 'from 50 up: class high, before all others; below 0: low, after them; within a class it orders your own jobs', wholeNumber(-100, 100))
+    .option('--worker-label <key=value>', 'run only on a worker with this label; repeatable', keyValue)
     .option('--after <ids>', 'start only when these jobs have succeeded', nameList)
     .option('--metadata <key=value>', 'label; repeatable', keyValue)
     .option('--watch', 'show the job until it ends');
@@ -84,6 +86,7 @@ export function createJobRequest(options: CreateJobOptions, trainingFile: string
       max_seq_length: options.maxSeqLength,
       compute_dtype: options.computeDtype,
       priority: options.priority,
+      worker_selector: options.workerLabel === undefined ? undefined : { ...options.workerLabel },
       after: options.after === undefined ? undefined : [...options.after],
       metadata: options.metadata,
     }),

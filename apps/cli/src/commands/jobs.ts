@@ -6,6 +6,7 @@ import { watchUntilEnd } from '../progress/watch-until-end';
 import { wholeNumber } from '../render/arguments';
 import { EXIT } from '../render/exit-code';
 import { renderTable } from '../render/table';
+import { waitingText } from '../render/waiting';
 import { formatTime, oneLine } from '../render/text';
 import { registerJobControls } from './job-controls';
 import { describeJob } from './job-detail';
@@ -98,6 +99,7 @@ const JOB_COLUMNS = [
   { header: 'model', value: (job: JobSummary) => job.base_model },
   { header: 'step', value: (job: JobSummary) => `${job.step}/${job.total_steps ?? '?'}`, align: 'right' },
   { header: 'created', value: (job: JobSummary) => formatTime(job.created_at) },
+  { header: 'waiting', value: waitingText },
 ] as const;
 
 async function newestEvents(client: TunefleetClient, jobId: string, limit: number) {

@@ -1,5 +1,6 @@
 import type { JobEvent, JobStreamMessage, JobSummary } from '@tunefleet/contracts';
 import { formatDuration, formatCount, clip, oneLine } from '../render/text';
+import { waitingText } from '../render/waiting';
 import { progressBar } from './progress-bar';
 import { sparkline } from './sparkline';
 
@@ -59,7 +60,8 @@ export function liveLines(view: JobView, nowMs: number, columns: number): string
   const stopping = job.stop_requested === null ? '' : ` · being ${job.stop_requested}`;
   const head = `${job.id}  ${job.status}${job.phase !== null && job.status === 'running' ? ` · ${oneLine(job.phase)}` : ''}${stopping}`;
   if (job.status !== 'running') {
-    return job.waiting_reason === null ? [head] : [head, clip(`waiting: ${job.waiting_reason}`, columns - 1)];
+    const waiting = waitingText(job);
+    return waiting === '' ? [head] : [head, clip(`waiting: ${waiting}`, columns - 1)];
   }
   const bar = progressBar(job.total_steps ? job.step / job.total_steps : 0, Math.max(8, Math.min(BAR_WIDTH, columns - 60)));
   const lines = [head, `${bar} ${figures(view, nowMs).join('  ')}`];

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import type { JobStreamMessage, JobSummary } from '@tunefleet/contracts';
 import { ManualClock } from '@tunefleet/foundation';
 import type { Output } from '../render/output';
+import { formatTime } from '../render/text';
 import { afterMessage, emptyJobView, endLines, liveLines } from './job-view';
 import { LiveRegion } from './live-region';
 import { progressBar } from './progress-bar';
@@ -26,6 +27,10 @@ const job: JobSummary = {
   phase: 'train',
   tokens_per_second: 1234.5,
   waiting_reason: null,
+  waiting_code: null,
+  queue_position: null,
+  estimated_start: null,
+  worker_selector: {},
   memory_bytes_estimate: null,
   after: [],
   source: null,
@@ -79,6 +84,12 @@ test('a running job shows step, loss, speed and time left', () => {
 test('a queued job says why it waits', () => {
   const view = afterMessage(emptyJobView, { type: 'job', data: { ...job, status: 'queued', waiting_reason: 'every worker is busy' } });
   expect(liveLines(view, 0, 80)).toEqual(['ftjob-1  queued', 'waiting: every worker is busy']);
+});
+
+test('a queued job says its turn and when that may come', () => {
+  const start = 1_767_225_600;
+  const view = afterMessage(emptyJobView, { type: 'job', data: { ...job, status: 'queued', waiting_reason: 'every worker is busy', queue_position: 3, estimated_start: start } });
+  expect(liveLines(view, 0, 120)[1]).toBe(`waiting: #3 · starts about ${formatTime(start)} · every worker is busy`);
 });
 
 test('a failed job ends with its code, its message and the last lines of its log', () => {

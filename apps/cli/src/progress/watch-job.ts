@@ -1,6 +1,7 @@
 import type { FineTuningJob, JobStreamMessage, JobSummary } from '@tunefleet/contracts';
 import type { Clock } from '@tunefleet/foundation';
 import type { Output } from '../render/output';
+import { waitingText } from '../render/waiting';
 import { LiveRegion } from './live-region';
 import { afterMessage, emptyJobView, eventLine, liveLines, progressLine, type JobView } from './job-view';
 
@@ -106,10 +107,12 @@ class PlainScreen implements Screen {
   }
 
   #sayState(job: JobSummary): void {
-    const state = `${job.id}: ${job.status}${job.waiting_reason === null ? '' : ` (${job.waiting_reason})`}`;
+    // A forecast moves a little all the time: that alone is no news.
+    const state = `${job.status} ${job.queue_position ?? ''} ${job.waiting_reason ?? ''}`;
     if (state === this.#said) return;
     this.#said = state;
-    this.options.output.item(null, () => state);
+    const waiting = waitingText(job);
+    this.options.output.item(null, () => `${job.id}: ${job.status}${waiting === '' ? '' : ` (${waiting})`}`);
   }
 }
 

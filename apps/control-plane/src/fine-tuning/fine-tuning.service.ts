@@ -54,6 +54,7 @@ export class FineTuningService {
       {
         ...{ id, teamId: team.id, kind: KIND, spec: asSpec(request), baseModel: base, metadata: body.metadata ?? null, priority: body.priority ?? 0, queue: jobKinds[KIND].queue },
         afterJobIds: [...new Set(body.after)],
+        workerSelector: body.worker_selector ?? {},
         ...(origin === undefined ? {} : { source: origin }),
       },
       requestHash,

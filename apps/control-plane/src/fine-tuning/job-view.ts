@@ -11,6 +11,7 @@ import type { CheckpointRecord, JobEventRecord, JobRecord, TeamRecord } from '@t
 import { unixSeconds, unixSecondsOrNull } from '../http/time';
 import { sourceView } from '../jobs/job-source';
 import { checkpointModelName } from '../jobs/model-names';
+import { waitingView } from '../jobs/waiting-view';
 
 export function requestOf(job: JobRecord): FineTuneRequest {
   const parsed = fineTuneRequestSchema.safeParse(job.spec);
@@ -49,7 +50,8 @@ export function fineTuningJobView(job: JobRecord, team: TeamRecord, adapterId: s
       total_steps: job.totalSteps,
       phase: job.phase,
       tokens_per_second: job.tokensPerSecond,
-      waiting_reason: job.waitingReason,
+      ...waitingView(job),
+      worker_selector: { ...job.workerSelector },
       priority: job.priority,
       after: [...job.afterJobIds],
       source: sourceView(job),

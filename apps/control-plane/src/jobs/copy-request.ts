@@ -26,6 +26,7 @@ export function copyFineTune(job: JobRecord, changes: CloneJob): FineTuneBody {
     seed,
     compute_dtype: computeDtype,
     priority: job.priority,
+    worker_selector: job.workerSelector,
     ...others,
     method: { ...method, type: method?.type ?? 'supervised', supervised: { hyperparameters: mergeHyperparameters(asked.hyperparameters, own) } },
   });
@@ -37,7 +38,7 @@ export function copyEval(job: JobRecord, changes: CloneJob): EvalBody {
   invariant(parsed.success, `the record of job ${job.id} does not hold an eval request`);
   const { model, compareTo, file, metric, limit, samples, maxSequenceLength, computeDtype } = parsed.data;
   return checked(createEvalSchema, {
-    ...{ model, compare_to: compareTo, file, metric, samples, compute_dtype: computeDtype, priority: job.priority },
+    ...{ model, compare_to: compareTo, file, metric, samples, compute_dtype: computeDtype, priority: job.priority, worker_selector: job.workerSelector },
     ...present({ limit, max_seq_length: maxSequenceLength, metadata: job.metadata }),
     ...checked(cloneEvalSchema, changes),
   });

@@ -42,6 +42,7 @@ export class EvalsService {
       {
         ...{ id: newId('evalJob'), teamId: team.id, kind: KIND, spec: asSpec(request), baseModel: base, metadata: body.metadata ?? null, priority: body.priority ?? 0, queue: jobKinds[KIND].queue },
         afterJobIds: [...new Set(body.after)],
+        workerSelector: body.worker_selector ?? {},
         ...(origin === undefined ? {} : { source: origin }),
       },
       requestHash,

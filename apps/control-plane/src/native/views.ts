@@ -3,6 +3,7 @@ import type { AdapterRecord, AttemptRecord, CheckpointRecord, JobEventRecord, Jo
 import { eventData } from '../fine-tuning/job-view';
 import { unixSeconds, unixSecondsOrNull } from '../http/time';
 import { sourceView } from '../jobs/job-source';
+import { waitingView } from '../jobs/waiting-view';
 
 // Records as the native API shows them.
 
@@ -28,7 +29,8 @@ export function jobSummary(job: JobRecord): JobSummary {
     total_steps: job.totalSteps,
     phase: job.phase,
     tokens_per_second: job.tokensPerSecond,
-    waiting_reason: job.waitingReason,
+    ...waitingView(job),
+    worker_selector: { ...job.workerSelector },
     memory_bytes_estimate: job.memoryBytesEstimate,
     after: [...job.afterJobIds],
     source: sourceView(job),

@@ -19,6 +19,7 @@ import {
   jobSummarySchema,
   statusSchema,
   supervisedHyperparametersSchema,
+  teamSchema,
   workerSchema,
 } from '@tunefleet/contracts';
 import { z } from 'zod';
@@ -46,6 +47,7 @@ const NAMED: Readonly<Record<string, z.ZodType>> = {
   Artifact: artifactRefSchema,
   Checkpoint: checkpointSchema,
   Adapter: adapterSchema,
+  Team: teamSchema,
   Worker: workerSchema,
   Status: statusSchema,
 };

@@ -6,6 +6,8 @@ import { Files } from './resources/files';
 import { FineTuningJobs } from './resources/fine-tuning';
 import { Jobs } from './resources/jobs';
 import { Models } from './resources/models';
+import { Teams } from './resources/teams';
+import { Usage } from './resources/usage';
 import { Workers } from './resources/workers';
 
 /**
@@ -19,6 +21,8 @@ export class TunefleetClient {
   readonly evals: Evals;
   readonly adapters: Adapters;
   readonly models: Models;
+  readonly teams: Teams;
+  readonly usage: Usage;
   readonly workers: Workers;
   readonly #transport: Transport;
 
@@ -30,6 +34,8 @@ export class TunefleetClient {
     this.evals = new Evals(transport);
     this.adapters = new Adapters(transport);
     this.models = new Models(transport);
+    this.teams = new Teams(transport);
+    this.usage = new Usage(transport);
     this.workers = new Workers(transport);
   }
 

@@ -3,3 +3,5 @@ export * from './evals';
 export * from './fleet-view';
 export * from './jobs';
 export * from './status';
+export * from './teams';
+export * from './usage';

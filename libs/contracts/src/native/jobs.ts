@@ -3,7 +3,8 @@ import { failureClassSchema } from '../failure';
 import { jobKinds } from '../jobs';
 import type { JobKind } from '../jobs';
 import { afterSchema, boundedListSchema, limitSchema, metadataSchema, unixSecondsSchema } from '../openai/common';
-import { createFineTuningJobSchema, fineTuningJobStatusSchema, jobSourceSchema, prioritySchema, stopReasonSchema } from '../openai/fine-tuning';
+import { waitingCodeSchema } from '../waiting';
+import { createFineTuningJobSchema, fineTuningJobStatusSchema, jobSourceSchema, prioritySchema, stopReasonSchema, workerSelectorSchema } from '../openai/fine-tuning';
 
 export const jobKindSchema = z.enum(Object.keys(jobKinds) as [JobKind, ...JobKind[]]);
 
@@ -36,6 +37,14 @@ export const jobSummarySchema = z.object({
   tokens_per_second: z.number().nullable(),
   /** Why it is not running yet, in one sentence; null when it is not waiting. */
   waiting_reason: z.string().nullable(),
+  /** The same for programs. */
+  waiting_code: waitingCodeSchema.nullable(),
+  /** From 1, over all teams: its turn if nothing else comes. A few seconds old. */
+  queue_position: z.int().min(1).nullable(),
+  /** When its turn will come by what was measured of jobs like those before it; null: that cannot be told. */
+  estimated_start: unixSecondsSchema.nullable(),
+  /** Labels its worker must have. */
+  worker_selector: workerSelectorSchema,
   memory_bytes_estimate: z.int().min(0).nullable(),
   /** Jobs that must have succeeded before this one starts. */
   after: z.array(z.string()),

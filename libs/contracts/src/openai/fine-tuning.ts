@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { fineTuneResultSchema } from '../jobs/fine-tune';
+import { waitingCodeSchema } from '../waiting';
 import { afterSchema, boundedListSchema, limitSchema, listSchema, metadataSchema, unixSecondsSchema } from './common';
 
 function autoOr<T extends z.ZodType>(value: T) {
@@ -12,6 +13,13 @@ export const fileIdSchema = z.string().min(1).max(100);
 export const prioritySchema = z.int().min(-100).max(100);
 /** Jobs that must have succeeded before this one starts. */
 export const afterJobsSchema = z.array(z.string().min(1).max(100)).max(16);
+/** Labels a worker must have to run the job. */
+export const workerSelectorSchema = z
+  .record(
+    z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$/, "a label's name: at most 63 letters, digits, dots, slashes, hyphens and underscores"),
+    z.string().regex(/^[A-Za-z0-9._/-]{0,63}$/, "a label's value: at most 63 letters, digits, dots, slashes, hyphens and underscores"),
+  )
+  .refine((labels) => Object.keys(labels).length <= 16, 'at most 16 labels');
 export const maxSequenceLengthSchema = z.int().min(8).max(131_072);
 
 /**
@@ -42,7 +50,7 @@ export const methodSchema = z.strictObject({
 });
 
 /**
- * `POST /v1/fine_tuning/jobs`. `tuner`, `max_seq_length`, `compute_dtype`, `priority` and `after` are extensions;
+ * `POST /v1/fine_tuning/jobs`. `tuner`, `max_seq_length`, `compute_dtype`, `priority`, `worker_selector` and `after` are extensions;
  * the tuner's fields are checked by its own schema where the tuner is known.
  */
 export const createFineTuningJobSchema = z.strictObject({
@@ -62,6 +70,7 @@ export const createFineTuningJobSchema = z.strictObject({
   max_seq_length: maxSequenceLengthSchema.optional(),
   compute_dtype: z.enum(['auto', 'f32', 'bf16']).optional(),
   priority: prioritySchema.optional(),
+  worker_selector: workerSelectorSchema.optional(),
   after: afterJobsSchema.optional(),
 });
 export type CreateFineTuningJob = z.input<typeof createFineTuningJobSchema>;
@@ -115,7 +124,11 @@ export const fineTuningJobSchema = z.object({
     tokens_per_second: z.number().nullable(),
     /** Why a queued job is not running yet, in one sentence. */
     waiting_reason: z.string().nullable(),
+    waiting_code: waitingCodeSchema.nullable(),
+    queue_position: z.int().min(1).nullable(),
+    estimated_start: unixSecondsSchema.nullable(),
     priority: z.int(),
+    worker_selector: workerSelectorSchema,
     /** Jobs it starts after. */
     after: z.array(z.string()),
     /** The job it repeats. */

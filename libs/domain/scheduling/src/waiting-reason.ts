@@ -1,17 +1,4 @@
-/** Why a job waits, the most fundamental first: of several only the first is told. */
-export const waitingCodes = [
-  /** It asks for what no worker on record has. */
-  'misconfigured',
-  'exceeds_every_worker',
-  'quota',
-  'after_failure',
-  'no_fitting_worker',
-  'workers_busy',
-  /** It passes free workers by for a while, for one that holds its base model. */
-  'model_locality',
-  'preemption_pending',
-] as const;
-export type WaitingCode = (typeof waitingCodes)[number];
+import type { WaitingCode } from '@tunefleet/contracts';
 
 /** The sentence is the same in API, command line and console, and holds nothing that changes from pass to pass. */
 export interface WaitingReason {

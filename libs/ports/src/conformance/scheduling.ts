@@ -116,6 +116,31 @@ export function schedulingConformance(name: string, open: () => Promise<StoreUnd
       });
     });
 
+    describe('the usage report', () => {
+      const today = () => new Date().toISOString().slice(0, 10);
+
+      test('holds what attempts held their workers for; work behind the last checkpoint of one that failed is lost', async () => {
+        const before = today();
+        await steps.worker('w');
+        await fleet.complete(await steps.running(await steps.queued(), 'w'), done);
+        await steps.credit('w');
+        const lost = await steps.running(await steps.queued(), 'w');
+        await fleet.endAttempt(lost, { outcome: 'lost', failure: null, after: { then: 'retry', counts: 'none', delayMs: 60_000 } });
+        await steps.worker('v');
+        await fleet.revoke(await steps.assigned(await steps.queued(), 'v'), 'busy');
+        const rows = await records.usageByDay({ from: before, to: today() });
+        const sum = (of: (row: (typeof rows)[number]) => number) => rows.reduce((total, row) => total + of(row), 0);
+        expect(rows.map(({ team }) => team)).toContain('team');
+        expect(sum(({ gpuSeconds }) => gpuSeconds)).toBeCloseTo((await records.getTeam('team'))?.monthGpuSeconds ?? NaN, 4);
+        expect(sum(({ wastedGpuSeconds }) => wastedGpuSeconds)).toBeGreaterThan(0);
+        expect(sum(({ wastedGpuSeconds }) => wastedGpuSeconds)).toBeLessThan(sum(({ gpuSeconds }) => gpuSeconds));
+        // Two, or more where midnight lay between.
+        expect(sum(({ attempts }) => attempts)).toBeGreaterThanOrEqual(2);
+        expect(await records.usageByDay({ from: before, to: today(), team: 'nobody' })).toEqual([]);
+        expect(await records.usageByDay({ from: '2020-01-01', to: '2020-12-31' })).toEqual([]);
+      });
+    });
+
     describe('what the plan goes by', () => {
       test('labels asked for and borne, weights of the model, and since when a worker is idle', async () => {
         const jobId = await steps.create({ workerSelector: { gpu: 'h100' } });

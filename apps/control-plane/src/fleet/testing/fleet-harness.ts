@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
+import type { Plan, Snapshot } from '@tunefleet/domain-scheduling';
 import { silentLogger, sleep, systemClock, type JsonObject } from '@tunefleet/foundation';
 import type { AttemptRecord } from '@tunefleet/ports';
 import { ControlLoops } from '../../loops';
@@ -69,14 +70,15 @@ export class FleetHarness {
   private loops: ControlLoops | null = null;
   private readonly workers = new Set<TestWorker>();
 
-  private constructor(dir: string, record: TestRecord) {
+  private constructor(dir: string, record: TestRecord, private readonly plan: (snapshot: Snapshot) => Plan) {
     this.dir = dir;
     this.record = record;
     this.proxy = new FlakyProxy(0);
   }
 
-  static async open(databaseUrl: string): Promise<FleetHarness> {
-    const harness = new FleetHarness(await mkdtemp(join(tmpdir(), 'fleet-')), await openTestRecord(databaseUrl));
+  /** @param plan what is tested is everything after it, so it is a simple one by default */
+  static async open(databaseUrl: string, plan: (snapshot: Snapshot) => Plan = firstFit): Promise<FleetHarness> {
+    const harness = new FleetHarness(await mkdtemp(join(tmpdir(), 'fleet-')), await openTestRecord(databaseUrl), plan);
     harness.proxyPort = await harness.proxy.listen();
     await harness.startControlPlane();
     return harness;
@@ -106,7 +108,7 @@ export class FleetHarness {
       outbox,
       queue,
       endings,
-      plan: firstFit,
+      plan: this.plan,
       leaseMs: this.leaseMs,
       clock: systemClock,
       logger,

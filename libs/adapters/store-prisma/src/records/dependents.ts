@@ -75,7 +75,7 @@ export async function explainWaiting(tx: Pick<Transaction, '$queryRaw' | '$execu
   const changed = rows.map(({ id, waiting_reason, parents }) => ({ id, before: waiting_reason, reason: waitingForParents(parents) })).filter(({ before, reason }) => before !== reason);
   if (changed.length === 0) return;
   await tx.$executeRaw`
-    update job set waiting_reason = r.reason
+    update job set waiting_reason = r.reason, waiting_code = 'after_jobs', queue_position = null, estimated_start = null
     from unnest(${changed.map(({ id }) => id)}::text[], ${changed.map(({ reason }) => reason)}::text[]) as r (id, reason)
     where job.id = r.id and job.status = 'queued'`;
 }

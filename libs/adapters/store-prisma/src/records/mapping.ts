@@ -1,8 +1,7 @@
 // Rows as Prisma reads them -> records of the ports. JSON was validated when it was written and is checked again where the
 // shape matters to others.
-import { artifactListSchema, failureSchema, isJobKind, type Failure, type JobKind } from '@tunefleet/contracts';
+import { artifactListSchema, failureSchema, isJobKind, type Failure, type JobKind, type WaitingCode } from '@tunefleet/contracts';
 import { jobTransitions, type JobStatus, type StopReason } from '@tunefleet/domain-jobs';
-import type { WaitingCode } from '@tunefleet/domain-scheduling';
 import { invariant, type JsonObject, type JsonValue } from '@tunefleet/foundation';
 import type {
   AdapterRecord,

@@ -7,6 +7,7 @@ import { jobMethods } from './jobs';
 import { adapterRecord } from './mapping';
 import { progressMethods } from './progress';
 import { teamMethods } from './teams';
+import { usageMethods } from './usage-report';
 import { workerControlMethods } from './worker-controls';
 
 type OtherMethods = Pick<RecordStore, 'ensureTeam' | 'memoryCorrection' | 'listAdapters' | 'getAdapterByName' | 'getAdapterByJob' | 'deleteAdapter' | 'ping'>;
@@ -51,5 +52,5 @@ export function prismaRecordStore(db: Database): RecordStore {
         await prisma.$queryRaw`select 1`;
       }),
   };
-  return { ...fileMethods(db), ...jobMethods(db), ...controlMethods(db), ...progressMethods(db), ...workerControlMethods(db), ...teamMethods(db), ...others };
+  return { ...fileMethods(db), ...jobMethods(db), ...controlMethods(db), ...progressMethods(db), ...workerControlMethods(db), ...teamMethods(db), ...usageMethods(db), ...others };
 }

@@ -11,7 +11,8 @@ export async function requireRoomInQueue(tx: Transaction, teamId: string): Promi
   if (quota === undefined) return;
   const waiting = await tx.job.count({ where: { teamId, status: { in: ['validating_files', 'queued'] } } });
   if (waiting <= quota.queued_jobs) return;
-  throw new TunefleetError('capacity', `${waiting - 1} jobs of your team wait, and its quota is ${quota.queued_jobs}: submit again when some have started, cancel some, or ask for a higher quota`, {
+  const others = waiting - 1 === 1 ? '1 job of your team waits' : `${waiting - 1} jobs of your team wait`;
+  throw new TunefleetError('capacity', `${others}, and its quota is ${quota.queued_jobs}: submit again when some have started, cancel some, or ask for a higher quota`, {
     reason: 'queue_quota_exceeded',
     details: { waiting: waiting - 1, quota: quota.queued_jobs },
   });
