@@ -119,13 +119,13 @@ export function schedulingConformance(name: string, open: () => Promise<StoreUnd
     describe('the usage report', () => {
       const today = () => new Date().toISOString().slice(0, 10);
 
-      test('holds what attempts held their workers for; work behind the last checkpoint of one that failed is lost', async () => {
+      test('holds what attempts held their workers for; work behind the last checkpoint of one that did not succeed is lost', async () => {
         const before = today();
         await steps.worker('w');
         await fleet.complete(await steps.running(await steps.queued(), 'w'), done);
         await steps.credit('w');
-        const lost = await steps.running(await steps.queued(), 'w');
-        await fleet.endAttempt(lost, { outcome: 'lost', failure: null, after: { then: 'retry', counts: 'none', delayMs: 60_000 } });
+        const broken = await steps.running(await steps.queued(), 'w');
+        await fleet.endAttempt(broken, { outcome: 'stopped', failure: null, after: { then: 'retry', counts: 'none', delayMs: 60_000 } });
         await steps.worker('v');
         await fleet.revoke(await steps.assigned(await steps.queued(), 'v'), 'busy');
         const rows = await records.usageByDay({ from: before, to: today() });
