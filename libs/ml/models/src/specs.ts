@@ -1,5 +1,5 @@
 /** TensorFlow-free half of the models library: schemas, descriptions and sources that the control plane, CLI and console may import. */
-export { describeCausalLm, modelTypeOf, type ModelType } from './architecture-specs';
+export { architectureSpecs, describeCausalLm, modelTypeOf, type ModelType } from './architecture-specs';
 export type { ArchitectureSpec, CausalLmDescription } from './description';
 export * from './weight-source';
 export * from './sources';

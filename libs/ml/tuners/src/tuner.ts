@@ -41,5 +41,5 @@ export interface BindableModel {
 /** What a tuner attaches to, known without weights. */
 export interface TunableModel {
   readonly modelType: string;
-  readonly projections: readonly { readonly path: string; readonly inSize: number; readonly outSize: number }[];
+  readonly projections: readonly { readonly path: string; readonly inSize: number; readonly outSize: number; readonly fanInFanOut?: true }[];
 }

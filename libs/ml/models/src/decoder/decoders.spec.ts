@@ -6,6 +6,7 @@ import { SafetensorsFolder } from '@tunefleet/ml-formats';
 import { openDevice, type Device } from '@tunefleet/ml-tensor';
 import { architectureSpecs, describeCausalLm } from '../architecture-specs';
 import type { CausalLm, ForwardOptions } from '../causal-lm';
+import { loadCausalLm } from '../loading/load-causal-lm';
 import { goldenModel, loadGolden, logitsOf, maxDifference } from '../testing';
 
 const NAMES = ['tied', 'scaled', ...Object.keys(architectureSpecs).filter((type) => type !== 'llama')];
@@ -110,9 +111,11 @@ describe.each(['tensorflow', 'wasm'] as const)('on %s', (backend) => {
       expect(maxDifference(shared.subarray((trunk + first) * V), alone.subarray(start * V))).toBeLessThan(2e-5);
     });
 
-    (backend === 'tensorflow' ? test : test.skip)('bf16 stays close to f32 (wasm has no bf16)', async () => {
+    (backend === 'tensorflow' ? test : test.skip)('bf16, of all or of the weights at rest, stays close to f32 (wasm has no bf16)', async () => {
       using narrow = await loadGolden(device, golden, 'bf16');
       expect(maxDifference(logitsOf(narrow, batch), golden.logits)).toBeLessThan(0.25);
+      using resting = await loadCausalLm(device, { folder: golden.folder, config: golden.config, computeDtype: 'f32', weightDtype: 'bf16' });
+      expect(maxDifference(logitsOf(resting, batch), golden.logits)).toBeLessThan(0.1);
     });
   });
 });

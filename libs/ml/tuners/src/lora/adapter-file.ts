@@ -47,6 +47,7 @@ export function loraAdapterFile(
     target_modules: targets.map(({ path }) => path),
     rank_pattern: spec.rank_pattern,
     alpha_pattern: spec.alpha_pattern,
+    fan_in_fan_out: targets.some(({ fanInFanOut }) => fanInFanOut),
   });
   return { adapter: { config, tensors }, card: { title: `LoRA adapter of ${base.id}`, facts: [`Adapted linear maps: ${targets.length}`, `Parameters: ${at}`] } };
 }

@@ -6,7 +6,7 @@ import { withinTimeLimit } from '../matching/time-limit';
 import type { AdaptableModel, LoadedAdapter } from '../loaded-adapter';
 import { transposed } from './adapter-file';
 import { bundleByGroup, loraHook, LoraTuner } from './lora-tuner';
-import { loraScale, type LoraTarget } from './match';
+import { loraTarget, type LoraTarget } from './match';
 import { loraSpecSchema, type LoraSpec } from './spec';
 
 /** Reads a PEFT LoRA folder, whoever wrote it, for one model. @throws TunefleetError `incompatible_artifact` */
@@ -47,10 +47,9 @@ export async function loadLora(device: Device, model: AdaptableModel, folder: st
   };
 }
 
-/** Fields that make it more than a plain LoRA, with the value that does not. */
+/** Fields that make it more than a plain LoRA, with the value that does not. `fan_in_fan_out` follows from the base, whatever the file says, as in PEFT. */
 const PLAIN: readonly (readonly [field: keyof LoraAdapterConfig, off: unknown])[] = [
   ['bias', 'none'],
-  ['fan_in_fan_out', false],
   ['use_dora', false],
   ['lora_bias', false],
   ['modules_to_save', null],
@@ -89,7 +88,8 @@ const CHANGES_BASE = /^(pissa|olora|loftq|corda|lora_ga)/i;
 function targetsOf({ config }: LoadedLoraAdapter, model: AdaptableModel, tensors: ReadonlyMap<string, AdapterTensor>): LoraTarget[] {
   const targets: LoraTarget[] = [];
   const used = new Set<string>();
-  for (const { path, inSize, outSize } of model.projections) {
+  for (const projection of model.projections) {
+    const { path, inSize, outSize } = projection;
     const [a, b] = [tensors.get(`${path}.lora_A.weight`), tensors.get(`${path}.lora_B.weight`)];
     if (!a || !b) continue;
     used.add(a.name).add(b.name);
@@ -98,7 +98,7 @@ function targetsOf({ config }: LoadedLoraAdapter, model: AdaptableModel, tensors
       throw refuse(`"${path}" maps ${inSize} to ${outSize} in this model, but the adapter maps ${a.shape[1]} to ${b.shape[0]}; it was made for another base model${config.base_model_name_or_path === null ? '' : ` (${config.base_model_name_or_path})`}`);
     }
     const alpha = patternValue(config.alpha_pattern, path) ?? config.lora_alpha;
-    targets.push({ path, inSize, outSize, rank, alpha, scale: loraScale(alpha, rank, config.use_rslora) });
+    targets.push(loraTarget(projection, rank, alpha, config.use_rslora));
   }
   const unused = [...tensors.keys()].filter((name) => !used.has(name));
   if (unused.length > 0) {

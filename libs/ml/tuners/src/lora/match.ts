@@ -13,10 +13,26 @@ export interface LoraTarget {
   readonly alpha: number;
   /** alpha / rank, or alpha / sqrt(rank) with rsLoRA. */
   readonly scale: number;
+  /** The base stores the map's weight as [in, out]. */
+  readonly fanInFanOut?: true;
 }
 
-/** What PEFT adapts when `target_modules` is null, by model type. */
-const USUAL_TARGETS: Readonly<Record<string, readonly string[]>> = { llama: ['q_proj', 'v_proj'] };
+const QUERY_AND_VALUE = ['q_proj', 'v_proj'];
+
+/**
+ * What PEFT adapts when `target_modules` is null, by model type. For Phi-3 it has nothing; the map that holds queries and values is the nearest.
+ * @see huggingface/peft `src/peft/utils/constants.py`
+ */
+const USUAL_TARGETS: Readonly<Record<string, readonly string[]>> = {
+  llama: QUERY_AND_VALUE,
+  mistral: QUERY_AND_VALUE,
+  qwen2: QUERY_AND_VALUE,
+  qwen3: QUERY_AND_VALUE,
+  gemma2: QUERY_AND_VALUE,
+  gemma3_text: QUERY_AND_VALUE,
+  phi3: ['qkv_proj'],
+  gpt2: ['c_attn'],
+};
 
 /**
  * The linear maps a specification names, in the model's order.
@@ -38,11 +54,15 @@ function targetsOf(spec: LoraSpec, model: TunableModel): LoraTarget[] {
   if (idle !== undefined) {
     throw badTarget(idle === 'lm_head' || idle === 'embed_tokens' ? `"${idle}" cannot be adapted yet; the linear maps are ${names}` : `"${idle}" names no linear map of this ${model.modelType} model; it has ${names}`);
   }
-  return hits.map(({ path, inSize, outSize }) => {
-    const rank = patternValue(spec.rank_pattern, path) ?? spec.r;
-    const alpha = patternValue(spec.alpha_pattern, path) ?? spec.lora_alpha;
-    return { path, inSize, outSize, rank, alpha, scale: loraScale(alpha, rank, spec.use_rslora) };
+  return hits.map((projection) => {
+    const rank = patternValue(spec.rank_pattern, projection.path) ?? spec.r;
+    const alpha = patternValue(spec.alpha_pattern, projection.path) ?? spec.lora_alpha;
+    return loraTarget(projection, rank, alpha, spec.use_rslora);
   });
+}
+
+export function loraTarget({ path, inSize, outSize, fanInFanOut }: TunableModel['projections'][number], rank: number, alpha: number, rankStabilised: boolean): LoraTarget {
+  return { path, inSize, outSize, rank, alpha, scale: loraScale(alpha, rank, rankStabilised), ...(fanInFanOut ? { fanInFanOut } : {}) };
 }
 
 export function loraScale(alpha: number, rank: number, rankStabilised: boolean): number {

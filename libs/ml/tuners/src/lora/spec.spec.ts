@@ -24,6 +24,19 @@ test('targets: usual ones, all-linear in any case, names, pattern, exclusion, la
   expect(paths({ target_modules: 'all-linear', exclude_modules: '.*mlp.*' })).toHaveLength(12);
 });
 
+test.each([
+  ['qwen2', 'q_proj'],
+  ['gemma3_text', 'v_proj'],
+  ['phi3', 'qkv_proj'],
+  ['gpt2', 'c_attn'],
+])('usual targets of %s', (modelType, name) => {
+  const path = `some.layers.0.${name}`;
+  const other = { modelType, projections: [path, 'some.layers.0.q_proj', 'some.layers.0.v_proj', 'some.layers.0.up'].map((each) => ({ path: each, inSize: 8, outSize: 8 })) };
+  const hits = matchProjections(parseTunerSpec({ kind: 'lora' }), other).map((target) => target.path);
+  expect(hits).toContain(path);
+  expect(hits).not.toContain('some.layers.0.up');
+});
+
 test('rank and alpha patterns, rank-stabilised scale', () => {
   const fields = { target_modules: ['q_proj', 'v_proj'], r: 4, lora_alpha: 6, rank_pattern: { q_proj: 16 }, alpha_pattern: { '^model.layers.1.self_attn.q_proj': 32 } };
   const of = (rslora: boolean) => matchProjections(parseTunerSpec({ kind: 'lora', ...fields, use_rslora: rslora }), model).map(({ rank, alpha, scale }) => [rank, alpha, scale]);
@@ -33,7 +46,7 @@ test('rank and alpha patterns, rank-stabilised scale', () => {
 });
 
 test('fields of other methods are fine while they are switched off', () => {
-  expect(parseTunerSpec({ kind: 'lora', use_dora: false, modules_to_save: null, loftq_config: {}, fan_in_fan_out: false })).toEqual(parseTunerSpec({ kind: 'lora' }));
+  expect(parseTunerSpec({ kind: 'lora', use_dora: false, modules_to_save: null, loftq_config: {}, fan_in_fan_out: true })).toEqual(parseTunerSpec({ kind: 'lora' }));
 });
 
 test.each([

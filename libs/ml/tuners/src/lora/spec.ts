@@ -56,14 +56,17 @@ function patternsOf(spec: Pick<LoraSpec, 'target_modules' | 'exclude_modules' | 
 
 /** PEFT fields of methods still to come; a value that switches them off is as good as none. */
 const LATER = [
-  'use_dora', 'lora_bias', 'modules_to_save', 'trainable_token_indices', 'target_parameters', 'fan_in_fan_out', 'loftq_config', 'eva_config',
+  'use_dora', 'lora_bias', 'modules_to_save', 'trainable_token_indices', 'target_parameters', 'loftq_config', 'eva_config',
   'corda_config', 'lora_ga_config', 'layer_replication', 'use_qalora', 'ensure_weight_tying', 'megatron_config', 'alora_invocation_tokens', 'arrow_config',
 ];
+
+/** A PEFT field that is right or wrong for a base, not chosen: PEFT corrects it, we need not ask. */
+const FOLLOWS_FROM_BASE = 'fan_in_fan_out';
 
 export const loraSpec: TunerSpecHalf<LoraSpec> = {
   title: 'LoRA',
   parse(fields) {
-    const given = Object.fromEntries(Object.entries(fields).filter(([name, value]) => !(LATER.includes(name) && isOff(value))));
+    const given = Object.fromEntries(Object.entries(fields).filter(([name, value]) => !(LATER.includes(name) && isOff(value)) && !(name === FOLLOWS_FROM_BASE && typeof value === 'boolean')));
     const parsed = loraSpecSchema.safeParse(given);
     if (parsed.success) return parsed.data;
     throw refusal(parsed.error.issues[0]);
