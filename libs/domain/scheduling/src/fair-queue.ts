@@ -19,8 +19,8 @@ export class FairQueue {
 
   constructor(jobs: readonly QueuedJob[], teams: ReadonlyMap<string, TeamState>, nowMs: number) {
     const classes: readonly Map<string, QueuedJob[]>[] = [new Map(), new Map(), new Map()];
-    for (const job of sorted(jobs, nowMs)) {
-      const queues = classes[classOf(agedPriority(job, nowMs))] as Map<string, QueuedJob[]>;
+    for (const { job, aged } of sorted(jobs, nowMs)) {
+      const queues = classes[classOf(aged)] as Map<string, QueuedJob[]>;
       const queue = queues.get(job.teamId);
       if (queue === undefined) queues.set(job.teamId, [job]);
       else queue.push(job);
@@ -53,9 +53,15 @@ function isDueBefore(a: TeamQueue, b: TeamQueue): boolean {
   return difference < 0 || (difference === 0 && a.team.account.id < b.team.account.id);
 }
 
-function sorted(jobs: readonly QueuedJob[], nowMs: number): readonly QueuedJob[] {
-  return jobs
-    .map((job) => ({ job, aged: agedPriority(job, nowMs) }))
-    .sort((a, b) => b.aged - a.aged || b.job.priority - a.job.priority || a.job.queuedAtMs - b.job.queuedAtMs || (a.job.id < b.job.id ? -1 : a.job.id > b.job.id ? 1 : 0))
-    .map(({ job }) => job);
+interface AgedJob {
+  readonly job: QueuedJob;
+  readonly aged: number;
+}
+
+function sorted(jobs: readonly QueuedJob[], nowMs: number): readonly AgedJob[] {
+  return jobs.map((job) => ({ job, aged: agedPriority(job, nowMs) })).sort(ownOrder);
+}
+
+function ownOrder(a: AgedJob, b: AgedJob): number {
+  return b.aged - a.aged || b.job.priority - a.job.priority || a.job.queuedAtMs - b.job.queuedAtMs || (a.job.id < b.job.id ? -1 : a.job.id > b.job.id ? 1 : 0);
 }

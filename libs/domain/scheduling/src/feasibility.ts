@@ -38,7 +38,7 @@ export class Feasibilities {
     const needBytes = memoryNeed(job);
     const from = pool.firstThatHolds(needBytes);
     const excluded = this.exclusions(job, pool, from);
-    const { busy, blocked, largestAvailableBytes } = excluded.size === 0 ? this.levels.at(pool, from, job) : this.levels.without(pool, from, job, excluded);
+    const { busy, blocked, largestAvailableBytes } = this.levels.at(pool, from, job, excluded);
     const impossible = this.impossibleReason(job, pool, from, needBytes);
     const isShort = largestAvailableBytes > 0 && !fits(needBytes, largestAvailableBytes);
     return { pool, needBytes, from, excluded, busy, impossible, blocked: blocked ?? (isShort ? { code: 'no_fitting_worker', text: tooLarge(needBytes, largestAvailableBytes, 'free for a job') } : null) };

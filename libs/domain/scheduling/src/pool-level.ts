@@ -4,7 +4,7 @@ import type { QueuedJob, SchedulableWorker } from './snapshot';
 import { counted, type WaitingReason } from './waiting-reason';
 import { isReady, isIdle, type Fleet, type WorkerPool } from './worker-pool';
 
-/** The workers of a pool from some memory size up: the same for all jobs that need about as much, so it is worked out once. */
+/** What a job finds among the workers of its pool that are large enough. */
 export interface PoolLevel {
   /** Whoever asks, nobody of these can take a job now. */
   readonly blocked: WaitingReason | null;
@@ -14,44 +14,90 @@ export interface PoolLevel {
   readonly largestAvailableBytes: number;
 }
 
-const NONE: ReadonlySet<string> = new Set();
-
-/** Levels without exclusions, kept per pool and position. */
-export class PoolLevels {
-  private readonly known = new Map<WorkerPool, (PoolLevel | undefined)[]>();
-
-  constructor(private readonly fleet: Fleet) {}
-
-  /** @param from position in the pool's members */
-  at(pool: WorkerPool, from: number, job: QueuedJob): PoolLevel {
-    const levels = this.known.get(pool) ?? new Array<PoolLevel | undefined>(pool.members.length + 1).fill(undefined);
-    this.known.set(pool, levels);
-    return (levels[from] ??= this.without(pool, from, job, NONE));
-  }
-
-  /** @param excluded workers that are kept away from the job */
-  without(pool: WorkerPool, from: number, job: Pick<QueuedJob, 'kind' | 'workerSelector'>, excluded: ReadonlySet<string>): PoolLevel {
-    const fitting: SchedulableWorker[] = [];
-    for (let at = from; at < pool.members.length; at++) fitting.push(this.fleet.workers[pool.members[at] as number] as SchedulableWorker);
-    const open = fitting.filter((worker) => !worker.cordoned && !excluded.has(worker.id));
-    const ready = open.filter(isReady);
-    return {
-      blocked: blockedReason(pool, job, { fitting: fitting.length, open: open.length, idle: open.filter(isIdle).length, ready: ready.length }),
-      busy: { code: 'workers_busy', text: `waiting for a free worker: ${counted(open.length, 'fits and is', 'fit and are')} busy` },
-      largestAvailableBytes: ready.reduce((largest, worker) => Math.max(largest, memoryAvailable(worker)), 0),
-    };
-  }
-}
-
 interface Counts {
   readonly fitting: number;
+  /** Not cordoned. */
   readonly open: number;
   readonly idle: number;
   readonly ready: number;
 }
 
+interface KnownLevel extends PoolLevel {
+  readonly counts: Counts;
+}
+
+type Asked = Pick<QueuedJob, 'kind' | 'workerSelector'>;
+
+/** The same for all jobs that need about as much memory, so it is worked out once per pool and position. */
+export class PoolLevels {
+  private readonly known = new Map<WorkerPool, (KnownLevel | undefined)[]>();
+
+  constructor(private readonly fleet: Fleet) {}
+
+  /** @param from position in the pool's members from which on they are large enough    @param excluded workers that are kept away from the job */
+  at(pool: WorkerPool, from: number, asked: Asked, excluded: ReadonlySet<string>): PoolLevel {
+    let levels = this.known.get(pool);
+    if (levels === undefined) this.known.set(pool, (levels = new Array<KnownLevel | undefined>(pool.members.length + 1).fill(undefined)));
+    const level = (levels[from] ??= this.workOut(pool, from, asked));
+    return excluded.size === 0 ? level : this.without(excluded, { pool, from, asked, level });
+  }
+
+  private workOut(pool: WorkerPool, from: number, asked: Asked): KnownLevel {
+    let [open, idle, ready, largestAvailableBytes] = [0, 0, 0, 0];
+    for (let at = from; at < pool.members.length; at++) {
+      const worker = this.member(pool, at);
+      if (worker.cordoned) continue;
+      open++;
+      if (isIdle(worker)) idle++;
+      if (!isReady(worker)) continue;
+      ready++;
+      largestAvailableBytes = Math.max(largestAvailableBytes, memoryAvailable(worker));
+    }
+    return levelOf(pool, asked, { fitting: pool.members.length - from, open, idle, ready }, largestAvailableBytes);
+  }
+
+  private without(excluded: ReadonlySet<string>, { pool, from, asked, level }: { readonly pool: WorkerPool; readonly from: number; readonly asked: Asked; readonly level: KnownLevel }): PoolLevel {
+    let { fitting, open, idle, ready } = level.counts;
+    let { largestAvailableBytes } = level;
+    for (const id of excluded) {
+      const index = this.fleet.indexOf.get(id) ?? -1;
+      const worker = this.fleet.workers[index];
+      if (worker === undefined || !pool.has(index) || index < (pool.members[from] ?? Infinity)) continue;
+      fitting--;
+      if (!worker.cordoned) open--;
+      if (isIdle(worker)) idle--;
+      if (!isReady(worker)) continue;
+      ready--;
+      if (memoryAvailable(worker) === largestAvailableBytes) largestAvailableBytes = this.largestAvailable(pool, from, excluded);
+    }
+    return levelOf(pool, asked, { fitting, open, idle, ready }, largestAvailableBytes);
+  }
+
+  private largestAvailable(pool: WorkerPool, from: number, excluded: ReadonlySet<string>): number {
+    let largest = 0;
+    for (let at = from; at < pool.members.length; at++) {
+      const worker = this.member(pool, at);
+      if (isReady(worker) && !excluded.has(worker.id)) largest = Math.max(largest, memoryAvailable(worker));
+    }
+    return largest;
+  }
+
+  private member(pool: WorkerPool, at: number): SchedulableWorker {
+    return this.fleet.workers[pool.members[at] as number] as SchedulableWorker;
+  }
+}
+
+function levelOf(pool: WorkerPool, asked: Asked, counts: Counts, largestAvailableBytes: number): KnownLevel {
+  return {
+    blocked: blockedReason(pool, asked, counts),
+    busy: { code: 'workers_busy', text: `waiting for a free worker: ${counted(counts.open, 'fits and is', 'fit and are')} busy` },
+    largestAvailableBytes,
+    counts,
+  };
+}
+
 /** Asks less and less fundamental questions; the first to which no worker answers yes is the reason. */
-function blockedReason(pool: WorkerPool, { kind, workerSelector }: Pick<QueuedJob, 'kind' | 'workerSelector'>, { fitting, open, idle, ready }: Counts): WaitingReason | null {
+function blockedReason(pool: WorkerPool, { kind, workerSelector }: Asked, { fitting, open, idle, ready }: Counts): WaitingReason | null {
   const none = (text: string): WaitingReason => ({ code: 'no_fitting_worker', text });
   if (pool.labelledOnline === 0) return none(`waiting for a worker${Object.keys(workerSelector).length === 0 ? '' : ` with ${selectorText(workerSelector)}`}: none is online`);
   if (pool.members.length === 0) return none(`waiting for a worker that runs ${kind} jobs: ${counted(pool.labelledOnline, 'is online and cannot', 'are online and cannot')}`);

@@ -1,5 +1,5 @@
 import { fits } from './memory-fit';
-import { agedPriority, classOf } from './priority';
+import { agedPriority, classOf, type PriorityClass } from './priority';
 import { expectedEndMs } from './running-view';
 import type { QueuedJob, RunningJob, SchedulableWorker, Snapshot } from './snapshot';
 import type { Feasibility } from './feasibility';
@@ -35,6 +35,8 @@ interface Victim {
 export class Preemptions {
   readonly chosen: Preemption[] = [];
   private readonly victims: readonly Victim[];
+  /** Of the victims: most jobs see by it alone that they need not look. */
+  private readonly lowestClass: PriorityClass;
   private readonly taken = new Set<string>();
   /** Job that waits -> worker that is being freed for it. */
   private readonly pending = new Map<string, string>();
@@ -59,6 +61,7 @@ export class Preemptions {
           b.running.assignedAtMs - a.running.assignedAtMs ||
           (a.running.jobId < b.running.jobId ? -1 : 1),
       );
+    this.lowestClass = this.victims.reduce<PriorityClass>((lowest, { running }) => (classOf(running.priority) < lowest ? classOf(running.priority) : lowest), 2);
   }
 
   /** The worker that is being freed for the job already. */
@@ -68,7 +71,7 @@ export class Preemptions {
 
   /** Asks somebody to make room for the job. @returns the worker; null: nobody has to */
   ask(job: QueuedJob, feasible: Feasibility): string | null {
-    if (classOf(job.priority) === 0 || this.chosen.length >= PREEMPTIONS_PER_PASS_MAX) return null;
+    if (classOf(job.priority) <= this.lowestClass || this.chosen.length >= PREEMPTIONS_PER_PASS_MAX) return null;
     const victim = this.victims.find((candidate) => !this.taken.has(candidate.running.jobId) && this.yields(candidate, job, feasible));
     if (victim === undefined) return null;
     const { jobId, attemptId, epoch, workerId } = victim.running;

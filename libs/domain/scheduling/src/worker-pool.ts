@@ -26,13 +26,16 @@ export interface WorkerPool {
 export function fleetOf(workers: readonly SchedulableWorker[]): Fleet {
   const sorted = [...workers].sort((a, b) => a.memoryBytesTotal - b.memoryBytesTotal || (a.id < b.id ? -1 : 1));
   const pools = new Map<string, WorkerPool>();
+  /** Of jobs that ask for no labels: most do not, and need no key made of them. */
+  const byKind = new Map<string, WorkerPool>();
   return {
     workers: sorted,
     indexOf: new Map(sorted.map((worker, index) => [worker.id, index])),
     poolOf: (job) => {
-      const key = `${job.kind}\n${selectorKey(job.workerSelector)}`;
-      let pool = pools.get(key);
-      if (pool === undefined) pools.set(key, (pool = makePool(job, sorted)));
+      const selector = selectorKey(job.workerSelector);
+      const [known, key] = selector === '' ? [byKind, job.kind] : [pools, `${job.kind}\n${selector}`];
+      let pool = known.get(key);
+      if (pool === undefined) known.set(key, (pool = makePool(job, sorted)));
       return pool;
     },
   };
