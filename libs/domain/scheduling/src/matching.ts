@@ -23,6 +23,8 @@ export class Matching {
   private readonly holders: (Applicant | undefined)[];
   private readonly available: Float64Array;
   private freeCount = 0;
+  /** Free workers by pool, so that a full one is not searched. */
+  private readonly freeByPool = new Map<WorkerPool, number>();
   /** Workers from which a search found no free one: no later search can either, so each pair is looked at once. */
   private readonly exhausted: Uint8Array;
   /** From this need on a pool's jobs cannot be served by moving others: a search for one that needed so much has failed. */
@@ -40,8 +42,8 @@ export class Matching {
 
   /** The free worker it would take first; null: none is free for it. */
   bestFree(applicant: Applicant): number | null {
-    if (this.freeCount === 0) return null;
     const { job, feasible } = applicant;
+    if (this.freeCount === 0 || this.freeIn(feasible.pool) === 0) return null;
     const { members } = feasible.pool;
     let best: number | null = null;
     let bestRank = Infinity;
@@ -60,6 +62,7 @@ export class Matching {
   take(worker: number, applicant: Applicant): void {
     this.holders[worker] = applicant;
     this.freeCount--;
+    for (const [pool, free] of this.freeByPool) if (pool.has(worker)) this.freeByPool.set(pool, free - 1);
   }
 
   /** Moves others so that one becomes free for it. @returns whether it has one now */
@@ -67,10 +70,7 @@ export class Matching {
     const { pool, needBytes, excluded } = applicant.feasible;
     if (this.freeCount === 0 || needBytes >= (this.hopelessFrom.get(pool) ?? Infinity)) return false;
     const visited = new Set<number>();
-    if (this.serve(applicant, visited)) {
-      this.freeCount--;
-      return true;
-    }
+    if (this.serve(applicant, visited)) return true;
     for (const worker of visited) this.exhausted[worker] = 1;
     if (excluded.size === 0) this.hopelessFrom.set(pool, needBytes);
     return false;
@@ -83,7 +83,7 @@ export class Matching {
   private serve(applicant: Applicant, visited: Set<number>): boolean {
     const free = this.bestFree(applicant);
     if (free !== null) {
-      this.holders[free] = applicant;
+      this.take(free, applicant);
       return true;
     }
     const { members } = applicant.feasible.pool;
@@ -98,6 +98,14 @@ export class Matching {
       }
     }
     return false;
+  }
+
+  private freeIn(pool: WorkerPool): number {
+    const known = this.freeByPool.get(pool);
+    if (known !== undefined) return known;
+    const free = pool.members.reduce((count, worker) => count + ((this.available[worker] as number) >= 0 && this.holders[worker] === undefined ? 1 : 0), 0);
+    this.freeByPool.set(pool, free);
+    return free;
   }
 
   private accepts(worker: number, { job, feasible, turn }: Applicant): boolean {
