@@ -1,0 +1,2 @@
+export { openStoreMemory, type MemoryStore, type MemoryStoreOptions } from './open-store-memory';
+export type { Change, JobRow, MetricRow, Tables } from './tables';

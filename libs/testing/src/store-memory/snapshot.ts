@@ -1,0 +1,117 @@
+import { decayedUsage, startOfMonth, type QueuedJob, type RunningJob, type SchedulableWorker, type Snapshot, type TeamAccount } from '@tunefleet/domain-scheduling';
+import { isUnblocked } from './dependents';
+import type { JobRow, Tables } from './tables';
+import { secondsEstimate } from './usage';
+
+const WORKER_MEMORY_MS = 7 * 86_400_000;
+
+export function readSnapshot(tables: Tables, limit: number): Snapshot {
+  const nowMs = tables.nowMs();
+  const averages = new Map<string, number | null>();
+  const open = tables.queuedJobs().filter((job) => isUnblocked(tables, job));
+  const teamsDue = new Set(tables.queuedJobs().map(({ teamId }) => teamId)).size;
+  const perTeam = Math.ceil(limit / Math.max(1, teamsDue));
+  const shown = new Map<string, number>();
+  const jobs = open.sort(inQueueOrder).filter(({ teamId }) => {
+    const count = (shown.get(teamId) ?? 0) + 1;
+    shown.set(teamId, count);
+    return count <= perTeam;
+  });
+  return {
+    nowMs,
+    jobs: jobs.map((job) => queuedJob(tables, job, averages)),
+    workers: schedulableWorkers(tables, nowMs),
+    running: runningJobs(tables, averages),
+    teams: [...tables.teams.values()].map(({ id, name }) => teamAccount(tables, { id, name }, nowMs)),
+    jobsNotShown: open.length - jobs.length,
+  };
+}
+
+function inQueueOrder(a: JobRow, b: JobRow): number {
+  return b.priority - a.priority || (a.queuedAt?.getTime() ?? 0) - (b.queuedAt?.getTime() ?? 0) || (a.id < b.id ? -1 : 1);
+}
+
+function queuedJob(tables: Tables, job: JobRow, averages: Map<string, number | null>): QueuedJob {
+  const attempts = job.epoch > 0 ? tables.attemptsOf(job.id) : [];
+  const checkpoint = job.epoch > 0 ? tables.checkpointsOf(job.id)[0] : undefined;
+  const base = job.workerSpec?.['base'] as { id?: string; revision?: string } | undefined;
+  return {
+    id: job.id,
+    kind: job.kind,
+    epoch: job.epoch,
+    teamId: job.teamId,
+    priority: job.priority,
+    queuedAtMs: job.queuedAt?.getTime() ?? 0,
+    notBeforeMs: job.notBefore?.getTime() ?? null,
+    baseModel: base?.id !== undefined && base.revision !== undefined ? `${base.id}@${base.revision}` : job.baseModel,
+    memoryBytesEstimate: job.memoryBytesEstimate ?? 0,
+    memoryCorrection: (job.shape === null ? null : tables.measurements.get(job.shape)?.memoryRatio) ?? 1,
+    weightBytes: job.weightBytes,
+    secondsEstimate: secondsEstimate(tables, job, checkpoint?.step ?? 0, averages),
+    workerSelector: job.workerSelector,
+    localitySinceMs: job.localitySince?.getTime() ?? null,
+    resumeCheckpointId: checkpoint?.id ?? null,
+    failedWorkerIds: attempts.filter(({ outcome }) => outcome === 'lost' || outcome === 'failed').map(({ workerId }) => workerId),
+    lastWorkerId: attempts.at(-1)?.workerId ?? null,
+  };
+}
+
+function runningJobs(tables: Tables, averages: Map<string, number | null>): RunningJob[] {
+  return tables.liveAttempts().map((attempt): RunningJob => {
+    const job = tables.jobs.get(attempt.jobId) as JobRow;
+    const fromStep = attempt.resumeCheckpointId === null ? 0 : (tables.checkpoints.get(attempt.resumeCheckpointId)?.step ?? 0);
+    return {
+      jobId: job.id,
+      attemptId: attempt.id,
+      epoch: attempt.epoch,
+      teamId: job.teamId,
+      workerId: attempt.workerId,
+      priority: job.priority,
+      queuedAtMs: job.queuedAt?.getTime() ?? 0,
+      assignedAtMs: attempt.assignedAt.getTime(),
+      estimatedFinishMs: job.epoch === attempt.epoch ? (job.estimatedFinish?.getTime() ?? null) : null,
+      secondsEstimate: secondsEstimate(tables, job, fromStep, averages),
+      preemptions: job.preemptions,
+      stopping: job.status !== 'running' || job.epoch !== attempt.epoch || job.stopReason !== null,
+      preemptedForJobId: attempt.preemptedForJobId,
+    };
+  });
+}
+
+function schedulableWorkers(tables: Tables, nowMs: number): SchedulableWorker[] {
+  const seen = [...tables.workers.values()].filter(({ lastSeenAt }) => lastSeenAt.getTime() > nowMs - WORKER_MEMORY_MS).sort((a, b) => (a.id < b.id ? -1 : 1));
+  return seen.map((worker): SchedulableWorker => {
+    const busy = tables.liveOn(worker.id).length > 0;
+    return {
+      id: worker.id,
+      name: worker.name,
+      bootId: worker.bootId,
+      sessionId: worker.sessionId ?? '',
+      online: worker.status === 'online' && worker.sessionId !== null,
+      cordoned: worker.cordoned,
+      busy,
+      credit: worker.credit,
+      jobKinds: worker.jobKinds,
+      labels: worker.labels,
+      memoryBytesTotal: worker.device.memoryBytesTotal,
+      memoryBytesFree: worker.device.memoryBytesFree,
+      modelsOnDisk: worker.modelsOnDisk,
+      modelInMemory: worker.modelInMemory,
+      // Attempts of one worker end in the order in which they began.
+      idleSinceMs: busy ? null : (tables.attemptsOn(worker.id).at(-1)?.finishedAt?.getTime() ?? null),
+    };
+  });
+}
+
+function teamAccount(tables: Tables, { id, name }: { readonly id: string; readonly name: string }, nowMs: number): TeamAccount {
+  const { weight, runningJobs, gpuHoursPerMonth } = tables.quotaOf(id);
+  const usage = tables.usage.get(id);
+  return {
+    id,
+    name,
+    weight,
+    decayedGpuSeconds: usage === undefined ? 0 : decayedUsage(usage.decayedGpuSeconds, nowMs - usage.decayedAtMs),
+    monthGpuSeconds: usage !== undefined && usage.monthMs >= startOfMonth(nowMs) ? usage.monthGpuSeconds : 0,
+    quota: { runningJobs, gpuHoursPerMonth },
+  };
+}

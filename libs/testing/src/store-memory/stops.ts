@@ -1,0 +1,61 @@
+import { stopReasonTexts, type StopReason } from '@tunefleet/domain-jobs';
+import type { FencedResult, FleetStore, StopOrder } from '@tunefleet/ports';
+import { say } from './events';
+import type { JobRow, Tables } from './tables';
+
+type StopMethods = Pick<FleetStore, 'listStopRequests' | 'requestStop' | 'stopDrained' | 'preempt'>;
+
+export function stopMethods(tables: Tables): StopMethods {
+  return {
+    listStopRequests: async (workerId) =>
+      tables.liveOn(workerId).flatMap((attempt): StopOrder[] => {
+        const key = { jobId: attempt.jobId, attemptId: attempt.id, epoch: attempt.epoch };
+        const { status, epoch, stopReason, stopDeadline } = tables.jobs.get(attempt.jobId) as JobRow;
+        if (status !== 'running' || epoch !== attempt.epoch) return [{ key, reason: 'cancelled', graceMs: 0 }];
+        if (stopReason === null) return [];
+        const graceMs = Math.max(1, Math.trunc((stopDeadline?.getTime() ?? 0) - tables.nowMs()));
+        return [{ key, reason: stopReason === 'paused' ? 'paused' : 'preempted', graceMs }];
+      }),
+    requestStop: async (job, reason, graceMs) => requestStop(tables, job, reason, graceMs),
+    stopDrained: async (graceMs) => stopDrained(tables, graceMs),
+    preempt: async ({ victim, forJobId, deadlineMs }) => {
+      const job = tables.jobs.get(victim.jobId);
+      if (tables.jobs.get(forJobId)?.status !== 'queued' || job?.status !== 'running' || job.epoch !== victim.epoch || job.stopReason !== null) return 'stale';
+      if (tables.liveAttempts().some(({ preemptedForJobId }) => preemptedForJobId === forJobId)) return 'stale';
+      if (requestStop(tables, victim, 'preempted', deadlineMs) === 'stale') return 'stale';
+      tables.changeJob(victim.jobId, { preemptions: job.preemptions + 1 });
+      if (tables.live.has(victim.attemptId)) tables.changeAttempt(victim.attemptId, { preemptedForJobId: forJobId });
+      return 'applied';
+    },
+  };
+}
+
+/** A user's pause goes over other reasons, taking it back only over the pause; otherwise the first request stands. */
+export function requestStop(tables: Tables, { jobId, epoch }: { readonly jobId: string; readonly epoch: number }, reason: StopReason, graceMs: number): FencedResult {
+  const job = tables.jobs.get(jobId);
+  if (job === undefined || job.status !== 'running' || job.epoch !== epoch) return 'stale';
+  if (!goesOver(reason, job.stopReason)) return 'applied';
+  tables.changeJob(jobId, { stopReason: reason, stopDeadline: job.stopDeadline ?? new Date(tables.nowMs() + graceMs) });
+  const attempt = tables.liveOf(jobId);
+  say(tables, jobId, `Stopping after a checkpoint: ${stopReasonTexts[reason]}`);
+  if (attempt?.epoch !== epoch) return 'applied';
+  tables.changeAttempt(attempt.id, { stopReason: reason });
+  tables.announce(`worker:${attempt.workerId}`);
+  return 'applied';
+}
+
+function goesOver(reason: StopReason, current: StopReason | null): boolean {
+  if (current === null) return reason !== 'resumed';
+  return reason === 'paused' ? current !== 'paused' : reason === 'resumed' && current === 'paused';
+}
+
+export function stopDrained(tables: Tables, graceMs: number, workerId?: string): number {
+  let asked = 0;
+  for (const worker of workerId === undefined ? tables.workers.values() : [tables.workers.get(workerId)]) {
+    if (worker === undefined || !(worker.drain === 'move' || (worker.drainDeadline?.getTime() ?? Infinity) <= tables.nowMs())) continue;
+    for (const { jobId, epoch } of tables.liveOn(worker.id)) {
+      if (tables.jobs.get(jobId)?.stopReason === null && requestStop(tables, { jobId, epoch }, 'drained', graceMs) === 'applied') asked++;
+    }
+  }
+  return asked;
+}

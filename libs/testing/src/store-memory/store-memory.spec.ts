@@ -1,0 +1,16 @@
+import { controlsConformance, fleetStoreConformance, outboxConformance, recordStoreConformance, schedulingConformance, type StoreUnderTest } from '@tunefleet/ports/conformance';
+import { openStoreMemory } from './open-store-memory';
+
+/** A database's clock never says the same time twice; this one goes on a millisecond with every look. */
+function tickingClock(): { now(): number } {
+  let nowMs = Date.now();
+  return { now: () => ++nowMs };
+}
+
+const open = async (): Promise<StoreUnderTest> => openStoreMemory({ clock: tickingClock() });
+
+recordStoreConformance('memory', open);
+fleetStoreConformance('memory', open);
+controlsConformance('memory', open);
+schedulingConformance('memory', open);
+outboxConformance('memory', open);
