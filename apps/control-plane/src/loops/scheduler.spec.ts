@@ -11,11 +11,14 @@ const emptyPlan: Plan = { placements: [], preemptions: [], waiting: new Map(), l
 
 /** @param changed jobs whose placement the store refuses because something changed since the snapshot */
 function setUp(first: Partial<Plan>, changed: readonly string[] = [], seen: Snapshot = snapshot) {
-  const calls = { placed: [] as string[], preempted: [] as string[], noted: [] as (readonly [string, WaitingJob])[][], wakes: [] as WakeTopic[], planned: 0 };
+  const calls = { limits: [] as number[], placed: [] as string[], preempted: [] as string[], noted: [] as (readonly [string, WaitingJob])[][], wakes: [] as WakeTopic[], planned: 0 };
   const world = { plan: { ...emptyPlan, ...first }, monotonicMs: 0 };
   const scheduler = new Scheduler({
     store: {
-      schedulingSnapshot: () => Promise.resolve(seen),
+      schedulingSnapshot: (limit) => {
+        calls.limits.push(limit);
+        return Promise.resolve(seen);
+      },
       place: (wanted) => {
         if (changed.includes(wanted.jobId)) return Promise.resolve(null);
         calls.placed.push(wanted.jobId);
@@ -83,5 +86,32 @@ test('reasons are told at once, places in the queue now and then', async () => {
   expect(calls.noted.slice(1).map((entries) => entries.map(([id]) => id))).toEqual([['b', 'c']]);
   world.monotonicMs = 5_000;
   await scheduler.pass();
-  expect(calls.noted.at(-1)).toEqual([...moved]);
+  expect(calls.noted.at(-1)).toEqual([['a', waits(3)]]);
+  expect(calls.limits).toEqual([10_000, 1_000, 1_000, 10_000]);
+});
+
+test('what is told again: a start that moved noticeably, a place that moved by more than a fiftieth, all of it once a minute', async () => {
+  const { scheduler, calls, world } = setUp({ waiting: new Map([['near', waits(10, { estimatedStartMs: 1_000_000 })], ['far', waits(1000)]]) });
+  const later = async (waiting: ReadonlyMap<string, WaitingJob>, ms = 5_000) => {
+    world.monotonicMs += ms;
+    world.plan = { ...emptyPlan, waiting };
+    const before = calls.noted.length;
+    await scheduler.pass();
+    return calls.noted.slice(before).flatMap((entries) => entries.map(([id]) => id));
+  };
+  await scheduler.pass();
+  expect(await later(new Map([['near', waits(10, { estimatedStartMs: 1_015_000 })], ['far', waits(985)]]))).toEqual([]);
+  expect(await later(new Map([['near', waits(10, { estimatedStartMs: 1_021_000 })], ['far', waits(970)]]))).toEqual(['near', 'far']);
+  expect(await later(new Map([['near', waits(9, { estimatedStartMs: null })], ['far', waits(970)]]))).toEqual(['near']);
+  expect(await later(new Map([['near', waits(9, { estimatedStartMs: null })], ['far', waits(970)]]), 60_000)).toEqual(['near', 'far']);
+});
+
+test('a job that comes back is told again, though nothing has changed for it', async () => {
+  const { scheduler, calls, world } = setUp({ waiting: new Map([['job-1', waits(1)]]) });
+  await scheduler.pass();
+  world.plan = { ...emptyPlan, placements: [placement(1)] };
+  await scheduler.pass();
+  world.plan = { ...emptyPlan, waiting: new Map([['job-1', waits(1)]]) };
+  await scheduler.pass();
+  expect(calls.noted.map((entries) => entries.map(([id]) => id))).toEqual([['job-1'], ['job-1']]);
 });

@@ -17,7 +17,11 @@ export interface PassOutcome {
   readonly lookAgainInMs: number | null;
 }
 
-/** Jobs looked at in one pass, shared out among the teams that wait. Those behind them wait even where they would fit, so it is well above any usual queue. */
+/**
+ * Jobs looked at in one pass, shared out among the teams that wait. Most passes look at the heads of the queues, because something has just
+ * become free or come; every few seconds one looks further, for reasons and positions, and for what fits behind many that do not.
+ */
+const HEAD_JOBS = 1_000;
 const SNAPSHOT_JOBS = 10_000;
 
 /**
@@ -33,12 +37,12 @@ export class Scheduler {
 
   async pass(): Promise<PassOutcome> {
     const { store, plan } = this.deps;
-    const snapshot = await store.schedulingSnapshot(SNAPSHOT_JOBS);
+    const snapshot = await store.schedulingSnapshot(this.notes.isDue() ? SNAPSHOT_JOBS : HEAD_JOBS);
     if (snapshot.jobs.length === 0) return { placed: 0, lookAgainInMs: null };
     const { placements, preemptions, waiting, lookAgainAtMs } = plan(snapshot);
     const placed = await this.place(placements);
     await this.preempt(preemptions);
-    await this.notes.write(waiting);
+    await this.notes.write(waiting, snapshot.nowMs);
     // Something changed under the plan, or there are more jobs than were looked at and room was found: look again at once.
     if (placed < placements.length || (placed > 0 && snapshot.jobsNotShown > 0)) await store.wake('schedule');
     return { placed, lookAgainInMs: lookAgainAtMs === null ? null : Math.max(0, lookAgainAtMs - snapshot.nowMs) };
@@ -51,6 +55,7 @@ export class Scheduler {
       const attempt = await store.place(placement, leaseMs);
       if (attempt === null) continue;
       placed++;
+      this.notes.forget(placement.jobId);
       logger.info({ jobId: attempt.jobId, attemptId: attempt.id, epoch: attempt.epoch, workerId: attempt.workerId }, 'job placed');
       await store.wake(`worker:${attempt.workerId}`);
     }
