@@ -21,6 +21,8 @@ export interface ForwardOptions {
   readonly adapter?: ProjectionHook | null;
   /** Read and appended to. */
   readonly cache?: KeyValueCache | null;
+  /** Indices into [rows * columns], ascending: only these hidden states are wanted. */
+  readonly outputRows?: Int32Array | null;
   /** Training only: keep each block's input and compute the block again in the backward pass. */
   readonly recomputeBlocks?: boolean;
 }
@@ -63,7 +65,7 @@ export interface CausalLm extends Disposable {
   readonly head: OutputHead;
   /** Bytes of the weights on the device. */
   readonly weightBytes: number;
-  /** @returns the last hidden states after the final norm, [rows * columns, C] in the compute dtype, the caller's */
+  /** @returns the last hidden states after the final norm, [rows * columns or outputRows, C] in the compute dtype, the caller's */
   forward(batch: TokenBatch, options?: ForwardOptions): Tensor;
   openCache(rows: number): KeyValueCache;
 }

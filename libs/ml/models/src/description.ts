@@ -12,6 +12,10 @@ export interface CausalLmDescription {
   readonly maxPositions: number;
   /** A shared input and output embedding counts once. */
   readonly parameterCount: number;
+  /** Elements per token and block that the backward pass keeps, attention's probabilities apart. */
+  readonly keptPerToken: number;
+  /** Where a tanh cap needs room for its slope in the backward pass. */
+  readonly softcaps: { readonly attention: boolean; readonly logits: boolean };
   /** Every linear map a tuner may adapt, in forward order. */
   readonly projections: readonly { readonly path: string; readonly inSize: number; readonly outSize: number; readonly fanInFanOut?: true }[];
 }

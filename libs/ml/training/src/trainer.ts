@@ -1,5 +1,5 @@
 import { invariant, TunefleetError } from '@tunefleet/foundation';
-import type { TokenisedDataset } from '@tunefleet/ml-data';
+import { IGNORED_LABEL, type TokenisedDataset } from '@tunefleet/ml-data';
 import type { CausalLm } from '@tunefleet/ml-models';
 import { gradients, headCrossEntropy, type Tensor } from '@tunefleet/ml-tensor';
 import type { DropoutKey, Tuner } from '@tunefleet/ml-tuners';
@@ -165,8 +165,9 @@ export class Trainer {
     return device.scope(() => {
       const adapter = tuner.bind(model, views.tensors, key);
       const { result, gradients: parts } = gradients(device, views.tensors, () => {
-        const hidden = model.forward(batch.tokens, { adapter, recomputeBlocks: batching.recomputeBlocks });
-        return headCrossEntropy(hidden, model.head, batch.labels, { scale });
+        const { rows, labels } = labelled(batch.labels);
+        const hidden = model.forward(batch.tokens, { adapter, recomputeBlocks: batching.recomputeBlocks, outputRows: rows });
+        return headCrossEntropy(hidden, model.head, labels, { scale });
       });
       return { loss: readScalar(result.loss), correct: readScalar(result.correct), gradient: views.readFlat(device, parts) };
     });
@@ -176,8 +177,9 @@ export class Trainer {
   #plainPass(batch: TrainingBatch, views: ParameterViews): [loss: number, correct: number] {
     const { model, tuner } = this.#options;
     return model.device.scope(() => {
-      const hidden = model.forward(batch.tokens, { adapter: tuner.bind(model, views.tensors, null) });
-      const { loss, correct } = headCrossEntropy(hidden, model.head, batch.labels, { scale: 1 });
+      const { rows, labels } = labelled(batch.labels);
+      const hidden = model.forward(batch.tokens, { adapter: tuner.bind(model, views.tensors, null), outputRows: rows });
+      const { loss, correct } = headCrossEntropy(hidden, model.head, labels, { scale: 1 });
       return [readScalar(loss), readScalar(correct)];
     });
   }
@@ -206,6 +208,13 @@ export class Trainer {
 function pairsPerToken({ projections, layers, hiddenSize }: CausalLm): number {
   const weights = projections.reduce((sum, { inSize, outSize }) => sum + inSize * outSize, 0);
   return (4 * weights) / layers / (18 * hiddenSize);
+}
+
+/** The positions that carry loss, and their labels; all positions where none does, so that there is something to compute. */
+function labelled(labels: Int32Array): { readonly rows: Int32Array | null; readonly labels: Int32Array } {
+  const rows = Int32Array.from([...labels.keys()].filter((row) => labels[row] !== IGNORED_LABEL));
+  if (rows.length === 0 || rows.length === labels.length) return { rows: null, labels };
+  return { rows, labels: Int32Array.from(rows, (row) => labels[row] as number) };
 }
 
 function addInto(total: Float32Array, part: Float32Array): Float32Array {

@@ -11,7 +11,7 @@ const CHUNK_ROWS = 128;
 interface Target {
   readonly row: number;
   readonly label: number;
-  /** Index into the batch of the token before it. */
+  /** Index into the batch, or into the hidden states, of the token before it. */
   readonly source: number;
   readonly token: number;
 }
@@ -41,9 +41,11 @@ export class LabelScorer implements Disposable {
   score(trees: readonly LabelTree[]): number[][] {
     const { batch, targets } = this.#layOut(trees);
     const cache = this.#cacheOf(trees.length);
-    using hidden = this.model.forward(batch, { adapter: this.adapter, cache });
+    const sources = Int32Array.from(new Set(targets.map(({ source }) => source))).sort();
+    using hidden = this.model.forward(batch, { adapter: this.adapter, cache, outputRows: sources });
     cache?.truncate(this.prefix.length);
-    const losses = this.#lossesOf(hidden, targets);
+    const place = new Map(Array.from(sources, (source, index) => [source, index]));
+    const losses = this.#lossesOf(hidden, targets.map((target) => ({ ...target, source: place.get(target.source) as number })));
     const scores = trees.map(({ labels }) => labels.map(() => 0));
     targets.forEach(({ row, label }, index) => {
       const ofRow = scores[row] as number[];

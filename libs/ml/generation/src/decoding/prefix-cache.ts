@@ -49,13 +49,14 @@ export class PrefixCache implements Disposable {
 
   /** @param first index in `ids` of the first row wanted */
   #feed(ids: Int32Array, first: number): Float32Array[] {
-    const { device, vocabSize, hiddenSize, head } = this.model;
+    const { device, vocabSize, head } = this.model;
+    // At least one, so that there is something to compute.
+    const outputRows = Int32Array.from({ length: Math.max(1, ids.length - first) }, (_, index) => Math.min(first, ids.length - 1) + index);
     // No scope around this: the cache keeps tensors made in here.
-    using hidden = this.model.forward({ ids, rows: 1, columns: ids.length }, { cache: this.#cache, adapter: this.adapter }); // [T, C]
+    using hidden = this.model.forward({ ids, rows: 1, columns: ids.length }, { cache: this.#cache, adapter: this.adapter, outputRows }); // [wanted, C]
     const wanted = ids.length - first;
     if (wanted <= 0) return [];
-    using states = device.primitives.slice(hidden, [first, 0], [wanted, hiddenSize]);
-    using logits = headLogits(states, head); // [wanted, V]
+    using logits = headLogits(hidden, head); // [wanted, V]
     const values = device.readFloats(logits);
     return Array.from({ length: wanted }, (_, row) => values.subarray(row * vocabSize, (row + 1) * vocabSize));
   }

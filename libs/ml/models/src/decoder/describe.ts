@@ -16,6 +16,8 @@ export function describeDecoder(config: DecoderConfig): CausalLmDescription {
     headDim,
     maxPositions,
     parameterCount: countElements(decoderWeights(config)),
+    keptPerToken: keptPerToken(config),
+    softcaps: { attention: config.attentionSoftcap !== null, logits: config.logitSoftcap !== null },
     projections: decoderProjections(config).map(projectionOf),
   };
 }
@@ -23,6 +25,11 @@ export function describeDecoder(config: DecoderConfig): CausalLmDescription {
 /** Without what only loading needs. */
 export function projectionOf({ bias: _bias, ...projection }: DeclaredProjection): CausalLmDescription['projections'][number] {
   return projection;
+}
+
+/** Inputs of the norms, rotated q and k, v, attention's output, gate and up. Normed values, merged heads and the gated product are computed again instead. */
+function keptPerToken({ hiddenSize: C, intermediateSize: F, heads: H, keyValueHeads: K, headDim: D, outputNorms, queryKeyNorm }: DecoderConfig): number {
+  return (outputNorms ? 4 : 2) * C + 2 * (H + K) * D + (queryKeyNorm ? (H + K) * D : 0) + 2 * F;
 }
 
 export function countElements(weights: readonly ExpectedWeight[]): number {

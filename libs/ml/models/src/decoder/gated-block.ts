@@ -1,5 +1,5 @@
 import { projectGroup, projectOnto, type ProjectionGroup } from '@tunefleet/ml-nn';
-import { add, attention, geglu, mergeHeads, rmsNorm, rope, splitAxis, splitHeads, swiglu, type RopeTables, type Tensor } from '@tunefleet/ml-tensor';
+import { add, attention, geglu, mergeHeads, rmsNorm, rope, selectRows, splitAxis, splitHeads, swiglu, type RopeTables, type Tensor } from '@tunefleet/ml-tensor';
 import type { DecoderConfig } from './config';
 import type { BlockContext } from './model';
 
@@ -23,7 +23,7 @@ export interface GatedBlock {
 /**
  * One decoder block: x + attention(norm(x)), then x + mlp(norm(x)); with output norms, what is added is normed, too.
  * @param x [B*T, C], borrowed
- * @returns [B*T, C], the caller's
+ * @returns [B*T, C], or the wanted rows of it, the caller's
  */
 export function runGatedBlock(config: DecoderConfig, block: GatedBlock, x: Tensor, context: BlockContext): Tensor {
   return x.device.scope(() => mlp(config, block, selfAttention(config, block, x, context), context));
@@ -31,13 +31,14 @@ export function runGatedBlock(config: DecoderConfig, block: GatedBlock, x: Tenso
 
 function selfAttention(config: DecoderConfig, block: GatedBlock, x: Tensor, context: BlockContext): Tensor {
   const { attentionScale: scale, attentionSoftcap: softcap, normEpsilon } = config;
-  const { sequence, adapter, cache } = context;
+  const { sequence, adapter, cache, outputRows } = context;
+  const wanted = (all: Tensor): Tensor => (outputRows ? selectRows(all, outputRows) : all);
   return x.device.scope(() => {
     const [qkv] = projectGroup(rmsNorm(x, block.inputNorm, normEpsilon), block.qkv, adapter) as [Tensor];
     const { q, k, v } = heads(config, block, qkv, context);
     const seen = cache ? cache.append(block.layer, k, v) : { k, v };
     const values = mergeHeads(attention(q, seen.k, seen.v, sequence.mask, { scale, softcap }));
-    return addOutput(x, values, block.output, block.attentionOutputNorm, config, context);
+    return addOutput(wanted(x), wanted(values), block.output, block.attentionOutputNorm, config, context);
   });
 }
 

@@ -24,6 +24,14 @@ describe.each(['tensorflow', 'wasm'] as const)('decoder on %s', (backend) => {
     expect(maxDifference(logitsOf(model, { ids: padded, rows, columns }).subarray(0, 9 * V), full)).toBe(0);
   });
 
+  test('only the rows that are wanted', () => {
+    const wanted = Int32Array.of(0, 7, 23, 30, 47);
+    const all = logitsOf(model, batch);
+    const some = logitsOf(model, batch, { outputRows: wanted });
+    expect(some).toHaveLength(wanted.length * V);
+    wanted.forEach((row, index) => expect(maxDifference(some.subarray(index * V, (index + 1) * V), all.subarray(row * V, (row + 1) * V))).toBeLessThan(1e-5));
+  });
+
   test('nothing is left on the device', () => {
     logitsOf(model, batch);
     const before = device.memory.liveHandles - device.cachedScalars;
@@ -33,6 +41,7 @@ describe.each(['tensorflow', 'wasm'] as const)('decoder on %s', (backend) => {
       logitsOf(model, batch, { cache });
       cache.truncate(3);
       logitsOf(model, { ids: golden.ids.slice(0, rows), rows, columns: 1 }, { cache });
+      logitsOf(model, batch, { outputRows: Int32Array.of(3, 4) });
       logitsOf(model, { ...batch, positions: Int32Array.from(golden.ids, (_, i) => i % columns), segments: new Int32Array(rows * columns) });
     }
     expect(device.memory.liveHandles - device.cachedScalars).toBe(before);

@@ -11,6 +11,8 @@ export interface BlockContext {
   readonly sequence: SequenceContext;
   readonly adapter: ProjectionHook | null;
   readonly cache: LayeredCache | null;
+  /** Set for the last block: the rows of its output that anybody wants. After attention nothing else is computed. */
+  readonly outputRows: Int32Array | null;
 }
 
 export interface DecoderBlock {
@@ -18,7 +20,7 @@ export interface DecoderBlock {
   readonly groups: readonly ProjectionGroup[];
   /** Index into `DecoderParts.kinds`. */
   readonly kind: number;
-  /** @param x [B*T, C], borrowed   @returns [B*T, C], the caller's */
+  /** @param x [B*T, C], borrowed   @returns [B*T, C], or the wanted rows of it, the caller's */
   run(x: Tensor, context: BlockContext): Tensor;
 }
 
@@ -96,10 +98,10 @@ export class DecoderModel implements CausalLm {
 
   private run(batch: TokenBatch, offset: number, sequences: readonly SequenceContext[], options: ForwardOptions, cache: LayeredCache | null): Tensor {
     let x = this.parts.embed(batch.ids, positionsOf(batch, offset));
-    for (const block of this.parts.blocks) {
+    for (const [index, block] of this.parts.blocks.entries()) {
       const input = x;
       const sequence = sequences[block.kind] as SequenceContext;
-      const context: BlockContext = { rows: batch.rows, sequence, adapter: options.adapter ?? null, cache };
+      const context: BlockContext = { rows: batch.rows, sequence, adapter: options.adapter ?? null, cache, outputRows: index === this.layers - 1 ? (options.outputRows ?? null) : null };
       const run = () => block.run(input, context);
       x = options.recomputeBlocks ? checkpoint(this.device, [input, ...tensorsOf(sequence)], run) : run();
       input.dispose();

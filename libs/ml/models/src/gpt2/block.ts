@@ -1,5 +1,5 @@
 import { projectGroup, projectOnto, type ProjectionGroup } from '@tunefleet/ml-nn';
-import { attention, geluTanh, layerNorm, mergeHeads, splitHeads, type Tensor } from '@tunefleet/ml-tensor';
+import { attention, geluTanh, layerNorm, mergeHeads, selectRows, splitHeads, type Tensor } from '@tunefleet/ml-tensor';
 import type { BlockContext } from '../decoder/model';
 
 /** Of a layer norm, [C] each. */
@@ -25,19 +25,21 @@ export interface Gpt2Block {
 /**
  * One block: x + attention(norm(x)), then x + mlp(norm(x)).
  * @param x [B*T, C], borrowed
- * @returns [B*T, C], the caller's
+ * @returns [B*T, C], or the wanted rows of it, the caller's
  */
 export function runGpt2Block(block: Gpt2Block, x: Tensor, context: BlockContext): Tensor {
   return x.device.scope(() => mlp(block, selfAttention(block, x, context), context));
 }
 
-function selfAttention(block: Gpt2Block, x: Tensor, { rows, sequence, adapter, cache }: BlockContext): Tensor {
+function selfAttention(block: Gpt2Block, x: Tensor, { rows, sequence, adapter, cache, outputRows }: BlockContext): Tensor {
   const { heads: H, attentionScale: scale } = block;
+  const wanted = (all: Tensor): Tensor => (outputRows ? selectRows(all, outputRows) : all);
   return x.device.scope(() => {
     const [qkv] = projectGroup(normed(x, block.attentionNorm, block), block.qkv, adapter) as [Tensor];
     const [q, k, v] = splitHeads(qkv, rows, [H, H, H]) as [Tensor, Tensor, Tensor]; // [B, H, T, D]
     const seen = cache ? cache.append(block.layer, k, v) : { k, v };
-    return projectOnto(x, mergeHeads(attention(q, seen.k, seen.v, sequence.mask, { scale })), block.output, adapter);
+    const values = mergeHeads(attention(q, seen.k, seen.v, sequence.mask, { scale }));
+    return projectOnto(wanted(x), wanted(values), block.output, adapter);
   });
 }
 

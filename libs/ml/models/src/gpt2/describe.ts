@@ -17,6 +17,8 @@ export function describeGpt2(value: unknown): CausalLmDescription {
     headDim: hiddenSize / heads,
     maxPositions,
     parameterCount: countElements(gpt2Weights(config)),
+    keptPerToken: 6 * hiddenSize + intermediateSize, // inputs of both norms, q, k, v, attention's output, the MLP's inside
+    softcaps: { attention: false, logits: false },
     projections: gpt2Projections(config).map(projectionOf),
   };
 }

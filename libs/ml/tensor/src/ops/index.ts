@@ -1,5 +1,6 @@
 export { add, scale } from './arithmetic/arithmetic';
 export { mergeHeads, splitAxis, splitHeads } from './layout/heads';
+export { selectRows } from './layout/rows';
 export { rmsNorm } from './rms-norm/rms-norm';
 export { rope, ropeTables, type RopeTables } from './rope/rope';
 export { attention, branchMask, causalMask, segmentMask, type AttentionOptions } from './attention/attention';

@@ -13,6 +13,7 @@ import { headCrossEntropy } from './head-cross-entropy/head-cross-entropy';
 import { headLogits } from './head-cross-entropy/output-head';
 import { layerNorm } from './layer-norm/layer-norm';
 import { mergeHeads, splitAxis, splitHeads } from './layout/heads';
+import { selectRows } from './layout/rows';
 import { frozenMatrix, multiplyForward } from './linear/frozen-matrix';
 import { linearGroup } from './linear/linear-group';
 import { bundleLora, type Dropout } from './linear/lora-bundle';
@@ -128,6 +129,7 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
       return add(project(a, 11), project(b, 12));
     }, (sum) => sum);
     checkGradients(device, [[6, 8]], (x) => splitHeads(x, 2, [3, 1])[1] as Tensor);
+    checkGradients(device, [[6, 8]], (x) => selectRows(x, Int32Array.of(1, 4, 5)));
     checkGradients(device, [[6, 8]], (x) => splitAxis(x, [3, 5], 1)[1] as Tensor);
     device.scope(() => {
       const x = device.tensor(values(48, 1), [6, 8], 'f32');

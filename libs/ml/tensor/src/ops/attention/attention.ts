@@ -2,7 +2,7 @@ import type { Device } from '../../device';
 import type { Primitives } from '../../primitives';
 import { singleOutputOp } from '../../tape/perform';
 import type { Tensor } from '../../tensor';
-import { bent, bentSlope } from '../softcap/softcap';
+import { bent, slopeAt } from '../softcap/softcap';
 
 /** Added to a score that must not count; finite, so that no row can become NaN. */
 const MASKED = -1e9;
@@ -139,7 +139,10 @@ function probabilities(
 function capSlope(p: Primitives, q: Tensor, scaledKeys: Tensor, softcap: number): Tensor {
   using raw = p.batchMatMul(q, scaledKeys, false, true);
   using scores = p.cast(raw, 'f32');
-  using slope = bentSlope(p, scores, softcap);
+  raw.dispose();
+  using capped = bent(p, scores, softcap);
+  scores.dispose();
+  using slope = slopeAt(p, capped, softcap);
   return p.cast(slope, q.dtype);
 }
 

@@ -15,9 +15,9 @@ export function geluTanh(x: Tensor): Tensor {
   return singleOutputOp(x.device, {
     name: 'geluTanh',
     inputs: [x],
-    run: () => ({ outputs: [p.cast(value(p, x), x.dtype)], save: [x] }),
-    rematerialise: ([source]) => (source ? [p.cast(value(p, source), source.dtype)] : []),
-    backward: ({ gradients: [g], saved: [source] }) => (g && source ? [p.mul(g, p.cast(slope(p, source), g.dtype))] : [null]),
+    run: () => ({ outputs: [value(p, x)], save: [x] }),
+    rematerialise: ([source]) => (source ? [value(p, source)] : []),
+    backward: ({ gradients: [g], saved: [source] }) => (g && source ? [p.mul(g, slope(p, source))] : [null]),
   });
 }
 
@@ -28,41 +28,59 @@ export function geluTanh(x: Tensor): Tensor {
  */
 export function geglu(gate: Tensor, up: Tensor): Tensor {
   const p = gate.device.primitives;
-  const product = (x: Tensor, y: Tensor) => p.mul(p.cast(value(p, x), x.dtype), y);
   return singleOutputOp(gate.device, {
     name: 'geglu',
     inputs: [gate, up],
-    run: () => ({ outputs: [product(gate, up)], save: [gate, up] }),
-    rematerialise: ([x, y]) => (x && y ? [product(x, y)] : []),
-    backward: ({ gradients: [g], saved: [x, y], needs }) => {
+    run: () => ({ outputs: [p.mul(value(p, gate), up)], save: [gate, up] }),
+    rematerialise: ([x, y]) => {
+      if (!x || !y) return [];
+      const gelu = value(p, x);
+      return [p.mul(gelu, y), gelu];
+    },
+    backward: ({ gradients: [g], saved: [x, y], recomputed: [, gelu], needs }) => {
       if (!g || !x || !y) return [null, null];
-      const dUp = needs[1] ? p.mul(g, p.cast(value(p, x), g.dtype)) : null;
-      return [needs[0] ? p.mul(p.mul(g, y), p.cast(slope(p, x), g.dtype)) : null, dUp];
+      const dUp = needs[1] ? p.mul(g, gelu ?? value(p, x)) : null;
+      return [needs[0] ? p.mul(p.mul(g, y), slope(p, x)) : null, dUp];
     },
   });
 }
 
-/** In f32. */
+/** In the dtype of `x`. Frees what it makes on the way: these are the widest tensors of a layer. */
 function value(p: Primitives, x: Tensor): Tensor {
-  const wide = p.cast(x, 'f32');
-  return p.mul(p.scale(wide, 0.5), plusOne(p, inner(p, wide)));
+  using wide = p.cast(x, 'f32');
+  using weight = halfPlusHalf(p, wide);
+  using product = p.mul(wide, weight);
+  return p.cast(product, x.dtype);
 }
 
-/** 0.5 (1 + t) + 0.5 x (1 - t²) u', where t = tanh(u); in f32. */
+/** w + 2 x w (1 - w) u' with w = (1 + tanh(u)) / 2, whose derivative by u is 2 w (1 - w); in the dtype of `x`. */
 function slope(p: Primitives, x: Tensor): Tensor {
-  const wide = p.cast(x, 'f32');
-  const t = inner(p, wide);
-  const innerSlope = p.scale(plusOne(p, p.scale(p.unary('square', wide), 3 * CUBIC)), SQRT_2_OVER_PI);
-  const bend = p.mul(p.mul(wide, p.sub(wide.device.scalar(1, 'f32'), p.unary('square', t))), innerSlope);
-  return p.scale(p.add(plusOne(p, t), bend), 0.5);
+  using wide = p.cast(x, 'f32');
+  using weight = halfPlusHalf(p, wide);
+  using bend = bending(p, wide);
+  using steep = p.mul(weight, bend);
+  using squared = p.mul(steep, weight);
+  using rise = p.sub(steep, squared);
+  using sum = p.add(weight, rise);
+  return p.cast(sum, x.dtype);
 }
 
-/** tanh(sqrt(2 / π) x (1 + 0.044715 x²)) */
-function inner(p: Primitives, x: Tensor): Tensor {
-  const polynomial = plusOne(p, p.scale(p.unary('square', x), CUBIC));
-  return p.unary('tanh', p.scale(p.mul(x, polynomial), SQRT_2_OVER_PI));
+/** (1 + tanh(u)) / 2 with u = sqrt(2 / π) x (1 + 0.044715 x²): the sigmoid of 2 u. */
+function halfPlusHalf(p: Primitives, x: Tensor): Tensor {
+  using polynomial = squarePlus(p, x, 2 * SQRT_2_OVER_PI * CUBIC, 2 * SQRT_2_OVER_PI);
+  using twice = p.mul(x, polynomial);
+  return p.unary('sigmoid', twice);
 }
 
-function plusOne(p: Primitives, x: Tensor): Tensor {
-  return p.add(x, x.device.scalar(1, 'f32'));
+/** 2 x u' */
+function bending(p: Primitives, x: Tensor): Tensor {
+  using innerSlope = squarePlus(p, x, 6 * SQRT_2_OVER_PI * CUBIC, 2 * SQRT_2_OVER_PI);
+  return p.mul(x, innerSlope);
+}
+
+/** factor * x² + constant */
+function squarePlus(p: Primitives, x: Tensor, factor: number, constant: number): Tensor {
+  using squared = p.unary('square', x);
+  using scaled = p.scale(squared, factor);
+  return p.add(scaled, x.device.scalar(constant, 'f32'));
 }

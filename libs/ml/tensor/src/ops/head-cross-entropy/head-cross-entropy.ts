@@ -1,9 +1,11 @@
 import { invariant } from '@tunefleet/foundation';
+import type { Primitives } from '../../primitives';
 import { customOp } from '../../tape/perform';
 import type { Tensor } from '../../tensor';
+import { scatterRows } from '../layout/rows';
 import { multiplyBack } from '../linear/frozen-matrix';
-import { bentSlope } from '../softcap/softcap';
-import { capLogits, linearLogits, type OutputHead } from './output-head';
+import { slopeAt } from '../softcap/softcap';
+import { headLogits, type OutputHead } from './output-head';
 
 export interface HeadCrossEntropyResult {
   /** Sum of the rows' losses times `scale`; rank 0 f32, differentiable. */
@@ -49,7 +51,7 @@ export function headCrossEntropy(
         if (part) parts.push(part);
       }
       const outputs = [p.scale(p.addAll(sums), options.scale), p.addAll(hits)];
-      return { outputs, save: wanted ? [scatterRows(hidden, parts, rows)] : [] };
+      return { outputs, save: wanted ? [parts.length > 0 ? scatterRows(p, parts, rows, hidden.dim(0)) : p.zeros(hidden.shape, hidden.dtype === 'bf16' ? 'bf16' : 'f32')] : [] };
     },
     backward: ({ gradients: [g], saved: [dHidden] }) => {
       if (!g || !dHidden) return [null];
@@ -79,28 +81,25 @@ function labelledRows(labels: Int32Array, vocabulary: number): Int32Array {
 function lossOfRows(hidden: Tensor, head: OutputHead, rows: Int32Array, labels: Int32Array, wanted: boolean): [Tensor, Tensor, Tensor | null] {
   const device = hidden.device;
   const p = device.primitives;
+  const softcap = head.softcap ?? null;
   const chosen = Int32Array.from(rows, (row) => labels[row] ?? 0);
   const states = p.gather(hidden, device.tensor(Int32Array.from(rows), [rows.length], 'i32')); // [n, C]
-  using linear = linearLogits(states, head); // [n, V]
-  using logits = capLogits(linear, head);
-  if (!wanted || !head.softcap) linear.dispose();
+  using logits = headLogits(states, head); // [n, V]
   const [loss, gradient] = p.softmaxCrossEntropy(logits, device.tensor(chosen, [rows.length], 'i32'));
-  logits.dispose();
+  if (softcap === null || !wanted) logits.dispose();
   // The gradient is softmax - onehot: its row maximum is the likeliest other token's probability, unless that token is the label.
   const likeliestOther = p.reduce('max', gradient, [1]);
   const hit = p.compare('greaterEqual', p.unary('exp', p.unary('neg', loss)), likeliestOther);
-  const part = wanted ? multiplyBack(p.cast(head.softcap ? p.mul(gradient, bentSlope(p, linear, head.softcap)) : gradient, hidden.dtype), head) : null;
+  const part = wanted ? multiplyBack(p.cast(softcap === null ? gradient : belowCap(p, gradient, logits, softcap), hidden.dtype), head) : null;
   gradient.dispose();
   return [p.sumAll(loss), p.sumAll(p.cast(hit, 'f32')), part];
 }
 
-/** Puts the labelled rows' gradients back in place; unlabelled rows get the zero row at the end. A gather, hence deterministic. */
-function scatterRows(hidden: Tensor, parts: readonly Tensor[], rows: Int32Array): Tensor {
-  const p = hidden.device.primitives;
-  const [count, width] = [hidden.dim(0), hidden.dim(1)];
-  const zero = p.zeros([1, width], hidden.dtype === 'bf16' ? 'bf16' : 'f32');
-  if (rows.length === count) return parts.length === 1 && parts[0] ? parts[0] : p.concat(parts, 0);
-  const place = new Int32Array(count).fill(rows.length);
-  rows.forEach((row, index) => (place[row] = index));
-  return p.gather(p.concat([...parts, zero], 0), hidden.device.tensor(place, [count], 'i32'));
+/** The gradient by the logits before the cap. Takes over both. */
+function belowCap(p: Primitives, gradient: Tensor, logits: Tensor, softcap: number): Tensor {
+  using slope = slopeAt(p, logits, softcap);
+  logits.dispose();
+  const product = p.mul(gradient, slope);
+  gradient.dispose();
+  return product;
 }

@@ -10,18 +10,10 @@ export interface OutputHead extends FrozenMatrix {
 
 /** @param hidden [N, C]   @returns [N, V] f32. No gradient recorded. */
 export function headLogits(hidden: Tensor, head: OutputHead): Tensor {
-  using logits = linearLogits(hidden, head);
-  return capLogits(logits, head);
-}
-
-/** Before the cap, f32. */
-export function linearLogits(hidden: Tensor, head: OutputHead): Tensor {
+  const p = hidden.device.primitives;
   using typed = multiplyForward(hidden, head);
-  return hidden.device.primitives.cast(typed, 'f32');
-}
-
-/** The logits themselves, newly held, when the head has no cap. */
-export function capLogits(logits: Tensor, { softcap = null }: OutputHead): Tensor {
-  const p = logits.device.primitives;
+  using logits = p.cast(typed, 'f32');
+  typed.dispose();
+  const { softcap = null } = head;
   return softcap === null ? p.reshape(logits, logits.shape) : bent(p, logits, softcap);
 }

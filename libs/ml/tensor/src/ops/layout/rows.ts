@@ -1,0 +1,31 @@
+import type { Primitives } from '../../primitives';
+import { singleOutputOp } from '../../tape/perform';
+import type { Tensor } from '../../tensor';
+
+/**
+ * Some rows of a matrix.
+ * @param x [N, C]   @param rows distinct, in 0 .. N-1
+ * @returns [rows.length, C]
+ */
+export function selectRows(x: Tensor, rows: Int32Array): Tensor {
+  const p = x.device.primitives;
+  return singleOutputOp(x.device, {
+    name: 'selectRows',
+    inputs: [x],
+    run: () => ({ outputs: [p.gather(x, x.device.tensor(Int32Array.from(rows), [rows.length], 'i32'))], save: [] }),
+    backward: ({ gradients: [g] }) => [g ? scatterRows(p, [g], rows, x.dim(0)) : null],
+  });
+}
+
+/**
+ * Puts rows back into a matrix of `count` rows; the others are zero. A gather from the parts and a zero row at their end, hence deterministic.
+ * @param parts of [n_i, C], together one row per entry of `rows`
+ */
+export function scatterRows(p: Primitives, parts: readonly Tensor[], rows: Int32Array, count: number): Tensor {
+  const [first] = parts as [Tensor];
+  if (rows.length === count && rows.every((row, index) => row === index)) return parts.length === 1 ? first : p.concat(parts, 0);
+  const zero = p.zeros([1, first.dim(1)], first.dtype === 'bf16' ? 'bf16' : 'f32');
+  const place = new Int32Array(count).fill(rows.length);
+  rows.forEach((row, index) => (place[row] = index));
+  return p.gather(p.concat([...parts, zero], 0), first.device.tensor(place, [count], 'i32'));
+}
