@@ -24,17 +24,3 @@ export class ManualClock implements Clock {
     this.nowMs += ms;
   }
 }
-
-/** Resolves after `ms`, or at once when the signal aborts (it does not reject). The timer never keeps the process alive on abort. */
-export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal?.aborted) return resolve();
-    const finish = (): void => {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', finish);
-      resolve();
-    };
-    const timer = setTimeout(finish, ms);
-    signal?.addEventListener('abort', finish, { once: true });
-  });
-}

@@ -6,3 +6,4 @@ export * from './errors';
 export * from './ids';
 export * from './json';
 export * from './logger';
+export * from './timers';

@@ -1,4 +1,4 @@
-import type { Logger } from '@tunefleet/foundation';
+import { systemTimers, type Logger, type Timer, type Timers } from '@tunefleet/foundation';
 import type { FleetStore, JobQueue, Outbox } from '@tunefleet/ports';
 import { Loop, type LoopStatus } from './loop';
 import { relayOutbox } from './outbox-relay';
@@ -11,6 +11,7 @@ export interface ControlLoopsDeps extends Omit<ReconcilerDeps, 'outbox' | 'queue
   readonly queue: JobQueue;
   readonly logger: Logger;
   readonly intervals?: Partial<ControlLoopIntervals>;
+  readonly timers?: Timers;
 }
 
 export interface ControlLoopIntervals {
@@ -28,16 +29,19 @@ export class ControlLoops {
   private readonly reconcile: Loop;
   private readonly reconciler: Reconciler;
   private wakes: { close(): Promise<void> } | null = null;
-  private scheduleAgain: NodeJS.Timeout | null = null;
+  private readonly timers: Timers;
+  private scheduleAgain: Timer | null = null;
 
   constructor(private readonly deps: ControlLoopsDeps) {
     const { logger, store } = deps;
+    const timers = deps.timers ?? systemTimers;
+    this.timers = timers;
     const intervals = { ...defaultIntervals, ...deps.intervals };
     this.reconciler = new Reconciler(deps);
-    this.relay = new Loop(() => relayOutbox(deps.outbox, deps.queue), { name: 'outbox-relay', intervalMs: intervals.relayMs, logger });
+    this.relay = new Loop(() => relayOutbox(deps.outbox, deps.queue), { name: 'outbox-relay', intervalMs: intervals.relayMs, logger, timers });
     const scheduler = new Scheduler({ store, plan: deps.plan, leaseMs: deps.leaseMs, clock: deps.clock, logger });
-    this.scheduler = new Loop(async () => this.scheduleAgainIn((await scheduler.pass()).lookAgainInMs, intervals.scheduleMs), { name: 'scheduler', intervalMs: intervals.scheduleMs, logger });
-    this.reconcile = new Loop(() => this.reconciler.pass(), { name: 'reconciler', intervalMs: intervals.reconcileMs, logger });
+    this.scheduler = new Loop(async () => this.scheduleAgainIn((await scheduler.pass()).lookAgainInMs, intervals.scheduleMs), { name: 'scheduler', intervalMs: intervals.scheduleMs, logger, timers });
+    this.reconcile = new Loop(() => this.reconciler.pass(), { name: 'reconciler', intervalMs: intervals.reconcileMs, logger, timers });
   }
 
   async start(): Promise<void> {
@@ -59,7 +63,7 @@ export class ControlLoops {
   async stop(): Promise<void> {
     await this.wakes?.close();
     await Promise.all(this.all().map((loop) => loop.stop()));
-    if (this.scheduleAgain !== null) clearTimeout(this.scheduleAgain);
+    this.scheduleAgain?.cancel();
   }
 
   status(): { readonly loops: readonly LoopStatus[]; readonly repairs: Readonly<Record<Repair, number>> } {
@@ -68,8 +72,8 @@ export class ControlLoops {
 
   /** A pass sooner than the timer's, when the time itself changes something. */
   private scheduleAgainIn(ms: number | null, intervalMs: number): void {
-    if (this.scheduleAgain !== null) clearTimeout(this.scheduleAgain);
-    this.scheduleAgain = ms === null || ms >= intervalMs ? null : setTimeout(() => this.scheduler.wake(), ms);
+    this.scheduleAgain?.cancel();
+    this.scheduleAgain = ms === null || ms >= intervalMs ? null : this.timers.after(ms, () => this.scheduler.wake());
   }
 
   private all(): readonly Loop[] {

@@ -1,4 +1,4 @@
-import { backoffDelayMs, type BackoffPolicy, type Logger } from '@tunefleet/foundation';
+import { backoffDelayMs, systemTimers, type BackoffPolicy, type Logger, type Timer, type Timers } from '@tunefleet/foundation';
 
 export interface LoopOptions {
   readonly name: string;
@@ -7,6 +7,7 @@ export interface LoopOptions {
   readonly logger: Logger;
   /** Delay after an error; defaults to 1 s doubling to 30 s, jittered. */
   readonly backoff?: BackoffPolicy;
+  readonly timers?: Timers;
 }
 
 export interface LoopStatus {
@@ -24,7 +25,8 @@ const DEFAULT_BACKOFF: BackoffPolicy = { firstMs: 1_000, factor: 2, maxMs: 30_00
  * The body takes no input, because it reads what there is to do from the record.
  */
 export class Loop {
-  private timer: NodeJS.Timeout | null = null;
+  private readonly timers: Timers;
+  private timer: Timer | null = null;
   private running: Promise<void> | null = null;
   private wanted = false;
   private stopped = true;
@@ -36,7 +38,9 @@ export class Loop {
   constructor(
     private readonly body: () => Promise<unknown>,
     private readonly options: LoopOptions,
-  ) {}
+  ) {
+    this.timers = options.timers ?? systemTimers;
+  }
 
   start(): void {
     this.stopped = false;
@@ -57,7 +61,7 @@ export class Loop {
   /** Resolves when the run that is under way, if any, has ended. */
   async stop(): Promise<void> {
     this.stopped = true;
-    if (this.timer !== null) clearTimeout(this.timer);
+    this.timer?.cancel();
     this.timer = null;
     await this.running;
   }
@@ -68,14 +72,14 @@ export class Loop {
   }
 
   private launch(): void {
-    if (this.timer !== null) clearTimeout(this.timer);
+    this.timer?.cancel();
     this.timer = null;
     this.wanted = false;
     this.running = this.runOnce().finally(() => {
       this.running = null;
       if (this.stopped) return;
       if (this.wanted && this.consecutiveErrors === 0) return this.launch();
-      this.timer = setTimeout(() => this.launch(), this.delayMs());
+      this.timer = this.timers.after(this.delayMs(), () => this.launch());
     });
   }
 

@@ -8,6 +8,7 @@ import type { DeviceReport, FromEngine } from '../engine-protocol';
 import { ArtifactCache } from './artifact-cache';
 import { ArtifactTransfer } from './artifact-transfer';
 import { Attempt } from './attempt';
+import { attemptFolder } from './attempt-folder';
 import { EngineProcess, type EngineExit } from './engine-process';
 import { loadIdentity, type WorkerIdentity } from './identity';
 import { ServerLink, type ServerPayload, type WorkerPayload } from './server-link';
@@ -213,7 +214,7 @@ export class Agent {
         settings: this.settings,
         cache: this.cache,
         transfer: this.transfer,
-        workDir: join(this.attemptsDir(), ref.attemptId),
+        folder: attemptFolder(join(this.attemptsDir(), ref.attemptId)),
         clock: this.options.clock,
         logger: this.options.logger,
         engine: this.engine,

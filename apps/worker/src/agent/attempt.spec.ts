@@ -5,6 +5,7 @@ import type { fleet } from '@tunefleet/contracts';
 import { ManualClock, silentLogger } from '@tunefleet/foundation';
 import type { ToEngine } from '../engine-protocol';
 import { Attempt, type AttemptDeps } from './attempt';
+import { attemptFolder } from './attempt-folder';
 import type { EngineExit } from './engine-process';
 import { defaultAgentSettings } from './settings';
 
@@ -24,7 +25,7 @@ beforeEach(async () => {
     settings: defaultAgentSettings,
     cache: { release: () => undefined } as unknown as AttemptDeps['cache'],
     transfer: {} as AttemptDeps['transfer'],
-    workDir,
+    folder: attemptFolder(workDir),
     clock: new ManualClock(0),
     logger: silentLogger,
     engine: { send: (message) => toEngine.push(message) > 0, kill: () => undefined, recentLines: [] },

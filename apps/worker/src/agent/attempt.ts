@@ -1,10 +1,10 @@
-import { link, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ArtifactRef, Failure, fleet } from '@tunefleet/contracts';
-import { assertNever, errorCode, errorMessage, type Clock, type Logger } from '@tunefleet/foundation';
+import { assertNever, errorCode, errorMessage, systemTimers, type Clock, type Logger, type Timer, type Timers } from '@tunefleet/foundation';
 import type { FromEngine, ToEngine } from '../engine-protocol';
 import type { ArtifactCache } from './artifact-cache';
 import type { ArtifactTransfer } from './artifact-transfer';
+import type { AttemptFolder } from './attempt-folder';
 import { EventLog } from './event-log';
 import { toEventPayload, toFailed } from './event-payload';
 import type { EngineExit } from './engine-process';
@@ -15,11 +15,12 @@ import { decideStop, type StopReason } from './stop-plan';
 
 export interface AttemptDeps {
   readonly settings: AgentSettings;
-  readonly cache: ArtifactCache;
-  readonly transfer: ArtifactTransfer;
-  /** Folder for this attempt alone. */
-  readonly workDir: string;
+  readonly cache: Pick<ArtifactCache, 'ensure' | 'adopt' | 'release'>;
+  readonly transfer: Pick<ArtifactTransfer, 'upload' | 'download'>;
+  /** For this attempt alone. */
+  readonly folder: AttemptFolder;
   readonly clock: Clock;
+  readonly timers?: Timers;
   readonly logger: Logger;
   readonly engine: { send(message: ToEngine): boolean; kill(): void; readonly recentLines: readonly string[] };
   /** There may be something to send. */
@@ -49,14 +50,16 @@ export class Attempt {
   private readonly transfers = new AbortController();
   /** Uploads, one after the other. */
   private uploads: Promise<void> = Promise.resolve();
-  private killTimer: NodeJS.Timeout | null = null;
+  private readonly timers: Timers;
+  private killTimer: Timer | null = null;
 
   constructor(
     private readonly assign: fleet.Assign & { attempt: fleet.AttemptRef },
     private readonly deps: AttemptDeps,
   ) {
     this.ref = assign.attempt;
-    this.lease = new LeaseClock(deps.clock, deps.settings.leaseMarginMs, () => this.stop('lease_lost', deps.settings.checkpointStopMs));
+    this.timers = deps.timers ?? systemTimers;
+    this.lease = new LeaseClock(deps.clock, deps.settings.leaseMarginMs, () => this.stop('lease_lost', deps.settings.checkpointStopMs), this.timers);
     this.lease.renew(assign.leaseMs);
   }
 
@@ -147,11 +150,11 @@ export class Attempt {
     }
     this.phase = 'stopping';
     this.deps.engine.send({ type: 'stop', runId: this.ref.attemptId, checkpoint: plan.checkpoint });
-    if (this.killTimer !== null) clearTimeout(this.killTimer);
-    this.killTimer = setTimeout(() => {
+    this.killTimer?.cancel();
+    this.killTimer = this.timers.after(plan.killAfterMs, () => {
       this.deps.logger.warn({ ...this.ref, waitMs: plan.killAfterMs }, 'the engine did not stop in time and is killed');
       this.deps.engine.kill();
-    }, plan.killAfterMs);
+    });
   }
 
   /** What to send next, in order: events, then the end. Null: nothing now. */
@@ -181,24 +184,21 @@ export class Attempt {
     this.phase = 'over';
     this.lease.stop();
     this.transfers.abort();
-    if (this.killTimer !== null) clearTimeout(this.killTimer);
+    this.killTimer?.cancel();
     await this.uploads;
     this.deps.cache.release();
-    await rm(this.deps.workDir, { recursive: true, force: true });
+    await this.deps.folder.remove();
   }
 
   private async prepare(): Promise<ToEngine> {
-    const { workDir } = this.deps;
-    await rm(workDir, { recursive: true, force: true });
-    const outputDir = join(workDir, 'output');
-    await mkdir(outputDir, { recursive: true });
+    const { folder } = this.deps;
+    const outputDir = await folder.create();
     const inputFiles: Record<string, string> = {};
     for (const artifact of this.assign.inputs) inputFiles[artifact.sha256] = await this.fetch(artifact);
     let resumeDir: string | null = null;
     if (this.assign.resume !== undefined) {
-      resumeDir = join(workDir, 'resume');
-      await mkdir(resumeDir);
-      for (const artifact of this.assign.resume.artifacts) await link(await this.fetch(artifact), join(resumeDir, artifact.name));
+      resumeDir = await folder.createResume();
+      for (const artifact of this.assign.resume.artifacts) await folder.link(await this.fetch(artifact), join(resumeDir, artifact.name));
       this.step = this.assign.resume.step;
     }
     return {
@@ -237,7 +237,7 @@ export class Attempt {
     await this.uploadFiles(checkpoint.dir, checkpoint.files);
     for (const file of checkpoint.files) await this.deps.cache.adopt(join(checkpoint.dir, file.name), file);
     this.record({ $case: 'checkpoint', value: { step: checkpoint.step, artifacts: [...checkpoint.files], metrics: { ...checkpoint.metrics } } });
-    await rm(checkpoint.dir, { recursive: true, force: true });
+    await this.deps.folder.removeCheckpoint(checkpoint.dir);
   }
 
   private async uploadFiles(dir: string, files: readonly ArtifactRef[]): Promise<void> {
@@ -272,7 +272,7 @@ export class Attempt {
   /** The engine is done with it; what is left is to bring uploads and events out. Null: the outcome comes with the last upload. */
   private end(outcome: Outcome | null): void {
     this.phase = 'ending';
-    if (this.killTimer !== null) clearTimeout(this.killTimer);
+    this.killTimer?.cancel();
     this.uploads = this.uploads.then(() => {
       this.outcome ??= outcome;
       this.deps.onOutput();

@@ -1,8 +1,8 @@
-import type { Clock } from '@tunefleet/foundation';
+import { systemTimers, type Clock, type Timer, type Timers } from '@tunefleet/foundation';
 
 /** Watches one attempt's lease on this machine's monotonic clock and says once when it is nearly over. */
 export class LeaseClock {
-  private timer: NodeJS.Timeout | null = null;
+  private timer: Timer | null = null;
   private deadlineMs = Number.POSITIVE_INFINITY;
 
   /** @param marginMs how long before its end the lease counts as over, for the way and for clocks that run apart */
@@ -10,14 +10,15 @@ export class LeaseClock {
     private readonly clock: Clock,
     private readonly marginMs: number,
     private readonly onOver: () => void,
+    private readonly timers: Timers = systemTimers,
   ) {}
 
   /** The lease is valid for so long from now. */
   renew(validForMs: number): void {
     const leftMs = Math.max(0, validForMs - this.marginMs);
     this.deadlineMs = this.clock.monotonic() + leftMs;
-    if (this.timer !== null) clearTimeout(this.timer);
-    this.timer = setTimeout(this.onOver, leftMs);
+    this.timer?.cancel();
+    this.timer = this.timers.after(leftMs, this.onOver);
   }
 
   get isOver(): boolean {
@@ -25,7 +26,7 @@ export class LeaseClock {
   }
 
   stop(): void {
-    if (this.timer !== null) clearTimeout(this.timer);
+    this.timer?.cancel();
     this.timer = null;
   }
 }
