@@ -16,6 +16,20 @@ test.each([
   expect(totalBytes / 1e6).toBeLessThan(1.25 * measuredMegabytes);
 });
 
+/** The same for six blocks of other model types, 4 x 256 tokens in f32. */
+const SMALL = { vocab_size: 8192, hidden_size: 576, intermediate_size: 1536, num_hidden_layers: 6, num_attention_heads: 9, num_key_value_heads: 3, tie_word_embeddings: true, max_position_embeddings: 2048, head_dim: 64 };
+test.each([
+  [{ ...SMALL, model_type: 'qwen3' }, 401],
+  [{ ...SMALL, model_type: 'phi3' }, 379],
+  [{ ...SMALL, model_type: 'gemma2' }, 478],
+  [{ ...SMALL, model_type: 'gemma3_text' }, 430],
+  [{ model_type: 'gpt2', vocab_size: 8192, n_embd: 576, n_layer: 6, n_head: 9, n_positions: 1024 }, 396],
+])('covers the measured peak of %j', (config, measuredMegabytes) => {
+  const { totalBytes } = estimateMemory({ ...shape, model: describeCausalLm(config) });
+  expect(totalBytes / 1e6).toBeGreaterThan(measuredMegabytes);
+  expect(totalBytes / 1e6).toBeLessThan(1.25 * measuredMegabytes);
+});
+
 test('parts add up; LoRA of rank 8 on everything', () => {
   const { weightBytes, adapterBytes, optimiserBytes, activationBytes, logitsBytes, totalBytes } = estimateMemory(shape);
   expect(weightBytes).toBe(134_515_008 * 4);

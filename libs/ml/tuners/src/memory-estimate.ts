@@ -44,17 +44,16 @@ export function estimateMemory(shape: TrainingShape): MemoryEstimate {
 }
 
 /**
- * Kept per token and block: the inputs of both norms, rotated q and k, v, attention's output, gate and up, and the probabilities of short rows; with recomputation the block's input only.
- * Normed values, merged heads and the gated product are computed again instead.
+ * Kept per token and block: what the description says, and the probabilities of short rows; with recomputation the block's input only.
  */
 function activations({ model, computeDtype, rows, columns, recomputeBlocks = false }: TrainingShape): number {
-  const { hiddenSize: C, intermediateSize: F, heads: H, keyValueHeads: K, headDim: D, layers } = model;
+  const { hiddenSize: C, intermediateSize: F, heads: H, layers, keptPerToken, softcaps } = model;
   const tokens = rows * columns;
   const size = elementBytes(computeDtype);
   const probabilities = columns <= PROBABILITIES_KEPT_MAX ? H * columns : 0;
-  const perBlock = tokens * (2 * C + 2 * H * D + 2 * K * D + 2 * F + probabilities) * size;
+  const perBlock = tokens * (keptPerToken + probabilities) * size;
   // Scores in f32, probabilities and their gradient; or the MLP's sigmoid, its product with gate and up, their gradients and what leads to them.
-  const scores = rows * H * columns * columns * (2 * size + 8);
+  const scores = rows * H * columns * columns * (2 * size + (softcaps.attention ? 16 : 8));
   const mlp = tokens * F * 8 * size;
   const kept = recomputeBlocks ? layers * tokens * C * size + perBlock : layers * perBlock;
   return kept + Math.max(scores, mlp) + 3 * tokens * C * size;
@@ -62,7 +61,7 @@ function activations({ model, computeDtype, rows, columns, recomputeBlocks = fal
 
 function logits({ model, computeDtype, rows, columns }: TrainingShape): number {
   const count = Math.min(rows * columns, Math.floor(LOGITS_BYTES / (4 * model.vocabSize))) * model.vocabSize;
-  return count * (8 + (computeDtype === 'bf16' ? 2 : 0)) + rows * columns * model.hiddenSize * 2 * elementBytes(computeDtype);
+  return count * ((model.softcaps.logits ? 16 : 8) + (computeDtype === 'bf16' ? 2 : 0)) + rows * columns * model.hiddenSize * 2 * elementBytes(computeDtype);
 }
 
 function elementBytes(dtype: 'f32' | 'bf16'): number {
