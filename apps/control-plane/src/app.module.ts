@@ -26,7 +26,7 @@ import { StatusController } from './native/status.controller';
 import { TeamsController } from './native/teams.controller';
 import { UsageController } from './native/usage.controller';
 import { WorkersController } from './native/workers.controller';
-import { BLOB_STORE, CLOCK, CONFIG, FLEET_STORE, JOB_QUEUE, LOGGER, LOOPS, OUTBOX, RECORD_STORE, SUBMITTED, TEAM, type Runtime } from './tokens';
+import { BLOB_STORE, CLOCK, CONFIG, FLEET_ACCESS, FLEET_STORE, JOB_QUEUE, LOGGER, LOOPS, OUTBOX, RECORD_STORE, SUBMITTED, TEAM, type Runtime } from './tokens';
 
 export const controllers: readonly Type[] = [
   FilesController,
@@ -61,6 +61,7 @@ export class AppModule {
       { provide: CLOCK, useValue: runtime.clock },
       { provide: RECORD_STORE, useValue: runtime.records },
       { provide: FLEET_STORE, useValue: runtime.fleet },
+      { provide: FLEET_ACCESS, useValue: runtime.access },
       { provide: OUTBOX, useValue: runtime.outbox },
       { provide: JOB_QUEUE, useValue: runtime.queue },
       { provide: BLOB_STORE, useValue: runtime.blobs },

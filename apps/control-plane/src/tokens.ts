@@ -1,4 +1,4 @@
-import type { BlobStore, FleetStore, JobQueue, Outbox, RecordStore } from '@tunefleet/ports';
+import type { BlobStore, FleetAccess, FleetStore, JobQueue, Outbox, RecordStore } from '@tunefleet/ports';
 import type { Clock, Logger } from '@tunefleet/foundation';
 import type { ControlPlaneConfig } from './config/config';
 
@@ -8,6 +8,7 @@ import type { ControlPlaneConfig } from './config/config';
  */
 export const RECORD_STORE = Symbol('RECORD_STORE');
 export const FLEET_STORE = Symbol('FLEET_STORE');
+export const FLEET_ACCESS = Symbol('FLEET_ACCESS');
 export const OUTBOX = Symbol('OUTBOX');
 export const JOB_QUEUE = Symbol('JOB_QUEUE');
 export const BLOB_STORE = Symbol('BLOB_STORE');
@@ -28,6 +29,7 @@ export interface Runtime {
   readonly clock: Clock;
   readonly records: RecordStore;
   readonly fleet: FleetStore;
+  readonly access: FleetAccess;
   readonly outbox: Outbox;
   readonly queue: JobQueue;
   readonly blobs: BlobStore;

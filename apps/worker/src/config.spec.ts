@@ -11,8 +11,19 @@ test('workers of one data folder have folders of their own and share the model c
 
 test('the scheme says whether the connection is encrypted', () => {
   const parse = (address: string) => parseWorkerConfig({ ...token, TUNEFLEET_CONTROL_PLANE: address });
-  expect(parse('host:8081')).toMatchObject({ controlPlane: 'host:8081', tls: false });
-  expect(parse('grpcs://host:443')).toMatchObject({ controlPlane: 'host:443', tls: true });
+  expect(parse('host:8081')).toMatchObject({ controlPlane: 'host:8081', tls: null });
+  expect(parse('grpcs://host:443')).toMatchObject({ controlPlane: 'host:443', tls: { ca: null, own: null, serverName: null } });
+});
+
+test('TLS settings come together, and only with TLS', () => {
+  const tls = { TUNEFLEET_TLS_CA: 'ca.pem', TUNEFLEET_TLS_CERT: 'cert.pem', TUNEFLEET_TLS_KEY: 'key.pem', TUNEFLEET_TLS_SERVER_NAME: 'control' };
+  expect(parseWorkerConfig({ ...tls, TUNEFLEET_CONTROL_PLANE: 'grpcs://host:443' }).tls).toEqual({ ca: 'ca.pem', own: { cert: 'cert.pem', key: 'key.pem' }, serverName: 'control' });
+  expect(() => parseWorkerConfig({ ...tls, TUNEFLEET_TLS_KEY: '', TUNEFLEET_CONTROL_PLANE: 'grpcs://host:443' })).toThrow(/TUNEFLEET_TLS_CERT: needs TUNEFLEET_TLS_KEY/);
+  expect(() => parseWorkerConfig(tls)).toThrow(/TUNEFLEET_TLS_CA: has no effect unless TUNEFLEET_CONTROL_PLANE begins with grpcs/);
+});
+
+test('a worker that has joined needs no token', () => {
+  expect([parseWorkerConfig({}).joinToken, parseWorkerConfig(token).joinToken]).toEqual([null, 'long-enough-token']);
 });
 
 test('labels and the time to stop', () => {

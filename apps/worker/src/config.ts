@@ -2,13 +2,18 @@ import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { TunefleetError } from '@tunefleet/foundation';
 import { z } from 'zod';
+import type { ClientTls } from './agent/channel';
 
 const GIBIBYTE = 1024 ** 3;
 const optionalText = z.preprocess((value) => (value === '' ? undefined : value), z.string().trim().min(1).optional());
 
 const environmentSchema = z.object({
   TUNEFLEET_CONTROL_PLANE: z.string().regex(/^(grpcs?:\/\/)?[^/\s]+:\d{1,5}$/, 'host:port, or grpcs://host:port for TLS').default('127.0.0.1:8081'),
-  TUNEFLEET_WORKER_TOKEN: z.string().min(8, 'at least 8 characters').max(200),
+  TUNEFLEET_WORKER_TOKEN: optionalText.pipe(z.string().min(8, 'at least 8 characters').max(200).optional()),
+  TUNEFLEET_TLS_CA: optionalText,
+  TUNEFLEET_TLS_CERT: optionalText,
+  TUNEFLEET_TLS_KEY: optionalText,
+  TUNEFLEET_TLS_SERVER_NAME: optionalText,
   TUNEFLEET_WORKER_NAME: optionalText.pipe(
     z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, 'letters, digits, dot, hyphen, underscore; at most 64').optional(),
   ),
@@ -22,13 +27,22 @@ const environmentSchema = z.object({
   TUNEFLEET_CACHE_DIR: optionalText,
   TUNEFLEET_ARTIFACT_CACHE_BYTES: z.coerce.number().int().min(0).default(20 * GIBIBYTE),
   TUNEFLEET_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
+}).superRefine((env, context) => {
+  const problem = (name: string, message: string): void => context.addIssue({ code: 'custom', path: [name], message });
+  if ((env.TUNEFLEET_TLS_CERT === undefined) !== (env.TUNEFLEET_TLS_KEY === undefined)) problem('TUNEFLEET_TLS_CERT', 'needs TUNEFLEET_TLS_KEY, and the other way round');
+  const isTls = env.TUNEFLEET_CONTROL_PLANE.startsWith('grpcs://');
+  for (const name of ['TUNEFLEET_TLS_CERT', 'TUNEFLEET_TLS_CA', 'TUNEFLEET_TLS_SERVER_NAME'] as const) {
+    if (env[name] !== undefined && !isTls) problem(name, 'has no effect unless TUNEFLEET_CONTROL_PLANE begins with grpcs://');
+  }
 });
 
 export interface WorkerConfig {
   /** host:port */
   readonly controlPlane: string;
-  readonly tls: boolean;
-  readonly workerToken: string;
+  /** Null: plain text. */
+  readonly tls: ClientTls | null;
+  /** What lets it join; null: it has joined before. */
+  readonly joinToken: string | null;
   readonly name: string;
   /** What it offers besides its device, for jobs that ask for it. */
   readonly labels: Readonly<Record<string, string>>;
@@ -58,8 +72,14 @@ export function parseWorkerConfig(environment: Readonly<Record<string, string | 
   const name = env.TUNEFLEET_WORKER_NAME ?? hostname().replace(/[^A-Za-z0-9._-]/g, '-').slice(0, 64);
   return {
     controlPlane: env.TUNEFLEET_CONTROL_PLANE.replace(/^grpcs?:\/\//, ''),
-    tls: env.TUNEFLEET_CONTROL_PLANE.startsWith('grpcs://'),
-    workerToken: env.TUNEFLEET_WORKER_TOKEN,
+    tls: env.TUNEFLEET_CONTROL_PLANE.startsWith('grpcs://')
+      ? {
+          ca: env.TUNEFLEET_TLS_CA ?? null,
+          own: env.TUNEFLEET_TLS_CERT === undefined || env.TUNEFLEET_TLS_KEY === undefined ? null : { cert: env.TUNEFLEET_TLS_CERT, key: env.TUNEFLEET_TLS_KEY },
+          serverName: env.TUNEFLEET_TLS_SERVER_NAME ?? null,
+        }
+      : null,
+    joinToken: env.TUNEFLEET_WORKER_TOKEN ?? null,
     name,
     labels: env.TUNEFLEET_WORKER_LABELS,
     stopMs: env.TUNEFLEET_WORKER_STOP_SECONDS * 1_000,

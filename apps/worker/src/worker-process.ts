@@ -1,5 +1,6 @@
 import { systemClock, type Logger } from '@tunefleet/foundation';
 import { Agent } from './agent/agent';
+import { channelCredentials, channelOptions } from './agent/channel';
 import type { AgentSettings } from './agent/settings';
 import { lockInstance } from './agent/single-instance';
 import type { WorkerConfig } from './config';
@@ -23,6 +24,7 @@ export interface WorkerProcessOptions {
 export async function runWorkerProcess({ config, engineFile, environment, settings, logger }: WorkerProcessOptions): Promise<void> {
   const agent = new Agent({
     ...config,
+    channel: { credentials: await channelCredentials(config.tls), options: channelOptions(config.tls) },
     version: VERSION,
     engine: { file: engineFile, env: engineEnvironment(environment, config.cacheDir) },
     settings: { shutdownMs: config.stopMs, ...settings },

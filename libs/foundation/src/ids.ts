@@ -15,6 +15,7 @@ export const ID_PREFIX = {
   event: 'ftevent-',
   adapter: 'adp-',
   worker: 'wrk-',
+  joinToken: 'jtok-',
   outbox: 'out-',
 } as const;
 

@@ -70,7 +70,10 @@ export type AfterFailure =
  * (job, epoch) being the live one. Lock order: worker, job, attempt.
  */
 export interface FleetStore {
-  /** Registers the worker under its new session; an attempt of another boot of it that is still live is left to its lease. */
+  /**
+   * Registers the worker under its new session; an attempt of another boot of it that is still live is left to its lease.
+   * @throws permission_denied when it was revoked
+   */
   helloWorker(hello: WorkerHello): Promise<WorkerRecord>;
   /** False when a newer session has taken over: close this stream. */
   touchWorker(workerId: string, sessionId: string, update: { memoryBytesFree?: number }): Promise<boolean>;
@@ -150,8 +153,8 @@ export interface FleetStore {
   wake(topic: WakeTopic): Promise<void>;
 }
 
-/** `schedule`: look at the queue again. `worker:<id>`: look at what that worker is owed. */
-export type WakeTopic = 'schedule' | `worker:${string}`;
+/** `schedule`: look at the queue again. `worker:<id>`: look at what that worker is owed. `revoked:<id>`: end its session. */
+export type WakeTopic = 'schedule' | `worker:${string}` | `revoked:${string}`;
 
 export interface StopOrder {
   readonly key: AttemptKey;

@@ -1,4 +1,5 @@
 export * from './blob-store';
+export * from './fleet-access';
 export * from './fleet-store';
 export * from './job-queue';
 export * from './outbox';

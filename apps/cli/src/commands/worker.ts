@@ -23,7 +23,7 @@ export function registerWorker(program: Command): void {
     .option('--data-dir <dir>', "the worker's own files, and where a local service is looked for (default: TUNEFLEET_DATA_DIR, or .tunefleet)")
     .option('--label <key=value>', 'what it offers to jobs that ask for it; repeatable (default: TUNEFLEET_WORKER_LABELS, "a=b,c=d")', keyValue)
     .option('--stop-seconds <count>', 'time to hand a running job back when it is stopped (default: TUNEFLEET_WORKER_STOP_SECONDS, or 30)', wholeNumber(1, 3_600))
-    .addHelpText('after', '\nThe token that lets it in is TUNEFLEET_WORKER_TOKEN; for a local service it is found by itself.\nThe first Ctrl-C lets a running job write a checkpoint and gives it back; the second stops at once.')
+    .addHelpText('after', '\nA new worker joins with the token in TUNEFLEET_WORKER_TOKEN ("tunefleet workers tokens create"); for a local service it is found by itself. From then on it has a credential of its own in its folder.\nThe first Ctrl-C lets a running job write a checkpoint and gives it back; the second stops at once.')
     .action(async (options: WorkerOptions) => {
       await runCommand({}, async (_output, signal) => {
         const { controlPlane, workerToken } = await findFleet({ flags: options, environment: process.env, workingDir: process.cwd() });
@@ -33,7 +33,7 @@ export function registerWorker(program: Command): void {
             ...environment,
             TUNEFLEET_CACHE_DIR: cacheDirectory(process.env),
             TUNEFLEET_CONTROL_PLANE: controlPlane,
-            TUNEFLEET_WORKER_TOKEN: workerToken,
+            ...(workerToken === undefined ? {} : { TUNEFLEET_WORKER_TOKEN: workerToken }),
             ...(options.name === undefined ? {} : { TUNEFLEET_WORKER_NAME: options.name }),
             ...(options.label === undefined ? {} : { TUNEFLEET_WORKER_LABELS: Object.entries(options.label).map((pair) => pair.join('=')).join(',') }),
             ...(options.stopSeconds === undefined ? {} : { TUNEFLEET_WORKER_STOP_SECONDS: String(options.stopSeconds) }),

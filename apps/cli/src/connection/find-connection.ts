@@ -46,18 +46,18 @@ export async function findConnection({ flags, environment, workingDir }: Connect
 export interface FleetAddress {
   /** As TUNEFLEET_CONTROL_PLANE wants it. */
   readonly controlPlane: string;
-  readonly workerToken: string;
+  /** Undefined: the worker has joined before, or says itself what is missing. */
+  readonly workerToken: string | undefined;
 }
 
 /**
  * Where a worker dials: the named control plane with the token of the environment, or the service running from the data folder with its own.
- * @throws unavailable when none is named and none runs here; unauthenticated when one is named without a token
+ * @throws unavailable when none is named and none runs here
  */
 export async function findFleet({ flags, environment, workingDir }: Omit<ConnectionQuestion, 'flags'> & { readonly flags: { readonly controlPlane?: string; readonly dataDir?: string } }): Promise<FleetAddress> {
   const named = flags.controlPlane ?? nonEmpty(environment['TUNEFLEET_CONTROL_PLANE']);
   const token = nonEmpty(environment['TUNEFLEET_WORKER_TOKEN']);
   if (named !== undefined) {
-    if (token === undefined) throw new TunefleetError('unauthenticated', `there is no token to show to ${named}: set TUNEFLEET_WORKER_TOKEN (it is in the control plane's secrets.json)`);
     return { controlPlane: named, workerToken: token };
   }
   const dataDir = dataDirOf(flags, environment, workingDir);

@@ -10,6 +10,8 @@ const MEBIBYTE = 1024 * 1024;
 const optionalText = z.preprocess((value) => (value === '' ? undefined : value), z.string().trim().min(1).optional());
 const port = z.coerce.number().int().min(0).max(65535);
 
+const onOrOff = (byDefault: 'on' | 'off') => z.preprocess((value) => (value === '' || value === undefined ? byDefault : value), z.enum(['on', 'off'])).transform((value) => value === 'on');
+
 const environmentSchema = z.object({
   DATABASE_URL: z.string().regex(/^postgres(ql)?:\/\//, 'a postgres:// URL'),
   REDIS_URL: optionalText.pipe(z.string().regex(/^rediss?:\/\//, 'a redis:// URL').optional()),
@@ -18,12 +20,31 @@ const environmentSchema = z.object({
   TUNEFLEET_HTTP_PORT: port.default(8080),
   TUNEFLEET_GRPC_PORT: port.default(8081),
   TUNEFLEET_API_KEY: z.string().min(8, 'at least 8 characters').max(200),
-  TUNEFLEET_WORKER_TOKEN: z.string().min(8, 'at least 8 characters').max(200),
+  TUNEFLEET_WORKER_TOKEN: optionalText.pipe(z.string().min(8, 'at least 8 characters').max(200).optional()),
+  TUNEFLEET_SHARED_TOKEN: onOrOff('on'),
+  TUNEFLEET_GRPC_HOST: optionalText,
+  TUNEFLEET_GRPC_PLAINTEXT: onOrOff('off'),
+  TUNEFLEET_GRPC_TLS_CERT: optionalText,
+  TUNEFLEET_GRPC_TLS_KEY: optionalText,
+  TUNEFLEET_GRPC_TLS_CLIENT_CA: optionalText,
   TUNEFLEET_TEAM: z.string().regex(/^[a-z0-9][a-z0-9-]{0,39}$/, 'lower-case letters, digits and hyphens').default('default'),
   TUNEFLEET_MAX_FILE_BYTES: z.coerce.number().int().min(1).default(512 * MEBIBYTE),
   TUNEFLEET_CORDON_FAILURES: z.coerce.number().int().min(0).max(1_000).default(defaultCordonRule.failures),
   TUNEFLEET_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
+}).superRefine((env, context) => {
+  const problem = (name: string, message: string): void => context.addIssue({ code: 'custom', path: [name], message });
+  if (env.TUNEFLEET_SHARED_TOKEN && env.TUNEFLEET_WORKER_TOKEN === undefined) problem('TUNEFLEET_WORKER_TOKEN', 'needed unless TUNEFLEET_SHARED_TOKEN is off');
+  if ((env.TUNEFLEET_GRPC_TLS_CERT === undefined) !== (env.TUNEFLEET_GRPC_TLS_KEY === undefined)) problem('TUNEFLEET_GRPC_TLS_CERT', 'needs TUNEFLEET_GRPC_TLS_KEY, and the other way round');
+  if (env.TUNEFLEET_GRPC_TLS_CLIENT_CA !== undefined && env.TUNEFLEET_GRPC_TLS_CERT === undefined) problem('TUNEFLEET_GRPC_TLS_CLIENT_CA', 'needs TUNEFLEET_GRPC_TLS_CERT and TUNEFLEET_GRPC_TLS_KEY');
 });
+
+/** Paths of PEM files. */
+export interface GrpcTlsFiles {
+  readonly cert: string;
+  readonly key: string;
+  /** Null: workers need no certificate. */
+  readonly clientCa: string | null;
+}
 
 export interface ControlPlaneConfig {
   readonly databaseUrl: string;
@@ -32,11 +53,18 @@ export interface ControlPlaneConfig {
   /** Absolute. The blob store is `<dataDir>/blobs`. */
   readonly dataDir: string;
   readonly host: string;
+  /** What workers dial; `host` is for HTTP. */
+  readonly grpcHost: string;
+  /** Null: plain text. */
+  readonly grpcTls: GrpcTlsFiles | null;
+  /** Plain text also beyond this machine. */
+  readonly grpcPlaintext: boolean;
   /** 0: any free port. */
   readonly httpPort: number;
   readonly grpcPort: number;
   readonly apiKey: string;
-  readonly workerToken: string;
+  /** Lets any number of workers join; null: only join tokens do. */
+  readonly sharedToken: string | null;
   /** The team the API key belongs to; also the organisation in model names. */
   readonly team: string;
   readonly maxFileBytes: number;
@@ -66,7 +94,13 @@ export function parseConfig(environment: Readonly<Record<string, string | undefi
     httpPort: env.TUNEFLEET_HTTP_PORT,
     grpcPort: env.TUNEFLEET_GRPC_PORT,
     apiKey: env.TUNEFLEET_API_KEY,
-    workerToken: env.TUNEFLEET_WORKER_TOKEN,
+    sharedToken: env.TUNEFLEET_SHARED_TOKEN ? (env.TUNEFLEET_WORKER_TOKEN ?? null) : null,
+    grpcHost: env.TUNEFLEET_GRPC_HOST ?? env.TUNEFLEET_HOST,
+    grpcTls:
+      env.TUNEFLEET_GRPC_TLS_CERT === undefined || env.TUNEFLEET_GRPC_TLS_KEY === undefined
+        ? null
+        : { cert: env.TUNEFLEET_GRPC_TLS_CERT, key: env.TUNEFLEET_GRPC_TLS_KEY, clientCa: env.TUNEFLEET_GRPC_TLS_CLIENT_CA ?? null },
+    grpcPlaintext: env.TUNEFLEET_GRPC_PLAINTEXT,
     team: env.TUNEFLEET_TEAM,
     maxFileBytes: env.TUNEFLEET_MAX_FILE_BYTES,
     cordonFailures: env.TUNEFLEET_CORDON_FAILURES,

@@ -1,27 +1,30 @@
 import { randomUUID } from 'node:crypto';
-import { Server, ServerCredentials, type ServerDuplexStream, type Metadata } from '@grpc/grpc-js';
+import { Server, type Metadata, type ServerCredentials, type ServerDuplexStream } from '@grpc/grpc-js';
 import { fleet } from '@tunefleet/contracts';
 import { errorMessage, sleep, TunefleetError, type Clock, type Logger } from '@tunefleet/foundation';
-import type { BlobStore, FleetStore, WakeTopic } from '@tunefleet/ports';
-import { ArtifactService } from './artifact-service';
+import type { BlobStore, FleetAccess, FleetStore, WakeTopic } from '@tunefleet/ports';
+import { FleetGate, requireOwnHello, type FailedJoinsRule, type WorkerCaller } from './admission';
+import { ArtifactCalls } from './artifact-calls';
+import { ArtifactService, type ArtifactCaller } from './artifact-service';
 import type { AttemptEndings } from './attempt-endings';
 import { toServiceError } from './grpc-error';
 import { FleetSession } from './session';
+import { serverCredentials, type FleetListen } from './server-credentials';
 import { defaultFleetSettings, type FleetSettings } from './settings';
-import { requireWorkerToken } from './worker-token';
+import { parseJoin } from './worker-input';
 
-export interface FleetServerOptions {
-  readonly host: string;
+export interface FleetServerOptions extends FleetListen {
   /** 0: any free port. */
   readonly port: number;
-  readonly workerToken: string;
-  /** PEM; without it the server speaks plain text, meant for loopback and private networks. */
-  readonly tls?: { readonly key: Buffer; readonly cert: Buffer };
+  /** Lets any number of workers join; null: only join tokens do. */
+  readonly sharedToken: string | null;
+  readonly failedJoins?: FailedJoinsRule;
   readonly settings?: Partial<FleetSettings>;
 }
 
 export interface FleetServerDeps {
   readonly store: FleetStore;
+  readonly access: FleetAccess;
   readonly blobs: BlobStore;
   readonly endings: AttemptEndings;
   readonly clock: Clock;
@@ -40,6 +43,8 @@ export class FleetServer {
   private readonly settings: FleetSettings;
   private readonly sessions = new Set<FleetSession>();
   private readonly byWorker = new Map<string, FleetSession>();
+  private readonly gate: FleetGate;
+  private readonly artifactCalls: ArtifactCalls;
   private readonly streams = new Set<Promise<void>>();
   private server: Server | null = null;
   private wakes: { close(): Promise<void> } | null = null;
@@ -50,17 +55,22 @@ export class FleetServer {
     private readonly deps: FleetServerDeps,
   ) {
     this.settings = { ...defaultFleetSettings, ...options.settings };
+    this.gate = new FleetGate(options, deps.access, deps.clock);
+    this.artifactCalls = new ArtifactCalls(this.settings.maxArtifactCalls);
   }
 
-  /** @returns the port it listens on. @throws unavailable when it cannot be bound */
+  /** @returns the port it listens on. @throws unavailable when it cannot be bound, invalid_input as `serverCredentials` */
   async start(): Promise<number> {
+    const credentials = serverCredentials(this.options);
     this.wakes = await this.deps.store.onWake((topic) => this.onWake(topic));
     this.server = new Server({
       'grpc.max_receive_message_length': this.settings.maxMessageBytes,
       'grpc.max_send_message_length': this.settings.maxMessageBytes,
+      'grpc.max_concurrent_streams': this.settings.maxConcurrentStreams,
+      'grpc.max_connection_idle_ms': this.settings.connectionIdleMs,
     });
     this.server.addService(fleet.FleetService, this.handlers());
-    const port = await this.bind(this.server);
+    const port = await this.bind(this.server, credentials);
     this.ticker = setInterval(() => this.tick(), this.settings.beatIntervalMs);
     this.deps.logger.info({ host: this.options.host, port }, 'fleet server listening');
     return port;
@@ -95,20 +105,27 @@ export class FleetServer {
   }
 
   private handlers(): fleet.FleetServer {
-    const artifacts = new ArtifactService(this.deps.store, this.deps.blobs, this.settings);
+    const artifacts = new ArtifactService(this.deps.access, this.deps.blobs, this.settings);
     return {
+      join: (call, callback) => {
+        const { metadata, request } = call;
+        this.join(request, metadata, addressOf(call.getPeer())).then(
+          () => callback(null, {}),
+          (error: unknown) => callback(this.logged(error, `worker not let in from ${call.getPeer()}`)),
+        );
+      },
       session: (call) => {
         const stream = this.runSession(call).finally(() => this.streams.delete(stream));
         this.streams.add(stream);
       },
       putArtifact: (call, callback) => {
-        this.authorized(call.metadata, () => artifacts.put(call)).then(
+        this.asWorker(call.metadata, (caller) => artifacts.put(call, caller)).then(
           (response) => callback(null, response),
           (error: unknown) => callback(this.logged(error, 'artifact upload failed')),
         );
       },
       getArtifact: (call) => {
-        this.authorized(call.metadata, () => artifacts.get(call)).then(
+        this.asWorker(call.metadata, (caller) => artifacts.get(call, caller)).then(
           () => call.end(),
           (error: unknown) => call.emit('error', this.logged(error, 'artifact download failed')),
         );
@@ -116,9 +133,15 @@ export class FleetServer {
     };
   }
 
-  private async authorized<T>(metadata: Metadata, run: () => Promise<T>): Promise<T> {
-    requireWorkerToken(metadata, this.options.workerToken);
-    return run();
+  private async join(request: fleet.JoinRequest, metadata: Metadata, address: string): Promise<void> {
+    const input = parseJoin(request);
+    await this.gate.join(input, metadata, address);
+    this.deps.logger.info({ workerId: input.workerId, name: input.name, address }, 'worker joined');
+  }
+
+  private async asWorker<T>(metadata: Metadata, run: (caller: ArtifactCaller) => Promise<T>): Promise<T> {
+    const { workerId } = await this.gate.identify(metadata);
+    return this.artifactCalls.run(workerId, (signal) => run({ workerId, signal }));
   }
 
   private logged(error: unknown, message: string): ReturnType<typeof toServiceError> {
@@ -129,13 +152,15 @@ export class FleetServer {
   private async runSession(call: ServerDuplexStream<fleet.WorkerMessage, fleet.ServerMessage>): Promise<void> {
     // Without a listener a broken stream would end the process; the loop below notices it as well.
     call.on('error', (error) => this.deps.logger.debug({ err: error }, 'worker stream broke'));
+    let caller: WorkerCaller;
     try {
-      requireWorkerToken(call.metadata, this.options.workerToken);
+      caller = await this.gate.identify(call.metadata);
     } catch (error) {
       call.emit('error', this.logged(error, `worker refused at ${call.getPeer()}`));
       return;
     }
-    const session = this.openSession(call);
+    if (call.cancelled) return;
+    const session = this.openSession(call, caller);
     try {
       for await (const message of call as AsyncIterable<fleet.WorkerMessage>) {
         await session.receive(message);
@@ -148,7 +173,7 @@ export class FleetServer {
     }
   }
 
-  private openSession(call: ServerDuplexStream<fleet.WorkerMessage, fleet.ServerMessage>): FleetSession {
+  private openSession(call: ServerDuplexStream<fleet.WorkerMessage, fleet.ServerMessage>, caller: WorkerCaller): FleetSession {
     const session = new FleetSession(
       randomUUID(),
       {
@@ -170,6 +195,8 @@ export class FleetServer {
       },
       {
         store: this.deps.store,
+        access: this.deps.access,
+        admit: (hello) => requireOwnHello(caller, hello),
         blobs: this.deps.blobs,
         endings: this.deps.endings,
         settings: this.settings,
@@ -200,16 +227,20 @@ export class FleetServer {
   }
 
   private onWake(topic: WakeTopic): void {
-    if (topic.startsWith('worker:')) this.byWorker.get(topic.slice('worker:'.length))?.wake();
+    const [what, workerId = ''] = topic.split(':');
+    if (what === 'worker') this.byWorker.get(workerId)?.wake();
+    if (what === 'revoked') {
+      this.byWorker.get(workerId)?.revoke();
+      this.artifactCalls.end(workerId, new TunefleetError('permission_denied', `worker ${workerId} was revoked`, { reason: 'worker_revoked' }));
+    }
   }
 
   private tick(): void {
     for (const session of this.sessions) session.tick();
   }
 
-  private bind(server: Server): Promise<number> {
-    const { host, port, tls } = this.options;
-    const credentials = tls === undefined ? ServerCredentials.createInsecure() : ServerCredentials.createSsl(null, [{ private_key: tls.key, cert_chain: tls.cert }]);
+  private bind(server: Server, credentials: ServerCredentials): Promise<number> {
+    const { host, port } = this.options;
     return new Promise((resolve, reject) => {
       server.bindAsync(`${host.includes(':') ? `[${host}]` : host}:${port}`, credentials, (error, bound) => {
         if (error === null) return resolve(bound);
@@ -217,6 +248,11 @@ export class FleetServer {
       });
     });
   }
+}
+
+/** Without the port. */
+function addressOf(peer: string): string {
+  return peer.replace(/:\d+$/, '');
 }
 
 function dropLater(call: { destroy(): unknown }): void {

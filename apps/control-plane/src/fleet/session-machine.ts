@@ -22,6 +22,8 @@ export type SessionInput =
   | { readonly type: 'wake' }
   /** A newer session speaks for this worker. */
   | { readonly type: 'fenced' }
+  /** The worker is barred for ever. */
+  | { readonly type: 'revoked' }
   | { readonly type: 'shutdown' };
 
 export type SessionCommand =
@@ -60,6 +62,8 @@ export function decideSession(state: SessionState, input: SessionInput, silenceM
       return { state, commands: state.phase === 'open' ? [{ do: 'send_owed' }] : [] };
     case 'fenced':
       return closed(state, { do: 'goodbye', reason: 'a newer session speaks for this worker', reconnectAfterMs: 0 });
+    case 'revoked':
+      return closed(state, { do: 'goodbye', reason: 'this worker was revoked', reconnectAfterMs: 0 });
     case 'shutdown':
       return closed(state, { do: 'goodbye', reason: 'the control plane is shutting down', reconnectAfterMs: RECONNECT_AFTER_SHUTDOWN_MS });
     default:

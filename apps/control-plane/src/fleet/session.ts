@@ -1,6 +1,6 @@
 import type { ArtifactRef, fleet } from '@tunefleet/contracts';
-import { assertNever, TunefleetError, type Clock, type JsonObject, type Logger } from '@tunefleet/foundation';
-import type { AssignmentRecord, AttemptKey, BlobStore, FencedResult, FleetStore, WorkerEvent } from '@tunefleet/ports';
+import { assertNever, errorCode, errorMessage, TunefleetError, type Clock, type JsonObject, type Logger } from '@tunefleet/foundation';
+import type { AssignmentRecord, AttemptKey, BlobStore, FencedResult, FleetAccess, FleetStore, WorkerEvent } from '@tunefleet/ports';
 import type { AttemptEndings } from './attempt-endings';
 import { requireStored } from './completion';
 import { decideSession, matchRunning, newSessionState, type SessionCommand, type SessionInput, type SessionState } from './session-machine';
@@ -19,6 +19,9 @@ export interface SessionStream {
 
 export interface SessionDeps {
   readonly store: FleetStore;
+  readonly access: Pick<FleetAccess, 'missingUploads'>;
+  /** Refuses a Hello that the caller's credential does not cover. @throws permission_denied */
+  readonly admit: (hello: HelloInput) => void;
   readonly blobs: Pick<BlobStore, 'stat'>;
   readonly endings: AttemptEndings;
   readonly settings: FleetSettings;
@@ -33,9 +36,12 @@ export interface SessionDeps {
 export class FleetSession {
   private state: SessionState;
   private workerId: string | null = null;
+  private bootId: string | null = null;
   private busy = false;
   private owed: 'idle' | 'sending' | 'again' = 'idle';
   private readonly assigned = new Set<string>();
+  /** Attempts known to be this worker's; which worker has an attempt never changes. */
+  private readonly own = new Set<string>();
   /** What each attempt was told, by its id: a pause may still turn into a cancel. */
   private readonly stopped = new Map<string, string>();
 
@@ -74,6 +80,10 @@ export class FleetSession {
 
   fence(): void {
     this.spawn({ type: 'fenced' });
+  }
+
+  revoke(): void {
+    this.spawn({ type: 'revoked' });
   }
 
   shutdown(): void {
@@ -119,6 +129,7 @@ export class FleetSession {
       case 'acknowledge':
         return this.acknowledge(command.key);
       case 'revoke':
+        if (!(await this.isOwn(command.key))) return;
         this.deps.logger.warn({ ...command.key, workerId: this.workerId, reason: command.reason }, 'worker refused an assignment');
         await this.deps.store.revoke(command.key, command.reason);
         return this.deps.store.wake('schedule');
@@ -142,6 +153,7 @@ export class FleetSession {
     if (hello.protocolVersion < PROTOCOL_VERSION) {
       throw new TunefleetError('incompatible_artifact', `the worker speaks protocol ${hello.protocolVersion}, this control plane needs ${PROTOCOL_VERSION}: update the worker`);
     }
+    this.deps.admit(hello);
     await store.helloWorker({
       id: hello.workerId,
       bootId: hello.bootId,
@@ -156,6 +168,7 @@ export class FleetSession {
       replicaId,
     });
     this.workerId = hello.workerId;
+    this.bootId = hello.bootId;
     this.deps.onRegistered(hello.workerId, this);
     this.deps.logger.info({ workerId: hello.workerId, name: hello.name, bootId: hello.bootId, sessionId: this.id }, 'worker connected');
     this.send({
@@ -202,25 +215,27 @@ export class FleetSession {
 
   private async renewOne(key: AttemptKey): Promise<void> {
     const { leaseMs } = this.deps.settings;
-    if ((await this.deps.store.renewLease(key, leaseMs)) === 'stale') return this.sendStop(key, 'stale');
+    if (!(await this.isOwn(key)) || (await this.deps.store.renewLease(key, leaseMs)) === 'stale') return this.sendStop(key, 'stale');
     this.send({ $case: 'lease', value: { attempt: key, validForMs: leaseMs } });
   }
 
   private async acknowledge(key: AttemptKey): Promise<void> {
-    if ((await this.deps.store.acknowledge(key)) === 'stale') return this.sendStop(key, 'stale');
+    if (!(await this.isOwn(key)) || (await this.deps.store.acknowledge(key)) === 'stale') return this.sendStop(key, 'stale');
     await this.renewOne(key);
   }
 
   private async append(key: AttemptKey, events: readonly WorkerEvent[]): Promise<void> {
+    if (!(await this.isOwn(key))) return this.send({ $case: 'eventAck', value: { attempt: key, seq: 0, stale: true } });
     const checked: WorkerEvent[] = [];
-    for (const event of events) checked.push(event.type === 'checkpoint' ? await this.checkpointOrWarning(event) : event);
+    for (const event of events) checked.push(event.type === 'checkpoint' ? await this.checkpointOrWarning(key, event) : event);
     const { result, lastSeq } = await this.deps.store.appendEvents(key, checked);
     this.send({ $case: 'eventAck', value: { attempt: key, seq: lastSeq, stale: result === 'stale' } });
   }
 
   /** A checkpoint whose artifacts are not all stored could not be resumed from: it is noted, not registered. */
-  private async checkpointOrWarning(event: WorkerEvent & { type: 'checkpoint' }): Promise<WorkerEvent> {
+  private async checkpointOrWarning(key: AttemptKey, event: WorkerEvent & { type: 'checkpoint' }): Promise<WorkerEvent> {
     try {
+      await this.requireSent(key, event.artifacts);
       await requireStored(event.artifacts, this.deps.blobs);
       return event;
     } catch (error) {
@@ -229,12 +244,19 @@ export class FleetSession {
     }
   }
 
+  /** Of what the store holds a worker may use only what was sent for its own job. @throws incompatible_artifact */
+  private async requireSent(key: AttemptKey, artifacts: readonly ArtifactRef[]): Promise<void> {
+    const [missing] = await this.deps.access.missingUploads(key.jobId, artifacts);
+    if (missing !== undefined) throw new TunefleetError('incompatible_artifact', `artifact ${missing.name} (${missing.sha256}, ${missing.bytes} bytes) was reported but never sent for this job`);
+  }
+
   private async finish(finished: FinishedInput): Promise<void> {
     const { attempt: key, outcome } = finished;
     let result: FencedResult;
+    if (!(await this.isOwn(key))) return this.send({ $case: 'finishedAck', value: { attempt: key, stale: true } });
     switch (outcome.$case) {
       case 'succeeded':
-        result = await this.deps.endings.succeeded(key, outcome.value.resultJson, outcome.value.artifacts);
+        result = await this.succeeded(key, outcome.value);
         break;
       case 'failed':
         result = await this.deps.endings.failed(key, outcome.value, 'failed');
@@ -246,6 +268,16 @@ export class FleetSession {
         return assertNever(outcome, 'outcome');
     }
     this.send({ $case: 'finishedAck', value: { attempt: key, stale: result === 'stale' } });
+  }
+
+  private async succeeded(key: AttemptKey, { resultJson, artifacts }: { readonly resultJson: JsonObject | null; readonly artifacts: readonly ArtifactRef[] }): Promise<FencedResult> {
+    try {
+      await this.requireSent(key, artifacts);
+    } catch (error) {
+      if (errorCode(error) !== 'incompatible_artifact') throw error;
+      return this.deps.endings.failed(key, { class: 'infrastructure', code: 'invalid_result', message: errorMessage(error), param: null, logTail: [] }, 'failed');
+    }
+    return this.deps.endings.succeeded(key, resultJson, artifacts);
   }
 
   /** Sends every assignment and stop the record says is owed and this session has not carried yet. */
@@ -278,6 +310,7 @@ export class FleetSession {
       // The worker counts its lease from receipt, so the record's has to start now, not at placement.
       if ((await store.renewLease(assignment.key, settings.leaseMs)) === 'stale') continue;
       this.assigned.add(assignment.key.attemptId);
+      this.own.add(ownKey(assignment.key));
       this.send({ $case: 'assign', value: toAssign(assignment, settings.leaseMs) });
     }
   }
@@ -291,10 +324,29 @@ export class FleetSession {
     this.stream.send({ message });
   }
 
+  /**
+   * Whether the attempt was given to this worker, in this boot of it. What is not its own is answered like what is over: the worker drops it, and
+   * learns nothing of the attempt.
+   */
+  private async isOwn(key: AttemptKey): Promise<boolean> {
+    const wanted = ownKey(key);
+    if (this.own.has(wanted)) return true;
+    for (const { jobId, id, epoch, workerBootId } of await this.deps.store.listLiveAttempts(this.requireWorkerId())) {
+      if (workerBootId === this.bootId) this.own.add(ownKey({ jobId, attemptId: id, epoch }));
+    }
+    if (this.own.has(wanted)) return true;
+    this.deps.logger.warn({ ...key, workerId: this.workerId }, 'a worker spoke of an attempt that is over or not its own');
+    return false;
+  }
+
   private requireWorkerId(): string {
     if (this.workerId === null) throw new TunefleetError('invariant', 'a session acted before its hello');
     return this.workerId;
   }
+}
+
+function ownKey({ jobId, attemptId, epoch }: AttemptKey): string {
+  return `${jobId} ${attemptId} ${epoch}`;
 }
 
 function toAssign({ key, job, resume }: AssignmentRecord, leaseMs: number): fleet.Assign {

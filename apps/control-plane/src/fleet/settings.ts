@@ -12,6 +12,12 @@ export interface FleetSettings {
   readonly maxArtifactBytes: number;
   /** Messages waiting to be written to one worker; a worker that reads slower than this is cut off. */
   readonly maxUnsentMessages: number;
+  /** Artifact calls of one worker at a time; it makes one after the other, and two when a cut one is not noticed yet. */
+  readonly maxArtifactCalls: number;
+  /** Calls on one connection at a time. */
+  readonly maxConcurrentStreams: number;
+  /** A connection without calls is closed after this. */
+  readonly connectionIdleMs: number;
 }
 
 export const defaultFleetSettings: FleetSettings = {
@@ -22,6 +28,9 @@ export const defaultFleetSettings: FleetSettings = {
   maxMessageBytes: 4 * 1024 * 1024,
   maxArtifactBytes: 64 * 1024 ** 3,
   maxUnsentMessages: 1_000,
+  maxArtifactCalls: 16,
+  maxConcurrentStreams: 100,
+  connectionIdleMs: 300_000,
 };
 
 /** Version of the protocol in `proto/tunefleet/fleet/v1`. */

@@ -5,6 +5,8 @@ import { z } from 'zod';
 
 /** What a worker says, checked and bounded: nothing else of the fleet code reads the wire types of incoming messages. */
 
+const LABELS_MAX = 64;
+
 const idSchema = z.string().regex(/^[A-Za-z0-9_-]{1,80}$/, 'an id');
 const countSchema = z.int().min(0);
 const numberMapSchema = z.record(z.string().min(1).max(100), z.number()).refine((map) => Object.keys(map).length <= 100, 'at most 100 values');
@@ -28,11 +30,14 @@ const jsonFieldSchema = z
     }
   });
 
+const nameSchema = z.string().min(1).max(100);
+const labelsSchema = z.record(z.string().max(100), z.string().max(400)).refine((labels) => Object.keys(labels).length <= LABELS_MAX, `at most ${LABELS_MAX} labels`);
+
 const helloSchema = z.object({
   protocolVersion: z.int().min(1),
   workerId: idSchema,
   bootId: idSchema,
-  name: z.string().min(1).max(100),
+  name: nameSchema,
   version: z.string().max(100),
   device: z.object({
     kind: z.enum(['gpu', 'cpu']),
@@ -47,7 +52,7 @@ const helloSchema = z.object({
   modelsOnDisk: modelsSchema,
   modelInMemory: optionalModelSchema,
   running: runningSchema,
-  labels: z.record(z.string().max(100), z.string().max(400)),
+  labels: labelsSchema,
   jobKinds: z.array(z.string().min(1).max(60)).max(50),
 });
 export type HelloInput = z.infer<typeof helloSchema>;
@@ -118,6 +123,14 @@ export type WorkerInput = z.infer<typeof messageSchema>;
 /** @throws invalid_input naming the field at fault */
 export function parseWorkerMessage(message: fleet.WorkerMessage): WorkerInput {
   return parseWith(messageSchema, message.message, 'worker message');
+}
+
+const joinSchema = z.object({ workerId: idSchema, secret: z.string().regex(/^[A-Za-z0-9_-]{43}$/, '32 bytes in base64url'), name: nameSchema, labels: labelsSchema });
+export type JoinInput = z.infer<typeof joinSchema>;
+
+/** @throws invalid_input naming the field at fault */
+export function parseJoin(request: fleet.JoinRequest): JoinInput {
+  return parseWith(joinSchema, request, 'join request');
 }
 
 const artifactHeaderSchema = z.object({ attempt: attemptKeySchema, artifact: artifactListSchema.element });

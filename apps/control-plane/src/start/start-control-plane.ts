@@ -12,13 +12,14 @@ import { startIntake } from '../intake';
 import { ControlLoops } from '../loops';
 import { resultCsv } from '../results/result-csv';
 import type { Runtime } from '../tokens';
+import { readTls } from './read-tls';
 import { startHttp } from './start-http';
 import { Shutdown } from './shutdown';
 
 export interface ControlPlane {
   /** `http://host:port` */
   readonly httpUrl: string;
-  /** `host:port` */
+  /** `host:port`; with `grpcs://` in front when it speaks TLS. */
   readonly grpcAddress: string;
   /** Ends what runs, in order: requests, loops, worker sessions, queue, database. A second call waits for the same end. */
   stop(): Promise<void>;
@@ -39,18 +40,22 @@ export async function startControlPlane(config: ControlPlaneConfig, logger: Logg
 }
 
 async function openAll(config: ControlPlaneConfig, logger: Logger, shutdown: Shutdown): Promise<ControlPlane> {
+  const tls = await readTls(config.grpcTls);
   await migrateDatabase(config.databaseUrl, logger);
   const store = openStore({ databaseUrl: config.databaseUrl, logger });
   shutdown.add('store', STOP_LIMIT_MS.store, () => store.close());
   const blobs = await openBlobsFs(join(config.dataDir, 'blobs'));
   const queue = await openQueue({ redisUrl: config.redisUrl, postgresUrl: config.databaseUrl, logger });
   shutdown.add('queue', STOP_LIMIT_MS.queue, () => queue.close());
-  const { records, fleet, outbox } = store;
-  const runtime: Runtime = { config, logger, clock: systemClock, records, fleet, outbox, queue, blobs };
+  const { records, fleet, access, outbox } = store;
+  const runtime: Runtime = { config, logger, clock: systemClock, records, fleet, access, outbox, queue, blobs };
   const team = await records.ensureTeam(config.team);
 
   const endings = new AttemptEndings({ fleet, records, blobs, resultCsv, logger, cordonRule: { ...defaultCordonRule, failures: config.cordonFailures } });
-  const fleetServer = new FleetServer({ host: config.host, port: config.grpcPort, workerToken: config.workerToken }, { store: fleet, blobs, endings, clock: systemClock, logger });
+  const fleetServer = new FleetServer(
+    { host: config.grpcHost, port: config.grpcPort, sharedToken: config.sharedToken, plaintextAllowed: config.grpcPlaintext, ...(tls === null ? {} : { tls }) },
+    { store: fleet, access, blobs, endings, clock: systemClock, logger },
+  );
   shutdown.add('fleet', STOP_LIMIT_MS.fleet, () => fleetServer.stop());
   const grpcPort = await fleetServer.start();
 
@@ -63,7 +68,7 @@ async function openAll(config: ControlPlaneConfig, logger: Logger, shutdown: Shu
 
   const http = await startHttp({ runtime, team, loops }, () => shutdown.isRunning);
   shutdown.add('http', STOP_LIMIT_MS.http, () => http.close());
-  const grpcAddress = `${config.host}:${grpcPort}`;
+  const grpcAddress = `${tls === null ? '' : 'grpcs://'}${config.grpcHost}:${grpcPort}`;
   logger.info({ httpUrl: http.url, grpcAddress }, 'control plane ready');
   return { httpUrl: http.url, grpcAddress, stop: () => shutdown.run() };
 }

@@ -1,16 +1,17 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { freemem } from 'node:os';
 import { join } from 'node:path';
-import { credentials, Metadata } from '@grpc/grpc-js';
+import type { ChannelCredentials, ClientOptions } from '@grpc/grpc-js';
 import { fleet } from '@tunefleet/contracts';
-import { sleep, type Clock, type Logger } from '@tunefleet/foundation';
+import { sleep, type Clock, type Logger, type Timers } from '@tunefleet/foundation';
 import type { DeviceReport, FromEngine } from '../engine-protocol';
 import { ArtifactCache } from './artifact-cache';
 import { ArtifactTransfer } from './artifact-transfer';
-import { Attempt } from './attempt';
-import { attemptFolder } from './attempt-folder';
-import { EngineProcess, type EngineExit } from './engine-process';
+import { Attempt, type AttemptDeps } from './attempt';
+import { attemptFolder, type AttemptFolder } from './attempt-folder';
+import { EngineProcess, type EngineExit, type EngineProcessOptions } from './engine-process';
 import { loadIdentity, type WorkerIdentity } from './identity';
+import { Membership } from './membership';
 import { ServerLink, type ServerPayload, type WorkerPayload } from './server-link';
 import { defaultAgentSettings, type AgentSettings } from './settings';
 import { parseStopReason } from './stop-plan';
@@ -18,8 +19,10 @@ import { parseStopReason } from './stop-plan';
 export interface AgentOptions {
   /** host:port */
   readonly controlPlane: string;
-  readonly tls: boolean;
-  readonly workerToken: string;
+  /** With the options that go with it. */
+  readonly channel: { readonly credentials: ChannelCredentials; readonly options: ClientOptions };
+  /** Null: the worker has joined before. */
+  readonly joinToken: string | null;
   readonly name: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly version: string;
@@ -28,11 +31,29 @@ export interface AgentOptions {
   readonly engine: { readonly file: string; readonly env: Readonly<Record<string, string | undefined>> };
   readonly settings?: Partial<AgentSettings>;
   readonly clock: Clock;
+  readonly timers?: Timers;
+  /** In [0, 1), for jitter. */
+  readonly random?: () => number;
   readonly logger: Logger;
   /** Once: the engine is up and the control plane knows the worker. */
   readonly onReady: (identity: WorkerIdentity) => void;
   /** The control plane will not have this worker; the agent has stopped trying. */
   readonly onRefused: (reason: string) => void;
+}
+
+export type Engine = Pick<EngineProcess, 'isReady' | 'pid' | 'recentLines' | 'start' | 'send' | 'kill' | 'stop'>;
+
+/** All through which an agent touches its machine and the network; a simulation brings its own. */
+export interface AgentParts {
+  readonly client: Pick<fleet.FleetClient, 'session' | 'close'>;
+  readonly membership: Pick<Membership, 'open' | 'metadata' | 'needsJoin' | 'join' | 'forget'>;
+  readonly cache: AttemptDeps['cache'];
+  readonly transfer: AttemptDeps['transfer'];
+  engine(callbacks: Pick<EngineProcessOptions, 'onReady' | 'onMessage' | 'onExit'>): Engine;
+  /** Makes the folders and says who this worker is. */
+  open(): Promise<WorkerIdentity>;
+  folderOf(attemptId: string): AttemptFolder;
+  mainMemoryBytesFree(): number;
 }
 
 export interface AgentHealth {
@@ -49,12 +70,9 @@ const POLL_MS = 20;
 /** Joins the three parts of a worker: the session with the control plane, the engine process, and the attempt that is under way. */
 export class Agent {
   private readonly settings: AgentSettings;
-  private readonly cache: ArtifactCache;
-  private readonly engine: EngineProcess;
-  private readonly client: fleet.FleetClient;
-  private readonly metadata = new Metadata();
+  private readonly parts: AgentParts;
+  private readonly engine: Engine;
   private readonly link: ServerLink;
-  private readonly transfer: ArtifactTransfer;
   private identity: WorkerIdentity | null = null;
   private device: DeviceReport | null = null;
   private jobKinds: readonly string[] = [];
@@ -66,32 +84,25 @@ export class Agent {
   private chunkBytes = DEFAULT_CHUNK_BYTES;
   private linkStarted = false;
 
-  constructor(private readonly options: AgentOptions) {
-    const { logger, clock } = options;
+  constructor(
+    private readonly options: AgentOptions,
+    parts?: AgentParts,
+  ) {
+    const { logger, clock, timers, random } = options;
     this.settings = { ...defaultAgentSettings, ...options.settings };
-    this.cache = new ArtifactCache(join(options.workerDir, 'artifacts'), options.artifactCacheBytes);
-    this.metadata.set('authorization', `Bearer ${options.workerToken}`);
-    this.client = new fleet.FleetClient(options.controlPlane, options.tls ? credentials.createSsl() : credentials.createInsecure(), {
-      // The link decides when to try again; the channel underneath must not wait longer on its own.
-      'grpc.initial_reconnect_backoff_ms': 100,
-      'grpc.min_reconnect_backoff_ms': 100,
-      'grpc.max_reconnect_backoff_ms': 1_000,
-    });
-    this.transfer = new ArtifactTransfer({ client: this.client, metadata: this.metadata, chunkBytes: () => this.chunkBytes, backoff: this.settings.transfer, logger });
-    this.engine = new EngineProcess({
-      ...options.engine,
-      restart: this.settings.engineRestart,
-      readyMs: this.settings.engineReadyMs,
-      logger,
+    this.parts = parts ?? this.realParts();
+    this.engine = this.parts.engine({
       onReady: (device, jobKinds) => this.onEngineReady(device, jobKinds),
       onMessage: (message) => this.onEngine(message),
       onExit: (exit) => this.onEngineExit(exit),
     });
     this.link = new ServerLink({
-      client: this.client,
-      metadata: this.metadata,
+      client: this.parts.client,
+      membership: this.parts.membership,
       settings: this.settings,
       clock,
+      ...(timers === undefined ? {} : { timers }),
+      ...(random === undefined ? {} : { random }),
       logger,
       hello: () => this.hello(),
       beat: (seq) => ({ seq, memoryBytesFree: this.memoryBytesFree(), running: this.running() }),
@@ -104,12 +115,8 @@ export class Agent {
 
   /** Starts the engine; the session opens once the engine has told what the device is. */
   async start(): Promise<void> {
-    const attempts = this.attemptsDir();
-    // Attempts of an earlier life are over: their boot is.
-    await rm(attempts, { recursive: true, force: true });
-    await mkdir(attempts, { recursive: true });
-    await this.cache.open();
-    this.identity = await loadIdentity(this.options.workerDir);
+    this.identity = await this.parts.open();
+    await this.parts.membership.open(this.identity);
     this.engine.start();
   }
 
@@ -119,7 +126,7 @@ export class Agent {
     const deadline = this.options.clock.monotonic() + this.settings.shutdownMs;
     this.sendCredit();
     if (this.link.isOpen) this.attempt?.stop('shutdown', Math.ceil((this.settings.shutdownMs * 2) / 3));
-    while (this.attempt !== null && this.link.isOpen && this.options.clock.monotonic() < deadline) await sleep(POLL_MS);
+    while (this.attempt !== null && this.link.isOpen && this.options.clock.monotonic() < deadline) await sleep(POLL_MS, undefined, this.options.timers);
     await this.kill();
   }
 
@@ -128,7 +135,7 @@ export class Agent {
     this.stopping = true;
     if (this.linkStarted) await this.link.close();
     await this.engine.stop();
-    this.client.close();
+    this.parts.client.close();
   }
 
   health(): AgentHealth {
@@ -212,10 +219,11 @@ export class Agent {
       { ...assign, attempt: ref },
       {
         settings: this.settings,
-        cache: this.cache,
-        transfer: this.transfer,
-        folder: attemptFolder(join(this.attemptsDir(), ref.attemptId)),
+        cache: this.parts.cache,
+        transfer: this.parts.transfer,
+        folder: this.parts.folderOf(ref.attemptId),
         clock: this.options.clock,
+        ...(this.options.timers === undefined ? {} : { timers: this.options.timers }),
         logger: this.options.logger,
         engine: this.engine,
         onOutput: () => this.flush(),
@@ -295,10 +303,31 @@ export class Agent {
 
   /** The device's own figure is the engine's at start; main memory can be read at any time. */
   private memoryBytesFree(): number {
-    return this.device?.kind === 'gpu' ? this.device.memoryBytesFree : freemem();
+    return this.device?.kind === 'gpu' ? this.device.memoryBytesFree : this.parts.mainMemoryBytesFree();
   }
 
-  private attemptsDir(): string {
-    return join(this.options.workerDir, 'attempts');
+  private realParts(): AgentParts {
+    const { options, settings } = this;
+    const { logger, workerDir } = options;
+    const attemptsDir = join(workerDir, 'attempts');
+    const cache = new ArtifactCache(join(workerDir, 'artifacts'), options.artifactCacheBytes);
+    const client = new fleet.FleetClient(options.controlPlane, options.channel.credentials, options.channel.options);
+    const membership = new Membership({ ...options, client });
+    return {
+      client,
+      membership,
+      cache,
+      transfer: new ArtifactTransfer({ client, metadata: membership.metadata, chunkBytes: () => this.chunkBytes, backoff: settings.transfer, logger }),
+      engine: (callbacks) => new EngineProcess({ ...options.engine, restart: settings.engineRestart, readyMs: settings.engineReadyMs, logger, ...callbacks }),
+      open: async () => {
+        // Attempts of an earlier life are over: their boot is.
+        await rm(attemptsDir, { recursive: true, force: true });
+        await mkdir(attemptsDir, { recursive: true });
+        await cache.open();
+        return loadIdentity(workerDir);
+      },
+      folderOf: (attemptId) => attemptFolder(join(attemptsDir, attemptId)),
+      mainMemoryBytesFree: freemem,
+    };
   }
 }

@@ -1,16 +1,19 @@
-import { status, type ClientDuplexStream, type Metadata, type ServiceError } from '@grpc/grpc-js';
+import { status, type ClientDuplexStream, type ServiceError } from '@grpc/grpc-js';
 import type { fleet } from '@tunefleet/contracts';
-import { backoffDelayMs, sleep, type Clock, type Logger } from '@tunefleet/foundation';
+import { backoffDelayMs, sleep, systemTimers, type Clock, type Logger, type Timer, type Timers } from '@tunefleet/foundation';
+import type { Membership } from './membership';
 import type { AgentSettings } from './settings';
 
 export type WorkerPayload = NonNullable<fleet.WorkerMessage['message']>;
 export type ServerPayload = NonNullable<fleet.ServerMessage['message']>;
 
 export interface ServerLinkOptions {
-  readonly client: fleet.FleetClient;
-  readonly metadata: Metadata;
+  readonly client: Pick<fleet.FleetClient, 'session'>;
+  readonly membership: Pick<Membership, 'metadata' | 'needsJoin' | 'join' | 'forget'>;
   readonly settings: Pick<AgentSettings, 'silenceMs' | 'reconnect' | 'reconnectRunningMaxMs'>;
   readonly clock: Clock;
+  readonly timers?: Timers;
+  readonly random?: () => number;
   readonly logger: Logger;
   readonly hello: () => fleet.Hello;
   readonly beat: (seq: number) => fleet.Beat;
@@ -18,7 +21,7 @@ export interface ServerLinkOptions {
   readonly isUrgent: () => boolean;
   readonly onWelcome: (welcome: fleet.Welcome) => void;
   readonly onMessage: (message: ServerPayload) => void;
-  /** The control plane will not have this worker: its token is wrong, or a newer process speaks for it. */
+  /** The control plane will not have this worker: its token is wrong, it was revoked, or a newer process speaks for it. */
   readonly onRefused: (reason: string) => void;
 }
 
@@ -34,11 +37,13 @@ type Stream = ClientDuplexStream<fleet.WorkerMessage, fleet.ServerMessage>;
 export class ServerLink {
   private stream: Stream | null = null;
   private isWelcomed = false;
-  private wasEverWelcomed = false;
   private readonly closing = new AbortController();
   private running: Promise<void> | null = null;
+  private readonly timers: Timers;
 
-  constructor(private readonly options: ServerLinkOptions) {}
+  constructor(private readonly options: ServerLinkOptions) {
+    this.timers = options.timers ?? systemTimers;
+  }
 
   start(): void {
     this.running = this.run();
@@ -63,43 +68,58 @@ export class ServerLink {
   }
 
   private async run(): Promise<void> {
+    const { membership, onRefused } = this.options;
     let failures = 0;
     while (!this.closing.signal.aborted) {
+      if (membership.needsJoin) {
+        const joined = await membership.join(this.closing.signal);
+        if (this.closing.signal.aborted) return;
+        if (joined.how === 'refused') return onRefused(joined.reason);
+        if (joined.how === 'later') {
+          await this.pause(++failures, joined.reason, null);
+          continue;
+        }
+      }
       const { error, welcomed, goodbye } = await this.session();
       if (this.closing.signal.aborted) return;
-      if (goodbye !== null && goodbye.reconnectAfterMs === 0) return this.options.onRefused(goodbye.reason);
-      if (error?.code === status.UNAUTHENTICATED && !this.wasEverWelcomed) return this.options.onRefused(error.details);
+      if (goodbye !== null && goodbye.reconnectAfterMs === 0) return onRefused(goodbye.reason);
+      if (error?.code === status.PERMISSION_DENIED) return onRefused(error.details);
+      if (error?.code === status.UNAUTHENTICATED) membership.forget();
       failures = welcomed ? 1 : failures + 1;
-      const delayMs = this.delayMs(failures, goodbye);
-      this.options.logger.warn({ delayMs, failures, reason: goodbye?.reason ?? error?.details ?? 'the stream ended' }, 'no contact with the control plane, trying again');
-      await sleep(delayMs, this.closing.signal);
+      await this.pause(failures, goodbye?.reason ?? error?.details ?? 'the stream ended', goodbye);
     }
+  }
+
+  private async pause(failures: number, reason: string, goodbye: fleet.Goodbye | null): Promise<void> {
+    const delayMs = this.delayMs(failures, goodbye);
+    this.options.logger.warn({ delayMs, failures, reason }, 'no contact with the control plane, trying again');
+    await sleep(delayMs, this.closing.signal, this.timers);
   }
 
   private delayMs(failures: number, goodbye: fleet.Goodbye | null): number {
     const { reconnect, reconnectRunningMaxMs } = this.options.settings;
     const policy = this.options.isUrgent() ? { ...reconnect, maxMs: Math.min(reconnect.maxMs, reconnectRunningMaxMs) } : reconnect;
-    return (goodbye?.reconnectAfterMs ?? 0) + backoffDelayMs(policy, failures);
+    return (goodbye?.reconnectAfterMs ?? 0) + backoffDelayMs(policy, failures, this.options.random);
   }
 
   /** One session from Hello to its end; never rejects. */
   private session(): Promise<SessionEnd> {
     return new Promise((resolve) => {
       const { clock, settings, logger } = this.options;
-      const stream: Stream = this.options.client.session(this.options.metadata);
+      const stream: Stream = this.options.client.session(this.options.membership.metadata);
       this.stream = stream;
       let heardAt = clock.monotonic();
       let goodbye: fleet.Goodbye | null = null;
-      let beats: NodeJS.Timeout | null = null;
-      const watch = setInterval(() => {
+      let beats: Timer | null = null;
+      const watch = this.timers.every(Math.max(20, settings.silenceMs / 5), () => {
         if (clock.monotonic() - heardAt <= settings.silenceMs) return;
         logger.warn({ silenceMs: settings.silenceMs }, 'nothing was heard from the control plane');
         stream.cancel();
-      }, Math.max(20, settings.silenceMs / 5));
+      });
       const end = (error: ServiceError | null): void => {
         if (this.stream !== stream) return;
-        clearInterval(watch);
-        if (beats !== null) clearInterval(beats);
+        watch.cancel();
+        beats?.cancel();
         const welcomed = this.isWelcomed;
         this.stream = null;
         this.isWelcomed = false;
@@ -118,7 +138,6 @@ export class ServerLink {
           stream.end();
         } else if (message.$case === 'welcome') {
           this.isWelcomed = true;
-          this.wasEverWelcomed = true;
           beats = this.startBeats(stream, message.value.beatIntervalMs);
           this.options.onWelcome(message.value);
         } else {
@@ -129,10 +148,10 @@ export class ServerLink {
     });
   }
 
-  private startBeats(stream: Stream, intervalMs: number): NodeJS.Timeout {
+  private startBeats(stream: Stream, intervalMs: number): Timer {
     let seq = 0;
-    return setInterval(() => {
+    return this.timers.every(Math.max(10, intervalMs), () => {
       if (this.stream === stream) stream.write({ message: { $case: 'beat', value: this.options.beat(++seq) } });
-    }, Math.max(10, intervalMs));
+    });
   }
 }

@@ -1,5 +1,6 @@
 import type { Logger } from '@tunefleet/foundation';
-import type { FleetStore, Outbox, RecordStore } from '@tunefleet/ports';
+import type { FleetAccess, FleetStore, Outbox, RecordStore } from '@tunefleet/ports';
+import { prismaFleetAccess } from './access/fleet-access';
 import { Database } from './database/database';
 import { WakeChannel } from './database/wake-channel';
 import { prismaFleetStore } from './fleet/fleet-store';
@@ -17,6 +18,7 @@ export interface StoreOptions {
 export interface Store {
   readonly records: RecordStore;
   readonly fleet: FleetStore;
+  readonly access: FleetAccess;
   readonly outbox: Outbox;
   close(): Promise<void>;
 }
@@ -31,6 +33,7 @@ export function openStore(options: StoreOptions): Store {
   return {
     records: prismaRecordStore(db),
     fleet: prismaFleetStore(db, wakes),
+    access: prismaFleetAccess(db),
     outbox: prismaOutbox(db, logger),
     close: async () => {
       await wakes.close();

@@ -94,12 +94,12 @@ export class FleetHarness {
   }
 
   async startControlPlane(): Promise<void> {
-    const { fleet, records, blobs, outbox, queue } = this.record;
+    const { fleet, access, records, blobs, outbox, queue } = this.record;
     const logger = silentLogger;
     const endings = new AttemptEndings({ fleet, records, blobs, resultCsv: (points) => points.map((point) => `${point.step},${point.name},${point.value}\n`).join(''), logger });
     this.server = new FleetServer(
-      { host: '127.0.0.1', port: 0, workerToken: WORKER_TOKEN, settings: { beatIntervalMs: 200, silenceMs: 1_500, leaseMs: this.leaseMs, artifactChunkBytes: 16 * 1024 } },
-      { store: fleet, blobs, endings, clock: systemClock, logger },
+      { host: '127.0.0.1', port: 0, sharedToken: WORKER_TOKEN, settings: { beatIntervalMs: 200, silenceMs: 1_500, leaseMs: this.leaseMs, artifactChunkBytes: 16 * 1024 } },
+      { store: fleet, access, blobs, endings, clock: systemClock, logger },
     );
     this.proxy.retarget(await this.server.start());
     this.loops = new ControlLoops({

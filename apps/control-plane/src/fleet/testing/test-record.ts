@@ -2,11 +2,12 @@ import { Readable } from 'node:stream';
 import type { Placement, Plan, Snapshot } from '@tunefleet/domain-scheduling';
 import { newId, sha256Hex, silentLogger, TunefleetError, type JsonObject } from '@tunefleet/foundation';
 import { startEmbeddedPostgres, type EmbeddedPostgres } from '@tunefleet/postgres-embedded';
-import type { BlobStore, FleetStore, JobQueue, MetricPointRecord, Outbox, RecordStore } from '@tunefleet/ports';
+import type { BlobStore, FleetAccess, FleetStore, JobQueue, MetricPointRecord, Outbox, RecordStore } from '@tunefleet/ports';
 import { migrateDatabase, openStore } from '@tunefleet/store-prisma';
 
 export interface TestRecord {
   readonly fleet: FleetStore;
+  readonly access: FleetAccess;
   readonly teamId: string;
   readonly records: RecordStore;
   readonly blobs: BlobStore;
@@ -28,10 +29,11 @@ export async function startTestPostgres(dataDir: string): Promise<EmbeddedPostgr
 
 /** The real record, with a team of its own, so that tests do not see each other's jobs in lists. */
 export async function openTestRecord(databaseUrl: string): Promise<TestRecord> {
-  const { records, fleet, outbox, close } = openStore({ databaseUrl, logger: silentLogger });
+  const { records, fleet, access, outbox, close } = openStore({ databaseUrl, logger: silentLogger });
   const team = await records.ensureTeam(newId('team').slice(-12));
   return {
     fleet,
+    access,
     teamId: team.id,
     records,
     outbox,

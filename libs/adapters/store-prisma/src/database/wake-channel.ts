@@ -19,7 +19,7 @@ interface Listening {
 }
 
 function isTopic(text: string | undefined): text is WakeTopic {
-  return text === 'schedule' || text?.startsWith('worker:') === true;
+  return text === 'schedule' || text?.startsWith('worker:') === true || text?.startsWith('revoked:') === true;
 }
 
 /**

@@ -76,7 +76,7 @@ async function complete(tx: Transaction, key: AttemptKey, completion: Completion
   return 'applied';
 }
 
-async function endAttempt(tx: Transaction, key: AttemptKey, end: End): Promise<FencedResult> {
+export async function endAttempt(tx: Transaction, key: AttemptKey, end: End): Promise<FencedResult> {
   const fence = await lockFence(tx, key);
   if (fence === null) return 'stale';
   if (fence.finished) return fence.outcome === end.outcome ? 'applied' : 'stale';

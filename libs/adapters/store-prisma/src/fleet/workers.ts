@@ -1,3 +1,4 @@
+import { TunefleetError } from '@tunefleet/foundation';
 import type { FleetStore } from '@tunefleet/ports';
 import { agoMs } from '../database/clock';
 import type { Database } from '../database/database';
@@ -10,6 +11,10 @@ export function workerMethods(db: Database): WorkerMethods {
   return {
     helloWorker: (hello) =>
       db.transaction(async (tx) => {
+        // Locked, so that a revocation comes either before this or finds the session that this makes.
+        const [credential] = await tx.$queryRaw<{ revoked: boolean }[]>`
+          select revoked_at is not null as revoked from worker_credential where worker_id = ${hello.id} for share`;
+        if (credential?.revoked === true) throw new TunefleetError('permission_denied', `worker ${hello.id} was revoked`, { reason: 'worker_revoked' });
         // An operator's cordon outlives the worker's restarts; everything else is as the worker says now.
         await tx.$executeRaw`
           insert into worker (id, name, boot_id, status, version, device, labels, job_kinds, models_on_disk, model_in_memory,
