@@ -3,7 +3,7 @@ import type { ArchitectureSpec, CausalLmDescription } from './description';
 import type { DecoderConfig } from './decoder/config';
 import { describeDecoder } from './decoder/describe';
 import { parseGemma2 } from './gemma2/spec';
-import { parseGemma3 } from './gemma3/spec';
+import { parseGemma3 } from './gemma3_text/spec';
 import { describeGpt2 } from './gpt2/describe';
 import { parseLlama } from './llama/spec';
 import { mapValues } from './map-values';

@@ -2,7 +2,7 @@
 import { isTunefleetError } from '@tunefleet/foundation';
 import { describeCausalLm } from '../architecture-specs';
 import { parseGemma2 } from '../gemma2/spec';
-import { parseGemma3 } from '../gemma3/spec';
+import { parseGemma3 } from '../gemma3_text/spec';
 import { parseMistral } from '../mistral/spec';
 import { parseQwen2 } from '../qwen2/spec';
 
