@@ -25,6 +25,7 @@ import { JobsService } from './native/jobs.service';
 import { StatusController } from './native/status.controller';
 import { TeamsController } from './native/teams.controller';
 import { UsageController } from './native/usage.controller';
+import { WorkerAccessController } from './native/worker-access.controller';
 import { WorkersController } from './native/workers.controller';
 import { BLOB_STORE, CLOCK, CONFIG, FLEET_ACCESS, FLEET_STORE, JOB_QUEUE, LOGGER, LOOPS, OUTBOX, RECORD_STORE, SUBMITTED, TEAM, type Runtime } from './tokens';
 
@@ -38,6 +39,7 @@ export const controllers: readonly Type[] = [
   CheckpointsController,
   TeamsController,
   UsageController,
+  WorkerAccessController,
   WorkersController,
   StatusController,
   HealthController,

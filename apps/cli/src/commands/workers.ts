@@ -6,6 +6,7 @@ import { serverCommand } from '../connection/command';
 import { wholeNumber } from '../render/arguments';
 import { renderTable } from '../render/table';
 import { formatBytes, formatTime } from '../render/text';
+import { registerWorkerTokens } from './worker-tokens';
 
 const DEADLINE_SECONDS_MAX = 30 * 86_400;
 
@@ -41,6 +42,15 @@ export function registerWorkers(program: Command): void {
       output.result(worker, () => stateLine(worker));
     },
   );
+
+  serverCommand<{ readonly reason?: string }>(
+    workers.command('revoke').argument('<id or name>').option('--reason <text>', 'shown in the list').description('bar a worker for ever; its job goes on elsewhere'),
+    async ({ client, output, options }, [which = '']) => {
+      const revoked = await client.workers.revoke(await idOf(client, which), options.reason);
+      output.result(revoked, () => `${which} revoked, ${revoked.released_jobs === 0 ? 'it ran nothing' : `its job goes on elsewhere from the last checkpoint`}`);
+    },
+  );
+  registerWorkerTokens(workers);
 
   for (const name of ['uncordon', 'undrain'] as const) {
     serverCommand(workers.command(name).argument('<id or name>').description('give a worker jobs again'), async ({ client, output }, [which = '']) => {

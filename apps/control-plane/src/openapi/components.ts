@@ -21,6 +21,7 @@ import {
   supervisedHyperparametersSchema,
   teamSchema,
   workerSchema,
+  workerTokenSchema,
 } from '@tunefleet/contracts';
 import { z } from 'zod';
 
@@ -49,6 +50,7 @@ const NAMED: Readonly<Record<string, z.ZodType>> = {
   Adapter: adapterSchema,
   Team: teamSchema,
   Worker: workerSchema,
+  WorkerToken: workerTokenSchema,
   Status: statusSchema,
 };
 

@@ -5,3 +5,4 @@ export * from './jobs';
 export * from './status';
 export * from './teams';
 export * from './usage';
+export * from './worker-access';
