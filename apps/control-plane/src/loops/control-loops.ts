@@ -12,6 +12,8 @@ export interface ControlLoopsDeps extends Omit<ReconcilerDeps, 'outbox' | 'queue
   readonly logger: Logger;
   readonly intervals?: Partial<ControlLoopIntervals>;
   readonly timers?: Timers;
+  /** In [0, 1), for jitter. */
+  readonly random?: () => number;
 }
 
 export interface ControlLoopIntervals {
@@ -36,12 +38,13 @@ export class ControlLoops {
     const { logger, store } = deps;
     const timers = deps.timers ?? systemTimers;
     this.timers = timers;
+    const shared = { logger, timers, ...(deps.random === undefined ? {} : { random: deps.random }) };
     const intervals = { ...defaultIntervals, ...deps.intervals };
     this.reconciler = new Reconciler(deps);
-    this.relay = new Loop(() => relayOutbox(deps.outbox, deps.queue), { name: 'outbox-relay', intervalMs: intervals.relayMs, logger, timers });
+    this.relay = new Loop(() => relayOutbox(deps.outbox, deps.queue), { name: 'outbox-relay', intervalMs: intervals.relayMs, ...shared });
     const scheduler = new Scheduler({ store, plan: deps.plan, leaseMs: deps.leaseMs, clock: deps.clock, logger });
-    this.scheduler = new Loop(async () => this.scheduleAgainIn((await scheduler.pass()).lookAgainInMs, intervals.scheduleMs), { name: 'scheduler', intervalMs: intervals.scheduleMs, logger, timers });
-    this.reconcile = new Loop(() => this.reconciler.pass(), { name: 'reconciler', intervalMs: intervals.reconcileMs, logger, timers });
+    this.scheduler = new Loop(async () => this.scheduleAgainIn((await scheduler.pass()).lookAgainInMs, intervals.scheduleMs), { name: 'scheduler', intervalMs: intervals.scheduleMs, ...shared });
+    this.reconcile = new Loop(() => this.reconciler.pass(), { name: 'reconciler', intervalMs: intervals.reconcileMs, ...shared });
   }
 
   async start(): Promise<void> {

@@ -8,6 +8,8 @@ export interface LoopOptions {
   /** Delay after an error; defaults to 1 s doubling to 30 s, jittered. */
   readonly backoff?: BackoffPolicy;
   readonly timers?: Timers;
+  /** In [0, 1), for jitter. */
+  readonly random?: () => number;
 }
 
 export interface LoopStatus {
@@ -99,6 +101,6 @@ export class Loop {
 
   private delayMs(): number {
     if (this.consecutiveErrors === 0) return this.options.intervalMs;
-    return backoffDelayMs(this.options.backoff ?? DEFAULT_BACKOFF, this.consecutiveErrors);
+    return backoffDelayMs(this.options.backoff ?? DEFAULT_BACKOFF, this.consecutiveErrors, this.options.random);
   }
 }

@@ -1,0 +1,46 @@
+import { Random } from './random';
+
+/** The world that a seed stands for. Rates are per second of virtual time; probabilities per occasion. */
+export interface Scenario {
+  readonly seed: number;
+  readonly replicas: number;
+  readonly workers: number;
+  readonly teams: readonly { readonly name: string; readonly weight: number; readonly runningJobs: number | null }[];
+  readonly models: number;
+  /** Users and faults are at work for so long; then everything has to end. */
+  readonly activeMs: number;
+  readonly settleMs: number;
+  readonly jobsPerSecond: number;
+  readonly jobs: { readonly stepsMax: number; readonly stepMsMax: number; readonly dependent: number };
+  readonly userActsPerSecond: number;
+  readonly faultsPerSecond: number;
+  readonly network: { readonly latencyMs: number; readonly slow: number; readonly duplicate: number };
+  readonly wakes: { readonly lost: number; readonly twice: number };
+  readonly queue: { readonly lost: number; readonly twice: number };
+  /** Worker clocks run so much faster or slower, and are off by so much. */
+  readonly skew: { readonly rate: number; readonly offsetMs: number };
+}
+
+export function scenarioOf(seed: number, changes: Partial<Scenario> = {}): Scenario {
+  const random = new Random(seed, 1);
+  const workers = changes.workers ?? random.int(3, 40);
+  const harsh = random.chance(0.5);
+  return {
+    seed,
+    replicas: random.int(1, 3),
+    workers,
+    teams: Array.from({ length: random.int(1, 5) }, (_, index) => ({ name: `team-${index}`, weight: random.pick([0.5, 1, 1, 2]), runningJobs: random.chance(0.2) ? random.int(1, 3) : null })),
+    models: random.int(1, 6),
+    activeMs: random.int(15, 50) * 60_000,
+    settleMs: 24 * 3_600_000,
+    jobsPerSecond: (workers * random.between(0.5, 1.5)) / 200,
+    jobs: { stepsMax: random.int(5, 60), stepMsMax: random.int(500, 12_000), dependent: random.between(0, 0.3) },
+    userActsPerSecond: random.between(0.005, 0.08),
+    faultsPerSecond: (harsh ? 0.004 : 0.001) * Math.max(10, workers),
+    network: { latencyMs: random.between(1, 40), slow: harsh ? 0.01 : 0.001, duplicate: harsh ? 0.03 : 0.005 },
+    wakes: { lost: random.between(0, 0.3), twice: random.between(0, 0.2) },
+    queue: { lost: random.between(0, 0.1), twice: random.between(0, 0.1) },
+    skew: { rate: 0.02, offsetMs: 86_400_000 },
+    ...changes,
+  };
+}

@@ -1,0 +1,138 @@
+import { STOP_GRACE_MS } from '@tunefleet/domain-jobs';
+import { errorCode } from '@tunefleet/foundation';
+import type { JobQueue, QueueMessage, RecordStore } from '@tunefleet/ports';
+import type { Tables } from '@tunefleet/testing/store-memory';
+import { workerSpecOf, type JobBehaviour } from './job-spec';
+import type { Journal } from './journal';
+import type { Random } from './random';
+import type { Scenario } from './scenario';
+import type { VirtualTime } from './virtual-time';
+
+export interface UsersDeps {
+  readonly scenario: Scenario;
+  readonly time: VirtualTime;
+  readonly random: Random;
+  readonly journal: Journal;
+  readonly tables: Tables;
+  /** Of a replica that is up; null: there is none. */
+  readonly api: () => { readonly records: RecordStore; readonly wakeRelay: () => void } | null;
+  readonly memoryBytes: readonly number[];
+}
+
+/** What a request may answer though nothing is wrong. */
+const EXPECTED: ReadonlySet<string | undefined> = new Set(['illegal_transition', 'unavailable', 'invalid_input', 'capacity', 'conflict']);
+
+/** Users who submit jobs and change their minds, operators who drain workers, and the intake that admits jobs. */
+export class Users {
+  readonly queue: JobQueue;
+  private readonly admissions = new Map<string, JobBehaviour & { readonly model: string; readonly memoryBytes: number }>();
+  private readonly delivered = new Set<string>();
+  private jobs = 0;
+
+  constructor(private readonly deps: UsersDeps) {
+    this.queue = this.intakeQueue();
+  }
+
+  async submit(): Promise<void> {
+    const { random, scenario, tables, api, memoryBytes } = this.deps;
+    const replica = api();
+    if (replica === null) return;
+    const team = random.pick([...tables.teams.values()]);
+    const id = `ftjob-${String(++this.jobs).padStart(6, '0')}`;
+    const parents = [...tables.jobs.values()].filter(({ teamId }) => teamId === team.id).slice(-8);
+    const afterJobIds = parents.length > 0 && random.chance(scenario.jobs.dependent) ? [...new Set([random.pick(parents).id, random.pick(parents).id])] : [];
+    const model = `model-${random.int(1, scenario.models)}`;
+    const steps = random.int(1, scenario.jobs.stepsMax);
+    this.admissions.set(id, {
+      ...{ steps, stepMs: random.int(200, scenario.jobs.stepMsMax), checkpointEvery: random.int(2, 12), model },
+      fate: random.chance(0.85) ? 'succeeds' : random.pick(['user_error', 'oom', 'oom', 'oom_always'] as const),
+      memoryBytes: random.between(0.1, 0.9) * random.pick(memoryBytes),
+    });
+    const priority = random.chance(0.7) ? 0 : random.int(-100, 100);
+    const workerSelector: Record<string, string> = random.chance(0.15) ? { zone: random.pick(['a', 'b']) } : {};
+    await this.asking(`submit ${id}${afterJobIds.length > 0 ? ` after ${afterJobIds.join(', ')}` : ''}`, () =>
+      replica.records.createJob({ id, teamId: team.id, kind: 'fine-tune', spec: { fineTunedModel: `ft:${id}` }, baseModel: model, metadata: null, priority, workerSelector, afterJobIds, queue: 'tune' }),
+    );
+    replica.wakeRelay();
+  }
+
+  /** One change of mind at random. */
+  async act(): Promise<void> {
+    const { random, tables, api } = this.deps;
+    const replica = api();
+    const job = this.recentJob();
+    if (replica === null || job === undefined) return;
+    const { records } = replica;
+    const workers = [...tables.workers.keys()];
+    const worker = workers.length === 0 ? '' : random.pick(workers);
+    const acts: readonly (readonly [string, () => Promise<unknown>])[] = [
+      [`cancel ${job.id}`, () => records.cancelJob(job.teamId, job.id)],
+      [`pause ${job.id}`, () => records.pauseJob(job.teamId, job.id, STOP_GRACE_MS)],
+      [`pause ${job.id}`, () => records.pauseJob(job.teamId, job.id, STOP_GRACE_MS)],
+      [`resume ${job.id}`, () => records.resumeJob(job.teamId, job.id)],
+      [`resume ${job.id}`, () => records.resumeJob(job.teamId, job.id)],
+      [`priority of ${job.id}`, () => records.setJobPriority(job.teamId, job.id, random.int(-100, 100))],
+      [`drain ${worker}`, () => records.drainWorker(worker, { mode: 'move', graceMs: STOP_GRACE_MS })],
+      [`drain ${worker} softly`, () => records.drainWorker(worker, { mode: 'wait', deadlineMs: random.int(10_000, 300_000), graceMs: STOP_GRACE_MS })],
+      [`cordon ${worker}`, () => records.setWorkerCordoned(worker, true, 'operator')],
+      ...Array.from({ length: 4 }, () => [`uncordon ${worker}`, () => records.setWorkerCordoned(worker, false)] as const),
+    ];
+    await this.asking(...random.pick(acts));
+  }
+
+  /** Takes back what would keep jobs from ending. */
+  async settle(): Promise<void> {
+    const { tables, api } = this.deps;
+    const replica = api();
+    if (replica === null) return;
+    for (const { id, cordoned } of tables.workers.values()) if (cordoned) await this.asking(`uncordon ${id}`, () => replica.records.setWorkerCordoned(id, false));
+    for (const job of tables.jobs.values()) {
+      if (job.status === 'paused' || job.stopReason === 'paused') await this.asking(`resume ${job.id}`, () => replica.records.resumeJob(job.teamId, job.id));
+    }
+  }
+
+  private recentJob(): { readonly id: string; readonly teamId: string } | undefined {
+    const open = [...this.deps.tables.jobs.values()].filter(({ finishedAt }) => finishedAt === null);
+    return open.length === 0 ? undefined : this.deps.random.pick(open);
+  }
+
+  private async asking(what: string, request: () => Promise<unknown>): Promise<void> {
+    this.deps.journal.note(() => `user: ${what}`);
+    try {
+      await request();
+    } catch (error) {
+      if (!EXPECTED.has(errorCode(error))) throw error;
+    }
+  }
+
+  /** Loses some, doubles some, and remembers ids, as queues do. */
+  private intakeQueue(): JobQueue {
+    const { random, time, scenario } = this.deps;
+    const nothing = async (): Promise<void> => undefined;
+    return {
+      backend: 'postgres',
+      add: async (message) => {
+        if (this.delivered.has(message.id)) return;
+        this.delivered.add(message.id);
+        if (random.chance(scenario.queue.lost)) return;
+        for (let n = random.chance(scenario.queue.twice) ? 2 : 1; n > 0; n--) time.after(random.exponential(1_000), () => void this.takeIn(message));
+      },
+      consume: nothing,
+      counts: async () => ({ waiting: 0, active: 0, failed: 0 }),
+      ping: nothing,
+      close: nothing,
+    };
+  }
+
+  private async takeIn({ payload }: QueueMessage): Promise<void> {
+    const id = String(payload['jobId']);
+    const admission = this.admissions.get(id);
+    const replica = this.deps.api();
+    if (admission === undefined || replica === null) return;
+    const { memoryBytes, model, ...behaviour } = admission;
+    const shape = `${model} ${Math.round(memoryBytes)}`;
+    await this.asking(`(intake) ${id}`, () =>
+      replica.records.admitJob(id, { spec: { fineTunedModel: `ft:${id}` }, workerSpec: workerSpecOf(model, behaviour), totalSteps: behaviour.steps, memoryBytesEstimate: memoryBytes, weightBytes: memoryBytes / 2, shape, trainingDatasetId: null, validationDatasetId: null }),
+    );
+  }
+}
