@@ -3,9 +3,9 @@ import type { CausalLm } from './causal-lm';
 import type { ExpectedWeight } from './loading/weight-loader';
 
 /** The half of an architecture that computes. `config` is config.json, unchecked; both throw `incompatible_artifact` when it is unusable. */
-export interface Architecture {
+export interface Architecture<Model = CausalLm> {
   /** The checkpoint's tensors; `isRedundant`: extra tensors that may be ignored without a word. */
   weights(config: unknown): { readonly expected: readonly ExpectedWeight[]; isRedundant(name: string): boolean };
   /** @param weight gives each expected tensor once, matrices in the dtype they rest in, the others in the compute dtype; it belongs to the model from then on */
-  build(device: Device, config: unknown, computeDtype: FloatDType, weight: (name: string) => Tensor): CausalLm;
+  build(device: Device, config: unknown, computeDtype: FloatDType, weight: (name: string) => Tensor): Model;
 }

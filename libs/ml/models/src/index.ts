@@ -1,3 +1,5 @@
+export { loadBert } from './bert/load';
 export * from './causal-lm';
+export * from './encoder';
 export { loadCausalLm, type LoadOptions } from './loading/load-causal-lm';
 export * from './specs';

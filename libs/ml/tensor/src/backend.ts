@@ -7,7 +7,7 @@ export interface Raw {
   readonly dtype: DType;
 }
 
-export type UnaryName = 'neg' | 'exp' | 'log' | 'sqrt' | 'rsqrt' | 'sigmoid' | 'tanh' | 'square' | 'abs';
+export type UnaryName = 'neg' | 'exp' | 'log' | 'sqrt' | 'rsqrt' | 'sigmoid' | 'tanh' | 'erf' | 'square' | 'abs';
 export type BinaryName = 'add' | 'sub' | 'mul' | 'div' | 'maximum';
 export type CompareName = 'equal' | 'less' | 'greaterEqual';
 export type ReduceName = 'sum' | 'mean' | 'max';

@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { TunefleetError } from '@tunefleet/foundation';
 import type { Device, FloatDType, Tensor } from '@tunefleet/ml-tensor';
+import type { Architecture } from '../architecture';
 import { modelTypeOf } from '../architecture-specs';
 import type { CausalLm } from '../causal-lm';
 import { architectures } from '../registry';
@@ -29,8 +30,12 @@ export interface LoadOptions {
  * @throws TunefleetError `incompatible_artifact`: architecture, config, missing or wrongly shaped tensors; `invalid_input`: bf16 on a device without it
  */
 export async function loadCausalLm(device: Device, options: LoadOptions): Promise<CausalLm> {
+  return loadModel(device, options, architectures[modelTypeOf(options.config)]);
+}
+
+/** The same for a model of any kind. */
+export async function loadModel<Model>(device: Device, options: LoadOptions, architecture: Architecture<Model>): Promise<Model> {
   const { config, computeDtype, weightDtype = computeDtype } = options;
-  const architecture = architectures[modelTypeOf(config)];
   const { expected, isRedundant } = architecture.weights(config);
   if ((computeDtype === 'bf16' || weightDtype === 'bf16') && !device.info.bf16) {
     throw new TunefleetError('invalid_input', `the ${device.info.backend} backend cannot compute in bf16; choose f32`, { param: 'computeDtype' });

@@ -1,10 +1,10 @@
-export { add, scale } from './arithmetic/arithmetic';
+export { add, scale, tanh } from './arithmetic/arithmetic';
 export { mergeHeads, splitAxis, splitHeads } from './layout/heads';
-export { selectRows } from './layout/rows';
+export { meanOfRows, selectRows } from './layout/rows';
 export { rmsNorm } from './rms-norm/rms-norm';
 export { rope, ropeTables, type RopeTables } from './rope/rope';
-export { attention, branchMask, causalMask, segmentMask, type AttentionOptions } from './attention/attention';
-export { geglu, geluTanh } from './gelu/gelu';
+export { attention, branchMask, causalMask, paddingMask, segmentMask, type AttentionOptions } from './attention/attention';
+export { geglu, gelu, geluTanh } from './gelu/gelu';
 export { layerNorm } from './layer-norm/layer-norm';
 export { swiglu } from './swiglu/swiglu';
 export { frozenMatrix, multiplyBack, multiplyForward, type FrozenMap, type FrozenMatrix } from './linear/frozen-matrix';

@@ -7,13 +7,13 @@ import { checkpoint, gradients, singleOutputOp } from '../tape/perform';
 import type { Tensor } from '../tensor';
 import { TEST_BACKENDS, testDevice } from '../testing';
 import { attention, branchMask, causalMask, segmentMask } from './attention/attention';
-import { add, scale } from './arithmetic/arithmetic';
-import { geglu, geluTanh } from './gelu/gelu';
+import { add, scale, tanh } from './arithmetic/arithmetic';
+import { geglu, gelu, geluTanh } from './gelu/gelu';
 import { headCrossEntropy } from './head-cross-entropy/head-cross-entropy';
 import { headLogits } from './head-cross-entropy/output-head';
 import { layerNorm } from './layer-norm/layer-norm';
 import { mergeHeads, splitAxis, splitHeads } from './layout/heads';
-import { selectRows } from './layout/rows';
+import { meanOfRows, selectRows } from './layout/rows';
 import { frozenMatrix, multiplyForward } from './linear/frozen-matrix';
 import { linearGroup } from './linear/linear-group';
 import { bundleLora, type Dropout } from './linear/lora-bundle';
@@ -99,6 +99,24 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
       const [ones, zeros] = [device.tensor(new Float32Array(3).fill(1), [3], 'f32'), device.tensor(new Float32Array(3), [3], 'f32')];
       const y = device.readFloats(layerNorm(device.tensor(Float32Array.of(1, 2, 3), [1, 3], 'f32'), ones, zeros, 0));
       [-Math.sqrt(1.5), 0, Math.sqrt(1.5)].forEach((value, i) => expect(y[i]).toBeCloseTo(value, 5));
+    });
+  });
+
+  test('exact gelu and tanh', () => {
+    checkGradients(device, [[4, 6]], (x) => gelu(scale(x, 3)));
+    checkGradients(device, [[4, 6]], (x) => tanh(scale(x, 2)));
+    device.scope(() => {
+      // torch.nn.functional.gelu(x)
+      const y = device.readFloats(gelu(device.tensor(Float32Array.of(-2, -0.5, 0, 1, 3), [5], 'f32')));
+      [-0.0455003, -0.1542688, 0, 0.8413447, 2.9959502].forEach((value, i) => expect(y[i]).toBeCloseTo(value, 5));
+    });
+  });
+
+  test('meanOfRows', () => {
+    checkGradients(device, [[6, 4]], (x) => meanOfRows(x, Int32Array.of(2, 3)));
+    device.scope(() => {
+      const x = device.tensor(Float32Array.of(1, 3, 100, 5, 6, 7), [6, 1], 'f32');
+      expect([...device.readFloats(meanOfRows(x, Int32Array.of(2, 3)))]).toEqual([2, 6]);
     });
   });
 

@@ -32,6 +32,7 @@ const USUAL_TARGETS: Readonly<Record<string, readonly string[]>> = {
   gemma3_text: QUERY_AND_VALUE,
   phi3: ['qkv_proj'],
   gpt2: ['c_attn'],
+  bert: ['query', 'value'],
 };
 
 /**

@@ -22,6 +22,7 @@ const UNARY: Readonly<Record<UnaryName, string>> = {
   rsqrt: 'Rsqrt',
   sigmoid: 'Sigmoid',
   tanh: 'Tanh',
+  erf: 'Erf',
   square: 'Square',
   abs: 'Abs',
 };

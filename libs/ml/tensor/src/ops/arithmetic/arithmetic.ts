@@ -11,6 +11,20 @@ export function add(a: Tensor, b: Tensor): Tensor {
   });
 }
 
+/** tanh(x). */
+export function tanh(x: Tensor): Tensor {
+  const p = x.device.primitives;
+  return singleOutputOp(x.device, {
+    name: 'tanh',
+    inputs: [x],
+    run: () => {
+      const y = p.unary('tanh', x);
+      return { outputs: [y], save: [y] };
+    },
+    backward: ({ gradients: [g = null], saved: [y] }) => [g && y ? p.sub(g, p.mul(g, p.unary('square', y))) : null],
+  });
+}
+
 /** factor * x, for f32 and bf16. */
 export function scale(x: Tensor, factor: number): Tensor {
   return singleOutputOp(x.device, {

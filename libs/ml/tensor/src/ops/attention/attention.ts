@@ -32,6 +32,13 @@ export function segmentMask(device: Device, segments: Int32Array, rows: number, 
   return device.tensor(mask, [rows, 1, columns, columns], 'f32');
 }
 
+/** [B, 1, 1, T] f32: the first `lengths[b]` tokens of a row are seen by all, padding by none. */
+export function paddingMask(device: Device, lengths: Int32Array, columns: number): Tensor {
+  const mask = new Float32Array(lengths.length * columns);
+  lengths.forEach((length, row) => mask.fill(MASKED, row * columns + length, (row + 1) * columns));
+  return device.tensor(mask, [lengths.length, 1, 1, columns], 'f32');
+}
+
 /**
  * [B, 1, T, S] f32 for continuations that share their beginning: a token sees the `offset` earlier keys, and of the T new tokens those before it that belong to
  * its own branch or to the trunk (branch 0). With a window, only those whose position is less than that far behind its own; the earlier keys' positions count from 0.
@@ -74,7 +81,7 @@ export interface AttentionOptions {
  * again in the backward pass.
  * Rows padded on the right need no mask of their own: under a causal mask no real token sees them.
  * @param q [B, H, T, D]   @param k [B, K, S, D]   @param v [B, K, S, D]
- * @param mask added to the scores, f32, [T, S] or [B, 1, T, S]; null: every query sees every key
+ * @param mask added to the scores, f32, [T, S] or [B, 1, T or 1, S]; null: every query sees every key
  * @returns [B, H, T, D] in the dtype of `q`; softmax in f32
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null, options: AttentionOptions = {}): Tensor {

@@ -22,6 +22,37 @@ export function geluTanh(x: Tensor): Tensor {
 }
 
 /**
+ * GELU in its exact form, x Φ(x) with Φ(x) = (1 + erf(x / sqrt(2))) / 2. Computed in f32 and rounded once; computed again rather than kept for the backward pass.
+ * @see Hendrycks and Gimpel 2016, arXiv:1606.08415
+ */
+export function gelu(x: Tensor): Tensor {
+  const p = x.device.primitives;
+  const forward = (source: Tensor) => {
+    const wide = p.cast(source, 'f32');
+    return p.cast(p.mul(wide, normalShare(p, wide)), source.dtype);
+  };
+  return singleOutputOp(x.device, {
+    name: 'gelu',
+    inputs: [x],
+    run: () => ({ outputs: [forward(x)], save: [x] }),
+    rematerialise: ([source]) => (source ? [forward(source)] : []),
+    backward: ({ gradients: [g], saved: [source] }) => {
+      if (!g || !source) return [null];
+      const wide = p.cast(source, 'f32');
+      const density = p.scale(p.unary('exp', p.scale(p.unary('square', wide), -0.5)), 1 / Math.sqrt(2 * Math.PI));
+      return [p.mul(g, p.cast(p.add(normalShare(p, wide), p.mul(wide, density)), g.dtype))];
+    },
+  });
+}
+
+/** Φ(x), for f32. */
+function normalShare(p: Primitives, x: Tensor): Tensor {
+  using raised = p.unary('erf', p.scale(x, Math.SQRT1_2));
+  using sum = p.add(raised, x.device.scalar(1, 'f32'));
+  return p.scale(sum, 0.5);
+}
+
+/**
  * Gated activation y = geluTanh(gate) * up.
  * @param gate [N, F]   @param up [N, F]
  * @see Shazeer 2020, arXiv:2002.05202

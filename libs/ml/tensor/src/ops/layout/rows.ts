@@ -18,6 +18,29 @@ export function selectRows(x: Tensor, rows: Int32Array): Tensor {
 }
 
 /**
+ * Mean of the first `lengths[b]` of every T rows.
+ * @param x [B*T, C]   @param lengths B counts in 1 .. T
+ * @returns [B, C]
+ */
+export function meanOfRows(x: Tensor, lengths: Int32Array): Tensor {
+  const device = x.device;
+  const p = device.primitives;
+  const [total, batch] = [x.dim(0), lengths.length];
+  const weights = new Float32Array(batch * total);
+  lengths.forEach((length, row) => weights.fill(1 / length, row * total + (row * total) / batch, row * total + (row * total) / batch + length));
+  const dtype = x.dtype === 'bf16' ? 'bf16' : 'f32';
+  return singleOutputOp(device, {
+    name: 'meanOfRows',
+    inputs: [x],
+    run: () => {
+      const factors = p.cast(device.tensor(weights, [batch, total], 'f32'), dtype);
+      return { outputs: [p.matMul(factors, x)], save: [factors] };
+    },
+    backward: ({ gradients: [g], saved: [factors] }) => [g && factors ? p.matMul(factors, g, true, false) : null],
+  });
+}
+
+/**
  * Puts rows back into a matrix of `count` rows; the others are zero. A gather from the parts and a zero row at their end, hence deterministic.
  * @param parts of [n_i, C], together one row per entry of `rows`
  */

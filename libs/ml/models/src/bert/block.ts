@@ -1,0 +1,48 @@
+import { projectGroup, projectOnto, type ProjectionGroup, type ProjectionHook } from '@tunefleet/ml-nn';
+import { attention, gelu, layerNorm, mergeHeads, splitHeads, type Tensor } from '@tunefleet/ml-tensor';
+
+/** A layer norm, [C] each. */
+export interface Norm {
+  readonly weight: Tensor;
+  readonly bias: Tensor;
+  readonly epsilon: number;
+}
+
+/** Weights of one block. */
+export interface BertBlock {
+  readonly heads: number;
+  /** q, k and v in one map. */
+  readonly qkv: ProjectionGroup;
+  readonly output: ProjectionGroup;
+  readonly attentionNorm: Norm;
+  readonly up: ProjectionGroup;
+  readonly down: ProjectionGroup;
+  readonly mlpNorm: Norm;
+}
+
+export interface BertBlockContext {
+  readonly rows: number;
+  /** [B, 1, 1, T] */
+  readonly mask: Tensor;
+  readonly adapter: ProjectionHook | null;
+}
+
+/**
+ * One block: h = norm(x + attention(x)), then norm(h + mlp(h)).
+ * @param x [B*T, C], borrowed
+ * @returns [B*T, C], the caller's
+ */
+export function runBertBlock(block: BertBlock, x: Tensor, { rows, mask, adapter }: BertBlockContext): Tensor {
+  const { heads: H } = block;
+  return x.device.scope(() => {
+    const [qkv] = projectGroup(x, block.qkv, adapter) as [Tensor];
+    const [q, k, v] = splitHeads(qkv, rows, [H, H, H]) as [Tensor, Tensor, Tensor]; // [B, H, T, D]
+    const attended = normed(projectOnto(x, mergeHeads(attention(q, k, v, mask)), block.output, adapter), block.attentionNorm);
+    const [up] = projectGroup(attended, block.up, adapter) as [Tensor];
+    return normed(projectOnto(attended, gelu(up), block.down, adapter), block.mlpNorm);
+  });
+}
+
+export function normed(x: Tensor, { weight, bias, epsilon }: Norm): Tensor {
+  return layerNorm(x, weight, bias, epsilon);
+}
