@@ -26,7 +26,7 @@ interface FirstStep {
 
 const START_MS = 120_000;
 const POLL_MS = 100;
-const EXAMPLES = 8;
+const EXAMPLES = 10;
 
 export async function run(args: string[]): Promise<Row[]> {
   const { values } = parseArgs({ args, options: { jobs: { type: 'string', default: '5' }, model: { type: 'string', default: 'HuggingFaceTB/SmolLM2-135M-Instruct' } } });
