@@ -10,7 +10,18 @@ test('empty variables are absent ones; the rest has defaults', () => {
   expect(isAbsolute(config.models.cacheDirectory)).toBe(true);
 });
 
+test('workers: the shared token can be left out once it is off; gRPC has an address and files of its own', () => {
+  expect(parseConfig(REQUIRED)).toMatchObject({ sharedToken: 'a-long-token', grpcHost: '127.0.0.1', grpcTls: null, grpcPlaintext: false });
+  expect(parseConfig({ ...REQUIRED, TUNEFLEET_SHARED_TOKEN: 'off' }).sharedToken).toBeNull();
+  expect(parseConfig({ ...REQUIRED, TUNEFLEET_SHARED_TOKEN: 'off', TUNEFLEET_WORKER_TOKEN: '' }).sharedToken).toBeNull();
+  expect(parseConfig({ ...REQUIRED, TUNEFLEET_HOST: '10.0.0.1', TUNEFLEET_GRPC_HOST: '::1', TUNEFLEET_GRPC_PLAINTEXT: 'on' })).toMatchObject({ host: '10.0.0.1', grpcHost: '::1', grpcPlaintext: true });
+  expect(parseConfig({ ...REQUIRED, TUNEFLEET_GRPC_TLS_CERT: 'c', TUNEFLEET_GRPC_TLS_KEY: 'k' }).grpcTls).toEqual({ cert: 'c', key: 'k', clientCa: null });
+});
+
 test.each([
+  [{ TUNEFLEET_SHARED_TOKEN: 'no' }, /TUNEFLEET_SHARED_TOKEN/],
+  [{ TUNEFLEET_GRPC_TLS_CERT: 'c' }, /TUNEFLEET_GRPC_TLS_CERT: needs TUNEFLEET_GRPC_TLS_KEY/],
+  [{ TUNEFLEET_GRPC_TLS_CLIENT_CA: 'c' }, /TUNEFLEET_GRPC_TLS_CLIENT_CA: needs/],
   [{ DATABASE_URL: 'mysql://x' }, /DATABASE_URL: /],
   [{ TUNEFLEET_API_KEY: 'short' }, /TUNEFLEET_API_KEY: at least 8 characters/],
   [{ TUNEFLEET_HTTP_PORT: '70000' }, /TUNEFLEET_HTTP_PORT: /],

@@ -162,7 +162,8 @@ export class FleetServer {
     if (call.cancelled) return;
     const session = this.openSession(call, caller);
     try {
-      for await (const message of call as AsyncIterable<fleet.WorkerMessage>) {
+      // Not destroyed when a message is refused: then the status that says why could not be sent any more.
+      for await (const message of call.iterator({ destroyOnReturn: false }) as AsyncIterable<fleet.WorkerMessage>) {
         await session.receive(message);
       }
       if (!session.isClosed) call.end();

@@ -1,4 +1,5 @@
 import { isIP } from 'node:net';
+import { createSecureContext } from 'node:tls';
 import { ServerCredentials } from '@grpc/grpc-js';
 import { errorMessage, TunefleetError } from '@tunefleet/foundation';
 
@@ -24,6 +25,8 @@ export function serverCredentials({ host, tls, plaintextAllowed }: FleetListen):
     return ServerCredentials.createInsecure();
   }
   try {
+    // Says already here that key and certificate do not belong together; otherwise every handshake would fail.
+    createSecureContext({ key: tls.key, cert: tls.cert, ...(tls.clientCa === undefined ? {} : { ca: tls.clientCa }) });
     return ServerCredentials.createSsl(tls.clientCa ?? null, [{ private_key: tls.key, cert_chain: tls.cert }], tls.clientCa !== undefined);
   } catch (error) {
     throw new TunefleetError('invalid_input', `the certificate or key of the worker endpoint cannot be used: ${errorMessage(error)}. See TUNEFLEET_GRPC_TLS_CERT and TUNEFLEET_GRPC_TLS_KEY`, { cause: error });

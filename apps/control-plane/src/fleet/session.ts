@@ -282,6 +282,8 @@ export class FleetSession {
 
   /** Sends every assignment and stop the record says is owed and this session has not carried yet. */
   private async sendOwed(): Promise<void> {
+    // Not known to the record yet; once it is, what is owed is looked up anyway.
+    if (this.workerId === null) return;
     if (this.owed !== 'idle') {
       this.owed = 'again';
       return;

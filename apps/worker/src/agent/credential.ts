@@ -25,7 +25,7 @@ export async function loadCredential(workerDir: string): Promise<Credential> {
     text = (await readFile(file, 'utf8')).trim();
     await chmod(file, 0o600);
   } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw new TunefleetError('invalid_input', `the credential of this worker cannot be read: ${errorMessage(error)}`, { cause: error });
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw new TunefleetError('invalid_input', `the credential of this worker cannot be read: ${errorMessage(error)}`, { cause: error });
     return { secret: await make(workerDir, file), isNew: true };
   }
   if (!/^[A-Za-z0-9_-]{43}$/.test(text)) throw new TunefleetError('invalid_input', `${file} holds no credential: delete the worker's folder and let it join as a new one`);

@@ -56,8 +56,12 @@ export class Membership {
     metadata.set('authorization', `Bearer ${joinToken}`);
     const request: fleet.JoinRequest = { workerId: this.workerId, secret: this.secret, name, labels: { ...labels } };
     const error = await new Promise<ServiceError | null>((resolve) => {
-      const call = client.join(request, metadata, { deadline: Date.now() + JOIN_TIMEOUT_MS }, (failure) => resolve(failure));
-      signal.addEventListener('abort', () => call.cancel(), { once: true });
+      const call = client.join(request, metadata, { deadline: Date.now() + JOIN_TIMEOUT_MS }, (failure) => {
+        signal.removeEventListener('abort', cancel);
+        resolve(failure);
+      });
+      const cancel = (): void => call.cancel();
+      signal.addEventListener('abort', cancel, { once: true });
     });
     if (error !== null) return { how: FINAL.has(error.code) ? 'refused' : 'later', reason: error.code === status.UNIMPLEMENTED ? 'the control plane is older than this worker: update it first' : error.details };
     this.isJoined = true;

@@ -1,16 +1,16 @@
 import { fork, type ChildProcess } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { createWriteStream, existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import type { Plan, Snapshot } from '@tunefleet/domain-scheduling';
-import { silentLogger, sleep, systemClock, type JsonObject } from '@tunefleet/foundation';
+import { silentLogger, sleep, systemClock, type JsonObject, type Logger } from '@tunefleet/foundation';
 import type { AttemptRecord } from '@tunefleet/ports';
 import { ControlLoops } from '../../loops';
 import { AttemptEndings } from '../attempt-endings';
-import { FleetServer } from '../fleet-server';
+import { FleetServer, type FleetServerOptions } from '../fleet-server';
 import { FlakyProxy } from './flaky-proxy';
 import { firstFit, openTestRecord, type TestRecord } from './test-record';
 
@@ -32,6 +32,12 @@ export interface FakeRun {
   readonly ignoreStop?: boolean;
   readonly failWith?: string;
   readonly resultBytes?: number;
+}
+
+export interface HarnessOptions {
+  /** Over the usual ones. */
+  readonly server?: Partial<FleetServerOptions>;
+  readonly logger?: Logger;
 }
 
 export interface TestWorker {
@@ -70,15 +76,20 @@ export class FleetHarness {
   private loops: ControlLoops | null = null;
   private readonly workers = new Set<TestWorker>();
 
-  private constructor(dir: string, record: TestRecord, private readonly plan: (snapshot: Snapshot) => Plan) {
+  private constructor(
+    dir: string,
+    record: TestRecord,
+    private readonly plan: (snapshot: Snapshot) => Plan,
+    private readonly options: HarnessOptions,
+  ) {
     this.dir = dir;
     this.record = record;
     this.proxy = new FlakyProxy(0);
   }
 
   /** @param plan what is tested is everything after it, so it is a simple one by default */
-  static async open(databaseUrl: string, plan: (snapshot: Snapshot) => Plan = firstFit): Promise<FleetHarness> {
-    const harness = new FleetHarness(await mkdtemp(join(tmpdir(), 'fleet-')), await openTestRecord(databaseUrl), plan);
+  static async open(databaseUrl: string, plan: (snapshot: Snapshot) => Plan = firstFit, options: HarnessOptions = {}): Promise<FleetHarness> {
+    const harness = new FleetHarness(await mkdtemp(join(tmpdir(), 'fleet-')), await openTestRecord(databaseUrl), plan, options);
     harness.proxyPort = await harness.proxy.listen();
     await harness.startControlPlane();
     return harness;
@@ -95,10 +106,10 @@ export class FleetHarness {
 
   async startControlPlane(): Promise<void> {
     const { fleet, access, records, blobs, outbox, queue } = this.record;
-    const logger = silentLogger;
+    const logger = this.options.logger ?? silentLogger;
     const endings = new AttemptEndings({ fleet, records, blobs, resultCsv: (points) => points.map((point) => `${point.step},${point.name},${point.value}\n`).join(''), logger });
     this.server = new FleetServer(
-      { host: '127.0.0.1', port: 0, sharedToken: WORKER_TOKEN, settings: { beatIntervalMs: 200, silenceMs: 1_500, leaseMs: this.leaseMs, artifactChunkBytes: 16 * 1024 } },
+      { host: '127.0.0.1', port: 0, sharedToken: WORKER_TOKEN, ...this.options.server, settings: { beatIntervalMs: 200, silenceMs: 1_500, leaseMs: this.leaseMs, artifactChunkBytes: 16 * 1024, ...this.options.server?.settings } },
       { store: fleet, access, blobs, endings, clock: systemClock, logger },
     );
     this.proxy.retarget(await this.server.start());
@@ -138,7 +149,12 @@ export class FleetHarness {
     return this.loops?.status().repairs ?? {};
   }
 
-  startWorker(name: string, options: { token?: string; labels?: string } = {}): TestWorker {
+  /** `host:port`, through the proxy. */
+  get address(): string {
+    return `127.0.0.1:${this.proxyPort}`;
+  }
+
+  startWorker(name: string, options: { token?: string; labels?: string; env?: Readonly<Record<string, string>>; logFile?: string } = {}): TestWorker {
     const child = fork(join(bundles, 'worker-process-fast.mjs'), [], {
       cwd: this.dir,
       env: {
@@ -149,9 +165,11 @@ export class FleetHarness {
         TUNEFLEET_WORKER_LABELS: options.labels ?? '',
         TUNEFLEET_DATA_DIR: this.dir,
         TUNEFLEET_LOG_LEVEL: process.env['FLEET_TEST_LOG'] ?? 'silent',
+        ...options.env,
       },
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      stdio: ['ignore', options.logFile === undefined ? 'inherit' : 'pipe', 'inherit', 'ipc'],
     });
+    if (options.logFile !== undefined) child.stdout?.pipe(createWriteStream(options.logFile, { flags: 'a' }));
     const exited = new Promise<number | NodeJS.Signals | null>((resolve) => child.once('exit', (code, signal) => resolve(code ?? signal)));
     const worker = { name, process: child, exited };
     this.workers.add(worker);
