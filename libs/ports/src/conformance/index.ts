@@ -1,5 +1,6 @@
 export * from './blob-store';
 export * from './controls';
+export * from './fleet-access';
 export * from './fleet-store';
 export * from './job-queue';
 export * from './outbox';
