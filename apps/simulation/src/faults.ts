@@ -34,6 +34,7 @@ export class Faults {
       ['worker shut down', 2, (worker) => this.shutDown(worker)],
       ['stream cut', 4, (worker) => this.deps.network.of(worker.id).forEach((connection) => connection.cut())],
       ['stream swallows', 3, (worker) => this.deps.network.of(worker.id).forEach((connection) => connection.swallow())],
+      ['worker isolated', 3, (worker) => this.deps.network.isolate(worker.id, random.between(10_000, 120_000))],
       ['engine crashed', 3, (worker) => worker.crashEngine()],
       ['engine hangs', 2, (worker) => worker.hangEngine()],
       ['disk full', 1, () => this.fillDisk()],

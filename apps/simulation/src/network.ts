@@ -26,6 +26,7 @@ const REPEATABLE: ReadonlySet<string> = new Set(['beat', 'events', 'finished', '
 /** Carries streams between workers and replicas: with delay, sometimes twice, sometimes into nowhere. */
 export class Network {
   private readonly connections = new Set<Connection>();
+  private readonly isolated = new Set<string>();
 
   constructor(
     readonly time: VirtualTime,
@@ -36,13 +37,24 @@ export class Network {
 
   /** As gRPC would: the call is there at once, and fails later when nobody answers. */
   connect(worker: string): Connection {
-    const open = this.listeners().filter(({ isDead }) => !isDead);
+    const open = this.isolated.has(worker) ? [] : this.listeners().filter(({ isDead }) => !isDead);
     const listener = open.length === 0 ? null : this.random.pick(open);
     const connection = new Connection(this, worker, listener);
     this.connections.add(connection);
     if (listener === null) this.time.after(this.delayMs(), () => connection.cut());
     else this.time.after(this.delayMs(), () => connection.isOpen && listener.accept(connection));
     return connection;
+  }
+
+  /** Nothing of this worker arrives anywhere for a while; it is not told. */
+  isolate(worker: string, ms: number): void {
+    this.isolated.add(worker);
+    for (const connection of this.of(worker)) connection.swallow();
+    this.time.after(ms, () => this.isolated.delete(worker));
+  }
+
+  isIsolated(worker: string): boolean {
+    return this.isolated.has(worker);
   }
 
   forget(connection: Connection): void {
@@ -83,9 +95,7 @@ export class Connection extends EventEmitter {
 
   /** The worker's half: `write`, `end`, `cancel`. */
   write(message: fleet.WorkerMessage): boolean {
-    // As it is now: what the worker changes later is not on its way.
-    const sent = structuredClone(message);
-    this.carry('up', message.message?.$case, () => (this.server === null ? this.early.push(sent) : this.server.onMessage(sent)));
+    this.carry('up', message.message?.$case, () => (this.server === null ? this.early.push(message) : this.server.onMessage(message)));
     return true;
   }
 

@@ -3,6 +3,8 @@ import { Random } from './random';
 /** The world that a seed stands for. Rates are per second of virtual time; probabilities per occasion. */
 export interface Scenario {
   readonly seed: number;
+  /** The arguments that make it again. */
+  readonly replay: string;
   readonly replicas: number;
   readonly workers: number;
   readonly teams: readonly { readonly name: string; readonly weight: number; readonly runningJobs: number | null }[];
@@ -11,7 +13,7 @@ export interface Scenario {
   readonly activeMs: number;
   readonly settleMs: number;
   readonly jobsPerSecond: number;
-  readonly jobs: { readonly stepsMax: number; readonly stepMsMax: number; readonly dependent: number };
+  readonly jobs: { readonly stepsMax: number; readonly stepMsMax: number; readonly dependent: number; readonly ranked: number };
   readonly userActsPerSecond: number;
   readonly faultsPerSecond: number;
   readonly network: { readonly latencyMs: number; readonly slow: number; readonly duplicate: number };
@@ -21,26 +23,35 @@ export interface Scenario {
   readonly skew: { readonly rate: number; readonly offsetMs: number };
 }
 
-export function scenarioOf(seed: number, changes: Partial<Scenario> = {}): Scenario {
+export interface ScenarioOptions {
+  /** A small world of ten minutes. */
+  readonly short?: boolean;
+  readonly workers?: number;
+}
+
+export function scenarioOf(seed: number, { short = false, workers: wanted }: ScenarioOptions = {}): Scenario {
   const random = new Random(seed, 1);
-  const workers = changes.workers ?? random.int(3, 40);
+  const workers = wanted ?? random.int(3, short ? 12 : 40);
   const harsh = random.chance(0.5);
+  // Few steps a minute or many: both ends are as likely as the middle.
+  const stepMsMax = Math.round(500 * 120 ** random.next());
   return {
     seed,
+    replay: `--seed=${seed}${short ? ' --short' : ''}${wanted === undefined ? '' : ` --workers=${wanted}`}`,
     replicas: random.int(1, 3),
     workers,
     teams: Array.from({ length: random.int(1, 5) }, (_, index) => ({ name: `team-${index}`, weight: random.pick([0.5, 1, 1, 2]), runningJobs: random.chance(0.2) ? random.int(1, 3) : null })),
     models: random.int(1, 6),
-    activeMs: random.int(15, 50) * 60_000,
+    activeMs: (short ? 10 : random.int(20, 90)) * 60_000,
     settleMs: 24 * 3_600_000,
-    jobsPerSecond: (workers * random.between(0.5, 1.5)) / 200,
-    jobs: { stepsMax: random.int(5, 60), stepMsMax: random.int(500, 12_000), dependent: random.between(0, 0.3) },
+    // From a fleet that idles to one with a queue.
+    jobsPerSecond: (workers * random.between(0.3, 1.5)) / (20 + (30 * stepMsMax) / 2_000),
+    jobs: { stepsMax: random.int(5, 60), stepMsMax, dependent: random.between(0, 0.3), ranked: 0.3 },
     userActsPerSecond: random.between(0.005, 0.08),
     faultsPerSecond: (harsh ? 0.004 : 0.001) * Math.max(10, workers),
     network: { latencyMs: random.between(1, 40), slow: harsh ? 0.01 : 0.001, duplicate: harsh ? 0.03 : 0.005 },
     wakes: { lost: random.between(0, 0.3), twice: random.between(0, 0.2) },
     queue: { lost: random.between(0, 0.1), twice: random.between(0, 0.1) },
     skew: { rate: 0.02, offsetMs: 86_400_000 },
-    ...changes,
   };
 }

@@ -138,6 +138,7 @@ export class SimulatedWorker {
     for (;;) {
       await sleep(random.between(10, 1_500) + network.delayMs(), signal, machine);
       if (signal.aborted) throw new TunefleetError('cancelled', 'abandoned');
+      if (network.isIsolated(this.id)) continue;
       if (!(await store.isLive(attempt))) throw new TunefleetError('lease_lost', 'the attempt is over');
       if (random.chance(0.98)) return move();
     }

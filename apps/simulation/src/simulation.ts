@@ -52,7 +52,11 @@ export class Simulation {
   private events = 0;
   private isActive = true;
 
-  constructor(private readonly scenario: Scenario) {
+  /** @param sabotage breaks the store on purpose, to see that it is noticed */
+  constructor(
+    private readonly scenario: Scenario,
+    sabotage?: (store: MemoryStore) => void,
+  ) {
     const { seed } = scenario;
     const random = (stream: number): Random => new Random(seed, stream);
     this.journal = new Journal(() => this.time.now());
@@ -67,6 +71,7 @@ export class Simulation {
         for (let n = wakes.chance(scenario.wakes.twice) ? 2 : 1; n > 0; n--) this.time.after(wakes.exponential(5), run);
       },
     });
+    sabotage?.(this.store);
     this.network = new Network(this.time, random(3), scenario, () => [...this.replicas.values()]);
     const { time, journal, network, blobs, weather, invariants } = this;
     this.users = new Users({ scenario, time, random: random(4), journal, tables: this.store.tables, memoryBytes: MEMORY.slice(0, 2), api: () => this.anyReplica() });
@@ -163,7 +168,7 @@ export class Simulation {
       ...{ id: `wrk-${String(index).padStart(4, '0')}`, time, random, network, store: store.fleet, blobs },
       // Both zones and the largest memory are there, so that every job has a worker.
       labels: { zone: index % 2 === 0 ? 'a' : 'b' },
-      memoryBytes: index < 2 ? Math.max(...MEMORY) : random.pick(MEMORY),
+      memoryBytes: index < 2 ? Math.max(...MEMORY) : index === 2 ? Math.min(...MEMORY) : random.pick(MEMORY),
       skew: { rate: 1 + random.between(-rate, rate), offsetMs: random.between(-offsetMs, offsetMs) },
       newHash: () => this.count('blob').toString(16).padStart(64, '0'),
       onStep: (attemptId, workerId) => this.invariants.onEngineStep(attemptId, workerId),
@@ -218,7 +223,7 @@ export class Simulation {
       `seed ${this.scenario.seed}, virtual time ${(atMs / 1000).toFixed(3)} s, event ${this.events}: ${what}`,
       'the last events:',
       ...this.journal.lines(START_MS).map((line) => `  ${line}`),
-      `again: npx nx run simulation:run --seed=${this.scenario.seed}`,
+      `again: npx nx run simulation:run ${this.scenario.replay}`,
     ];
     return new SimulationFailure(lines.join('\n'), { cause: error });
   }

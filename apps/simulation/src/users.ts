@@ -48,7 +48,7 @@ export class Users {
       fate: random.chance(0.85) ? 'succeeds' : random.pick(['user_error', 'oom', 'oom', 'oom_always'] as const),
       memoryBytes: random.between(0.1, 0.9) * random.pick(memoryBytes),
     });
-    const priority = random.chance(0.7) ? 0 : random.int(-100, 100);
+    const priority = random.chance(scenario.jobs.ranked) ? random.int(-100, 100) : 0;
     const workerSelector: Record<string, string> = random.chance(0.15) ? { zone: random.pick(['a', 'b']) } : {};
     await this.asking(`submit ${id}${afterJobIds.length > 0 ? ` after ${afterJobIds.join(', ')}` : ''}`, () =>
       replica.records.createJob({ id, teamId: team.id, kind: 'fine-tune', spec: { fineTunedModel: `ft:${id}` }, baseModel: model, metadata: null, priority, workerSelector, afterJobIds, queue: 'tune' }),
@@ -130,7 +130,8 @@ export class Users {
     const replica = this.deps.api();
     if (admission === undefined || replica === null) return;
     const { memoryBytes, model, ...behaviour } = admission;
-    const shape = `${model} ${Math.round(memoryBytes)}`;
+    // Jobs of one model and about one size take about as long for a step.
+    const shape = `${model} ${Math.round(memoryBytes / 1024 ** 3)}`;
     await this.asking(`(intake) ${id}`, () =>
       replica.records.admitJob(id, { spec: { fineTunedModel: `ft:${id}` }, workerSpec: workerSpecOf(model, behaviour), totalSteps: behaviour.steps, memoryBytesEstimate: memoryBytes, weightBytes: memoryBytes / 2, shape, trainingDatasetId: null, validationDatasetId: null }),
     );

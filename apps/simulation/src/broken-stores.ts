@@ -1,0 +1,191 @@
+import type { AttemptRecord } from '@tunefleet/ports';
+import type { JobRow, MemoryStore } from '@tunefleet/testing/store-memory';
+import type { Scenario } from './scenario';
+
+/** Stores that break one rule each, and what a checker has to say of it. */
+export interface BrokenStore {
+  readonly name: string;
+  readonly seen: RegExp;
+  /** Where the rule has its occasion sooner. */
+  readonly scenario?: Partial<Scenario>;
+  readonly sabotage: (store: MemoryStore) => void;
+}
+
+export const brokenStores: readonly BrokenStore[] = [
+  {
+    name: 'takes what a worker tells of an epoch that is over',
+    seen: /was told in epoch|had ended|stored for/,
+    sabotage: ({ fleet, tables }) => {
+      const { appendEvents } = fleet;
+      // So that assignments are taken back while their workers are at work, and nobody tells these.
+      fleet.acknowledge = async () => 'applied';
+      fleet.renewLease = async () => 'applied';
+      fleet.listLiveAttempts = async (workerId) => tables.attemptsOn(workerId);
+      fleet.appendEvents = (key, events) => {
+        const live = tables.liveOf(key.jobId);
+        if (live === undefined || live.id === key.attemptId) return appendEvents(key, events);
+        return appendEvents(
+          { jobId: live.jobId, attemptId: live.id, epoch: live.epoch },
+          events.map((event, index) => ({ ...event, seq: live.lastSeq + 1 + index })),
+        );
+      };
+    },
+  },
+  {
+    name: 'places without looking whether the worker is free',
+    seen: /while it has not finished/,
+    sabotage: ({ fleet, tables }) => {
+      const { schedulingSnapshot } = fleet;
+      fleet.schedulingSnapshot = async (limit) => {
+        const seen = await schedulingSnapshot(limit);
+        return { ...seen, workers: seen.workers.map((worker) => ({ ...worker, busy: false, credit: 1 })) };
+      };
+      fleet.place = async ({ jobId, workerId, workerBootId }) => {
+        const job = tables.jobs.get(jobId) as JobRow;
+        if (job.status !== 'queued') return null;
+        const attempt = { ...blankAttempt(tables), jobId, workerId, workerBootId, epoch: job.epoch + 1 };
+        tables.changeJob(jobId, { status: 'running', epoch: attempt.epoch });
+        tables.putAttempt(attempt);
+        return attempt;
+      };
+    },
+  },
+  {
+    name: 'gives two workers the same job',
+    seen: /while .* is live/,
+    sabotage: ({ fleet, tables }) => {
+      const { place } = fleet;
+      fleet.place = async (placement, leaseMs) => {
+        const attempt = await place(placement, leaseMs);
+        const other = [...tables.workers.keys()].find((id) => tables.liveOn(id).length === 0);
+        if (attempt !== null && other !== undefined) tables.putAttempt({ ...attempt, id: tables.newId('attempt'), workerId: other, epoch: attempt.epoch + 1 });
+        return attempt;
+      };
+    },
+  },
+  {
+    name: 'starts an attempt without a new epoch',
+    seen: /has the epoch|the epoch of .* fell/,
+    sabotage: ({ fleet, tables }) => {
+      const { place } = fleet;
+      fleet.place = (placement, leaseMs) => {
+        tables.changeJob(placement.jobId, { epoch: placement.jobEpoch - 1 });
+        return place({ ...placement, jobEpoch: placement.jobEpoch - 1 }, leaseMs);
+      };
+    },
+  },
+  {
+    name: 'lets a result undo a cancel',
+    seen: /had cancelled and became|the epoch of .* fell/,
+    sabotage: ({ records, tables }) => {
+      const { cancelJob } = records;
+      records.cancelJob = async (teamId, id) => {
+        const cancelled = await cancelJob(teamId, id);
+        if (cancelled?.status === 'cancelled') tables.changeJob(id, { status: 'queued' });
+        return cancelled;
+      };
+    },
+  },
+  {
+    name: 'loses points of a batch',
+    seen: /after step|without its step/,
+    sabotage: ({ fleet }) => {
+      const { appendEvents } = fleet;
+      fleet.appendEvents = (key, events) =>
+        appendEvents(
+          key,
+          events.map((event) => (event.type === 'metrics' && event.step === 2 ? { seq: event.seq, type: 'log', level: 'info', message: 'lost', data: null } : event)),
+        );
+    },
+  },
+  {
+    name: 'stores a batch that comes again again',
+    seen: /was stored twice|events of .* went back|after step/,
+    sabotage: ({ fleet, tables }) => {
+      const { appendEvents } = fleet;
+      fleet.appendEvents = (key, events) => {
+        const first = events[0]?.seq ?? 1;
+        if (tables.liveOf(key.jobId)?.id === key.attemptId) tables.changeAttempt(key.attemptId, { lastSeq: first - 1 });
+        return appendEvents(key, events);
+      };
+    },
+  },
+  {
+    name: 'knows nothing of memory',
+    seen: /needs .* bytes and was placed on/,
+    sabotage: ({ fleet }) => {
+      const { schedulingSnapshot } = fleet;
+      fleet.schedulingSnapshot = async (limit) => {
+        const seen = await schedulingSnapshot(limit);
+        return { ...seen, jobs: seen.jobs.map((job) => ({ ...job, memoryBytesEstimate: 0 })) };
+      };
+    },
+  },
+  {
+    name: 'tells waiting jobs nothing',
+    seen: /without a reason/,
+    sabotage: ({ fleet }) => {
+      fleet.noteWaiting = async () => undefined;
+    },
+  },
+  {
+    name: 'hides the queue from the scheduler',
+    seen: /no scheduler has looked at/,
+    sabotage: ({ fleet }) => {
+      const { schedulingSnapshot } = fleet;
+      fleet.schedulingSnapshot = async (limit) => ({ ...(await schedulingSnapshot(limit)), jobs: [] });
+    },
+  },
+  {
+    name: 'forgets its messages to the queue, and which jobs still wait for them',
+    seen: /never ended: validating_files/,
+    scenario: { activeMs: 300_000, settleMs: 300_000 },
+    sabotage: ({ outbox, records }) => {
+      outbox.relay = async () => 0;
+      records.listUnvalidatedJobs = async () => [];
+    },
+  },
+  {
+    name: 'never says that anything is stale',
+    seen: /works on .* after that attempt was closed/,
+    sabotage: ({ fleet, tables }) => {
+      const { appendEvents } = fleet;
+      // So that assignments are taken back while their workers are at work.
+      fleet.acknowledge = async () => 'applied';
+      fleet.renewLease = async () => 'applied';
+      fleet.isLive = async () => true;
+      fleet.listLiveAttempts = async (workerId) => tables.attemptsOn(workerId);
+      fleet.appendEvents = async (key, events) => ({ result: 'applied', lastSeq: Math.max((await appendEvents(key, events)).lastSeq, events.at(-1)?.seq ?? 0) });
+    },
+  },
+  {
+    name: 'says that every job has run for an hour',
+    seen: /of grace/,
+    sabotage: ({ fleet }) => {
+      const { schedulingSnapshot } = fleet;
+      fleet.schedulingSnapshot = async (limit) => {
+        const seen = await schedulingSnapshot(limit);
+        return { ...seen, running: seen.running.map((job) => ({ ...job, assignedAtMs: job.assignedAtMs - 3_600_000, estimatedFinishMs: null, secondsEstimate: 36_000 })) };
+      };
+    },
+  },
+  {
+    name: 'makes one team look as if it had had everything',
+    seen: /has waited .* min for a worker while others got/,
+    scenario: { workers: 3, jobsPerSecond: 0.07, jobs: { stepsMax: 20, stepMsMax: 30_000, dependent: 0, ranked: 0 }, userActsPerSecond: 0, faultsPerSecond: 0 },
+    sabotage: ({ fleet }) => {
+      const { schedulingSnapshot } = fleet;
+      fleet.schedulingSnapshot = async (limit) => {
+        const seen = await schedulingSnapshot(limit);
+        return { ...seen, teams: seen.teams.map((team, index) => (index === 0 ? { ...team, decayedGpuSeconds: 1e12 } : team)) };
+      };
+    },
+  },
+];
+
+function blankAttempt(tables: MemoryStore['tables']): AttemptRecord {
+  return {
+    ...{ id: tables.newId('attempt'), jobId: '', epoch: 0, workerId: '', workerBootId: '', status: 'assigned', outcome: null, leaseExpiresAt: new Date(tables.nowMs() + 30_000), resumeCheckpointId: null },
+    ...{ lastSeq: 0, failure: null, stopReason: null, preemptedForJobId: null, step: 0, steppedAt: null, microBatchSize: null, stuckAt: null, assignedAt: tables.now(), acknowledgedAt: null, finishedAt: null },
+  };
+}

@@ -1,0 +1,44 @@
+import { brokenStores } from './broken-stores';
+import { scenarioOf, type Scenario } from './scenario';
+import { Simulation, SimulationFailure } from './simulation';
+
+// Every world runs the production scheduler, loops, sessions and agents. A failure's message holds the seed, the last events and the command that
+// shows it again; `docs/develop/simulation.md` says how to read it.
+
+const SHORT = { short: true };
+/** Seeds that have found something once, or cover what others do not. */
+const FIXED = [1, 2, 4, 5, 6];
+const fresh = Array.from({ length: 2 }, (_, index) => (Date.now() + index) % 1_000_000_000);
+
+test.each([...FIXED, ...fresh])('seed %d: no rule is broken', async (seed) => {
+  const { jobs, events } = await new Simulation(scenarioOf(seed, SHORT)).run();
+  expect(events).toBeGreaterThan(1_000);
+  expect(Object.keys(jobs).every((status) => ['succeeded', 'failed', 'cancelled'].includes(status))).toBe(true);
+}, 120_000);
+
+test('a seed says everything: two runs of one agree in every change', async () => {
+  const [first, second] = [await new Simulation(scenarioOf(5, SHORT)).run(), await new Simulation(scenarioOf(5, SHORT)).run()];
+  expect(second).toEqual(first);
+}, 120_000);
+
+test('hundreds of workers that come up at once', async () => {
+  const { attempts } = await new Simulation({ ...scenarioOf(8, { workers: 200 }), activeMs: 45_000, jobsPerSecond: 4, faultsPerSecond: 0.5, jobs: { stepsMax: 4, stepMsMax: 1_000, dependent: 0.1, ranked: 0.3 } }).run();
+  expect(attempts['succeeded']).toBeGreaterThan(0);
+}, 120_000);
+
+/** Busy, long, with jobs of all classes, so that every rule has its occasion. */
+const crowded: Partial<Scenario> = {
+  ...{ replicas: 2, teams: ['one', 'two'].map((name) => ({ name, weight: 1, runningJobs: null })), activeMs: 60 * 60_000, settleMs: 3_600_000, userActsPerSecond: 0.02, faultsPerSecond: 0.05 },
+  ...{ jobsPerSecond: 0.05, jobs: { stepsMax: 40, stepMsMax: 8_000, dependent: 0.1, ranked: 0.3 }, models: 1 },
+};
+
+test.each(brokenStores)('a store that $name is caught', async ({ seen, sabotage, scenario }) => {
+  const run = new Simulation({ ...scenarioOf(9, { workers: 5 }), ...crowded, ...scenario }, sabotage).run();
+  const failure: unknown = await run.then(
+    () => null,
+    (error: unknown) => error,
+  );
+  expect(failure).toBeInstanceOf(SimulationFailure);
+  expect((failure as Error).message).toMatch(seen);
+  expect((failure as Error).message).toMatch(/seed 9, virtual time [\d.]+ s, event \d+: [^]*the last events:[^]*again: npx nx run simulation:run --seed=9/);
+}, 120_000);
