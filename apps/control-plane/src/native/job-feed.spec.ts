@@ -10,7 +10,7 @@ class Job {
   readonly points: MetricPointRecord[] = [];
 
   readonly store: FeedStore = {
-    getJob: () => Promise.resolve({ id: 'j', kind: 'fine-tune', status: this.status, createdAt: new Date(0), queuedAt: null, startedAt: null, finishedAt: null, estimatedFinish: null, error: null, metadata: null, step: this.points.length } as unknown as JobRecord),
+    getJob: () => Promise.resolve({ id: 'j', kind: 'fine-tune', status: this.status, createdAt: new Date(0), queuedAt: null, startedAt: null, finishedAt: null, estimatedFinish: null, error: null, metadata: null, step: this.points.length, afterJobIds: [], workerSelector: {}, source: null, stopReason: null } as unknown as JobRecord),
     listEvents: (_job, { after, limit }) => {
       const newest = [...this.events].reverse().filter((event) => after === undefined || event.id < after);
       return Promise.resolve({ items: newest.slice(0, limit), hasMore: newest.length > limit });
