@@ -314,7 +314,7 @@ describe('bounds', () => {
   test(
     'too much of anything ends that one call; nothing is lost for the worker beside it',
     async () => {
-      await open({ server: { settings: { maxArtifactBytes: 1_000_000, maxArtifactCalls: 2 } } });
+      await open();
       const good = await victim();
       const { worker, own } = await attacker();
       const log = (message: string, dataJson = ''): wire.Event => ({ seq: 1, timeMs: 0, payload: { $case: 'log', value: { level: 'info', message, dataJson } } });
@@ -345,7 +345,18 @@ describe('bounds', () => {
       expect((await worker.ended()).status).not.toBe('OK');
       worker.open({ shown: 'x'.repeat(10_000) });
       expect(await worker.ended()).toMatchObject({ status: 'UNAUTHENTICATED' });
+      worker.close();
+      await good.finish();
+    },
+    TEST_MS,
+  );
 
+  test(
+    'artifacts too large, wrongly described or too many at once are refused',
+    async () => {
+      await open({ server: { settings: { maxArtifactBytes: 1_000_000, maxArtifactCalls: 2 } } });
+      const good = await victim();
+      const { worker, own } = await attacker();
       const data = Buffer.alloc(5_000, 1);
       const artifact = { name: 'a.bin', sha256: sha256Hex(data), bytes: data.length };
       expect(await worker.put(own, artifact, [data, data])).toMatchObject({ status: 'INVALID_ARGUMENT' });
