@@ -11,7 +11,7 @@ import { compareLogits, LIMITS, type Comparison, type VerifiedDtype } from './co
 const USAGE = `usage: node tools/verify.mjs [--adapter <PEFT folder>] [--model <owner/name or folder>] [--dtype f32|bf16|both] [--text-file <file>] [--json <file>]
 
   --model      may be left out beside --adapter, which names its own base
-  --dtype      default f32; bf16 rounds so much on deep models that it cannot prove anything there, see docs/decisions/0007
+  --dtype      what ours is computed in, default f32; the reference is in f32
   --text-file  one text per line; default: a few sentences
 Installs torch, transformers and peft on first use, or takes the interpreter that TUNEFLEET_REFERENCE_PYTHON names.
 `;
@@ -72,10 +72,10 @@ function dtypesFrom(text: string): VerifiedDtype[] {
   throw new TunefleetError('invalid_input', `--dtype is "${text}"; it must be f32, bf16 or both`);
 }
 
-function describe({ dtype, texts, positions, maxAbsDifference, sameTopToken, rmsError, passed }: Comparison): string {
+function describe({ dtype, texts, positions, maxAbsDifference, sameTopToken, referenceInDtype, passed }: Comparison): string {
   const share = `${(100 * sameTopToken).toFixed(1)} % same top token`;
-  const error = rmsError === null ? '' : `, rms error against f32: ours ${rmsError.ours.toPrecision(3)}, reference ${rmsError.reference.toPrecision(3)}`;
-  return `${passed ? 'ok    ' : 'FAILED'} ${dtype.padEnd(4)} max abs difference ${maxAbsDifference.toPrecision(3)} (limit ${LIMITS[dtype]}), ${share}, ${positions} positions of ${texts} texts${error}`;
+  const beside = referenceInDtype === null ? '' : `; the reference in ${dtype} is ${referenceInDtype.fromItself.toPrecision(3)} away from itself in f32, and ${referenceInDtype.fromOurs.toPrecision(3)} from ours`;
+  return `${passed ? 'ok    ' : 'FAILED'} ${dtype.padEnd(4)} max abs difference ${maxAbsDifference.toPrecision(3)} (limit ${LIMITS[dtype]}), ${share}, ${positions} positions of ${texts} texts${beside}`;
 }
 
 try {
