@@ -15,7 +15,7 @@ export interface TrainingBatch {
 
 /**
  * The examples as one pass through a model. Where it is cheaper, examples stand one after the other in a row, behind the prefix they share: each sees the prefix
- * and itself, at the positions it would have alone. Padding is on the right, where no real token sees it.
+ * and itself, at the positions it would have alone. Dropout then falls on the prefix once for all of them. Padding is on the right, where no real token sees it.
  * @param indices longest example first
  */
 export function collate(dataset: TokenisedDataset, indices: Int32Array, pairsPerToken: number): TrainingBatch {
