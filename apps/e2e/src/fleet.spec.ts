@@ -36,7 +36,13 @@ test('once a job was measured, those that wait say their turn and when it may co
   const long = { rows: 40, epochs: 50 };
   const running = [await submit(system, long), await submit(system, long)];
   await Promise.all(running.map((id) => untilStep(client, id, 5)));
-  const waiting = [await submit(system, { rows: 12, epochs: 1, batchSize: 4 }), await submit(system, { rows: 12, epochs: 1, batchSize: 4 })];
+  const waiting: string[] = [];
+  for (const turn of ['first', 'second']) {
+    const id = await submit(system, { rows: 12, epochs: 1, batchSize: 4 });
+    // A job's turn counts from when its data were found good.
+    await until(`the ${turn} job to be queued`, async () => (await client.jobs.get(id)).status === 'queued');
+    waiting.push(id);
+  }
   await until('both to know their turn and start', async () => (await Promise.all(waiting.map((id) => client.jobs.get(id)))).every((job) => job.queue_position !== null && job.estimated_start !== null));
   const jobs = await Promise.all(waiting.map((id) => client.jobs.get(id)));
   expect(jobs.map((job) => job.queue_position)).toEqual([1, 2]);
