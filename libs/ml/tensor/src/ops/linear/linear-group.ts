@@ -16,7 +16,7 @@ export interface LinearGroupOptions {
  * Frozen linear maps of one input, with their low-rank updates: y_i = x W_iᵀ + bias_i + (drop(x) Aᵀ) B_i, plus the residual.
  * What the maps share is done once: the narrow product x Aᵀ, its gradient, and the sum of the gradients by x.
  * Keeps x, the narrow product [N, R] and dropout masks.
- * @param x [N, in] in the dtype of the weights
+ * @param x [N, in] in the compute dtype; weights of another one are cast as they are used
  * @returns per map [N, out_i]
  */
 export function linearGroup(x: Tensor, maps: readonly FrozenMap[], { lora = null, residual = null }: LinearGroupOptions = {}): readonly Tensor[] {
