@@ -40,7 +40,10 @@ afterEach(async () => {
 
 const TEST_MS = 60_000;
 
-async function open(options: HarnessOptions = {}): Promise<void> {
+/** Raw workers do not beat: the server listens longer than it would. */
+const SILENCE_MS = 60_000;
+
+async function open({ server, ...options }: HarnessOptions = {}): Promise<void> {
   logged = '';
   const sink = new Writable({
     write: (chunk: Buffer, _encoding, done) => {
@@ -48,7 +51,7 @@ async function open(options: HarnessOptions = {}): Promise<void> {
       done();
     },
   });
-  fleet = await FleetHarness.open(postgres.url, firstFit, { logger: pino({ level: 'debug' }, sink) as unknown as Logger, ...options });
+  fleet = await FleetHarness.open(postgres.url, firstFit, { logger: pino({ level: 'debug' }, sink) as unknown as Logger, ...options, server: { ...server, settings: { silenceMs: SILENCE_MS, ...server?.settings } } });
 }
 
 function raw(id?: string): RawWorker {
