@@ -37,18 +37,7 @@ export function endingMethods(tables: Tables): EndingMethods {
       return 'applied';
     },
 
-    endAttempt: async (key, end) => {
-      const fence = fenceOf(tables, key);
-      if (fence === null) return 'stale';
-      if (fence.finished) return fence.attempt.outcome === end.outcome ? 'applied' : 'stale';
-      // The lease was renewed between the look and the verdict: the attempt is not lost.
-      if (end.outcome === 'lost' && !fence.abandoned) return 'stale';
-      if (!fence.live) return staleEnd(tables, key, fence, end.outcome);
-      finishAttempt(tables, key, end.outcome, end.failure);
-      if (end.after.then === 'retry') requeue(tables, key, end, fence);
-      else failJob(tables, key, end);
-      return 'applied';
-    },
+    endAttempt: async (key, end) => endAttempt(tables, key, end),
 
     closeAttempt: async (key, outcome) => {
       const fence = fenceOf(tables, key);
@@ -57,6 +46,19 @@ export function endingMethods(tables: Tables): EndingMethods {
       finishAttempt(tables, key, outcome, null);
     },
   };
+}
+
+export function endAttempt(tables: Tables, key: AttemptKey, end: End): FencedResult {
+  const fence = fenceOf(tables, key);
+  if (fence === null) return 'stale';
+  if (fence.finished) return fence.attempt.outcome === end.outcome ? 'applied' : 'stale';
+  // The lease was renewed between the look and the verdict: the attempt is not lost.
+  if (end.outcome === 'lost' && !fence.abandoned) return 'stale';
+  if (!fence.live) return staleEnd(tables, key, fence, end.outcome);
+  finishAttempt(tables, key, end.outcome, end.failure);
+  if (end.after.then === 'retry') requeue(tables, key, end, fence);
+  else failJob(tables, key, end);
+  return 'applied';
 }
 
 function staleEnd(tables: Tables, key: AttemptKey, fence: Fence, outcome: AttemptOutcome = 'stopped'): FencedResult {

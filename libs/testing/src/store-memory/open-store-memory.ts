@@ -1,5 +1,6 @@
 import { newId, systemClock, type Clock, type IdKind } from '@tunefleet/foundation';
-import type { FleetStore, Outbox, RecordStore, WakeTopic } from '@tunefleet/ports';
+import type { FleetAccess, FleetStore, Outbox, RecordStore, WakeTopic } from '@tunefleet/ports';
+import { accessMethods } from './access';
 import { assignmentMethods } from './assignments';
 import { endingMethods } from './endings';
 import { jobMethods } from './jobs';
@@ -24,6 +25,7 @@ export interface MemoryStoreOptions {
 export interface MemoryStore {
   readonly records: RecordStore;
   readonly fleet: FleetStore;
+  readonly access: FleetAccess;
   readonly outbox: Outbox;
   readonly tables: Tables;
   close(): Promise<void>;
@@ -54,6 +56,7 @@ export function openStoreMemory(options: MemoryStoreOptions = {}): MemoryStore {
       },
       wake: async (topic) => announce(topic),
     },
+    access: accessMethods(tables),
     outbox: memoryOutbox(tables),
     close: async () => listeners.clear(),
   };

@@ -1,5 +1,5 @@
-import { controlsConformance, fleetStoreConformance, outboxConformance, recordStoreConformance, schedulingConformance, type StoreUnderTest } from '@tunefleet/ports/conformance';
-import { openStoreMemory } from './open-store-memory';
+import { controlsConformance, fleetAccessConformance, fleetStoreConformance, outboxConformance, recordStoreConformance, schedulingConformance } from '@tunefleet/ports/conformance';
+import { openStoreMemory, type MemoryStore } from './open-store-memory';
 
 /** A database's clock never says the same time twice; this one goes on a millisecond with every look. */
 function tickingClock(): { now(): number } {
@@ -7,10 +7,11 @@ function tickingClock(): { now(): number } {
   return { now: () => ++nowMs };
 }
 
-const open = async (): Promise<StoreUnderTest> => openStoreMemory({ clock: tickingClock() });
+const open = async (): Promise<MemoryStore> => openStoreMemory({ clock: tickingClock() });
 
 recordStoreConformance('memory', open);
 fleetStoreConformance('memory', open);
+fleetAccessConformance('memory', open);
 controlsConformance('memory', open);
 schedulingConformance('memory', open);
 outboxConformance('memory', open);

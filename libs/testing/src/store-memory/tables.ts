@@ -1,6 +1,6 @@
 import type { Clock, IdKind } from '@tunefleet/foundation';
 import type { MemoryModel } from '@tunefleet/domain-scheduling';
-import type { AdapterRecord, AttemptRecord, CheckpointRecord, DatasetVersionRecord, FileRecord, JobEventRecord, JobRecord, OutboxRecord, TeamQuota, TeamRecord, WakeTopic, WorkerRecord } from '@tunefleet/ports';
+import type { AdapterRecord, AttemptRecord, CheckpointRecord, DatasetVersionRecord, FileRecord, JobEventRecord, JobRecord, OutboxRecord, TeamQuota, TeamRecord, WakeTopic, WorkerCredentialRecord, WorkerRecord, WorkerScope } from '@tunefleet/ports';
 
 export interface JobRow extends JobRecord {
   readonly idempotencyKey: string | null;
@@ -39,6 +39,19 @@ export interface OutboxRow extends OutboxRecord {
   publishedAtMs: number | null;
 }
 
+export interface JoinTokenRow {
+  readonly id: string;
+  readonly secretHash: string;
+  readonly note: string | null;
+  readonly maxUses: number | null;
+  readonly uses: number;
+  readonly scope: WorkerScope;
+  readonly expiresAt: Date | null;
+  readonly revokedAt: Date | null;
+  readonly lastUsedAt: Date | null;
+  readonly createdAt: Date;
+}
+
 /** One row as it was and as it is; `before` is null where it is new. */
 export type Change =
   | { readonly table: 'job'; readonly before: JobRow | null; readonly after: JobRow }
@@ -70,6 +83,10 @@ export class Tables {
   readonly usage = new Map<string, UsageRow>();
   readonly measurements = new Map<string, MeasurementRow>();
   readonly outbox = new Map<string, OutboxRow>();
+  readonly joinTokens = new Map<string, JoinTokenRow>();
+  readonly credentials = new Map<string, WorkerCredentialRecord>();
+  /** Bytes by job and hash. */
+  readonly uploads = new Map<string, number>();
 
   readonly queued = new Set<string>();
   readonly live = new Set<string>();

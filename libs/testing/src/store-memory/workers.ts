@@ -1,3 +1,4 @@
+import { TunefleetError } from '@tunefleet/foundation';
 import type { FleetStore } from '@tunefleet/ports';
 import type { Tables } from './tables';
 
@@ -10,6 +11,7 @@ export function workerMethods(tables: Tables): WorkerMethods {
   };
   return {
     helloWorker: async (hello) => {
+      if ((tables.credentials.get(hello.id)?.revokedAt ?? null) !== null) throw new TunefleetError('permission_denied', `worker ${hello.id} was revoked`, { reason: 'worker_revoked' });
       const known = tables.workers.get(hello.id);
       tables.putWorker({
         cordoned: false,
