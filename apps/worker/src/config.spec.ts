@@ -35,6 +35,12 @@ test('labels and the time to stop', () => {
   expect(parseWorkerConfig({ ...token, TUNEFLEET_WORKER_STOP_SECONDS: '120' }).stopMs).toBe(120_000);
 });
 
+test('how long an engine may be silent', () => {
+  expect(parseWorkerConfig({}).engineSilenceMs).toBe(1_800_000);
+  expect(parseWorkerConfig({ TUNEFLEET_ENGINE_SILENCE_SECONDS: '60' }).engineSilenceMs).toBe(60_000);
+  expect(() => parseWorkerConfig({ TUNEFLEET_ENGINE_SILENCE_SECONDS: '0' })).toThrow(/TUNEFLEET_ENGINE_SILENCE_SECONDS/);
+});
+
 test('every variable at fault is named, none of their values is', () => {
   const parse = (): unknown => parseWorkerConfig({ TUNEFLEET_WORKER_TOKEN: 'short', TUNEFLEET_CONTROL_PLANE: 'nowhere', TUNEFLEET_WORKER_NAME: '../x' });
   expect(parse).toThrow(/TUNEFLEET_CONTROL_PLANE.*TUNEFLEET_WORKER_TOKEN.*TUNEFLEET_WORKER_NAME/);

@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
+import { ENGINE_SILENCE_MS } from '@tunefleet/domain-jobs';
 import { TunefleetError } from '@tunefleet/foundation';
 import { z } from 'zod';
 import type { ClientTls } from './agent/channel';
@@ -23,6 +24,7 @@ const environmentSchema = z.object({
     return typeof labels === 'string' ? {} : labels;
   }),
   TUNEFLEET_WORKER_STOP_SECONDS: z.coerce.number().int().min(1).max(3_600).default(30),
+  TUNEFLEET_ENGINE_SILENCE_SECONDS: z.coerce.number().int().min(3).max(86_400).default(ENGINE_SILENCE_MS / 1_000),
   TUNEFLEET_DATA_DIR: z.string().min(1).default('.tunefleet'),
   TUNEFLEET_CACHE_DIR: optionalText,
   TUNEFLEET_ARTIFACT_CACHE_BYTES: z.coerce.number().int().min(0).default(20 * GIBIBYTE),
@@ -48,6 +50,8 @@ export interface WorkerConfig {
   readonly labels: Readonly<Record<string, string>>;
   /** The whole of a graceful stop: checkpoint, upload, last words. */
   readonly stopMs: number;
+  /** An engine that has a job and says nothing for so long is given up. */
+  readonly engineSilenceMs: number;
   /** Absolute; this worker's own, shared with no other. */
   readonly workerDir: string;
   /** Absolute; model weights, may be shared by the workers of a machine. */
@@ -83,6 +87,7 @@ export function parseWorkerConfig(environment: Readonly<Record<string, string | 
     name,
     labels: env.TUNEFLEET_WORKER_LABELS,
     stopMs: env.TUNEFLEET_WORKER_STOP_SECONDS * 1_000,
+    engineSilenceMs: env.TUNEFLEET_ENGINE_SILENCE_SECONDS * 1_000,
     workerDir: join(dataDir, 'workers', name),
     cacheDir: env.TUNEFLEET_CACHE_DIR === undefined ? join(dataDir, 'cache') : resolve(env.TUNEFLEET_CACHE_DIR),
     artifactCacheBytes: env.TUNEFLEET_ARTIFACT_CACHE_BYTES,

@@ -27,7 +27,7 @@ export async function runWorkerProcess({ config, engineFile, environment, settin
     channel: { credentials: await channelCredentials(config.tls), options: channelOptions(config.tls) },
     version: VERSION,
     engine: { file: engineFile, env: engineEnvironment(environment, config.cacheDir) },
-    settings: { shutdownMs: config.stopMs, ...settings },
+    settings: { shutdownMs: config.stopMs, engineSilenceMs: config.engineSilenceMs, ...settings },
     clock: systemClock,
     logger,
     onReady: ({ workerId }) => {

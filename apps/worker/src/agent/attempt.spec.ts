@@ -2,12 +2,12 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { fleet } from '@tunefleet/contracts';
-import { ManualClock, silentLogger } from '@tunefleet/foundation';
+import { ManualClock, silentLogger, systemClock, type Clock } from '@tunefleet/foundation';
 import type { ToEngine } from '../engine-protocol';
 import { Attempt, type AttemptDeps } from './attempt';
 import { attemptFolder } from './attempt-folder';
 import type { EngineExit } from './engine-process';
-import { defaultAgentSettings } from './settings';
+import { defaultAgentSettings, type AgentSettings } from './settings';
 
 const ref = { jobId: 'ftjob-1', attemptId: 'att-1', epoch: 1 };
 const assign: fleet.Assign & { attempt: fleet.AttemptRef } = { attempt: ref, kind: 'fine-tune', schemaVersion: 1, specJson: '{}', inputs: [], resume: undefined, leaseMs: 600_000 };
@@ -15,28 +15,34 @@ const assign: fleet.Assign & { attempt: fleet.AttemptRef } = { attempt: ref, kin
 let workDir: string;
 let attempt: Attempt;
 let toEngine: ToEngine[];
+let kills: number;
 let wake: () => void;
 
 beforeEach(async () => {
   workDir = await mkdtemp(join(tmpdir(), 'attempt-'));
   toEngine = [];
+  kills = 0;
   wake = () => undefined;
-  attempt = new Attempt(assign, {
-    settings: defaultAgentSettings,
-    cache: { release: () => undefined } as unknown as AttemptDeps['cache'],
-    transfer: {} as AttemptDeps['transfer'],
-    folder: attemptFolder(workDir),
-    clock: new ManualClock(0),
-    logger: silentLogger,
-    engine: { send: (message) => toEngine.push(message) > 0, kill: () => undefined, recentLines: [] },
-    onOutput: () => wake(),
-  });
-  await attempt.start();
+  await begin(defaultAgentSettings);
 });
 afterEach(async () => {
   await attempt.close();
   await rm(workDir, { recursive: true, force: true });
 });
+
+async function begin(settings: AgentSettings, clock: Clock = new ManualClock(0)): Promise<void> {
+  attempt = new Attempt(assign, {
+    settings,
+    cache: { release: () => undefined } as unknown as AttemptDeps['cache'],
+    transfer: {} as AttemptDeps['transfer'],
+    folder: attemptFolder(workDir),
+    clock,
+    logger: silentLogger,
+    engine: { send: (message) => toEngine.push(message) > 0, kill: () => kills++, recentLines: [] },
+    onOutput: () => wake(),
+  });
+  await attempt.start();
+}
 
 const exit = (changes: Partial<EngineExit>): EngineExit => ({ code: null, signal: 'SIGKILL', outOfMemory: false, logTail: ['last line'], crashes: 1, ...changes });
 
@@ -68,4 +74,16 @@ test('a cancel goes over a pause: the checkpoint is given up', () => {
   attempt.stop('paused', 60_000);
   attempt.stop('cancelled', 0);
   expect(toEngine.slice(-2)).toEqual([true, false].map((checkpoint) => ({ type: 'stop', runId: 'att-1', checkpoint })));
+});
+
+test('an engine that is silent for too long is asked, killed, and not waited for should even that not end it', async () => {
+  await attempt.close();
+  await begin({ ...defaultAgentSettings, engineSilenceMs: 60, stopMs: 20 }, systemClock);
+  let first: ReturnType<Attempt['nextMessage']> = null;
+  while ((first = attempt.nextMessage()) === null) await new Promise<void>((resolve) => (wake = resolve));
+  expect(first).toMatchObject({ $case: 'events', value: { events: [{ payload: { $case: 'log', value: { level: 'warn', dataJson: '{"code":"stuck","phase":null}' } } }] } });
+  attempt.onEventAck({ attempt: ref, seq: 1, stale: false });
+  expect(await ending()).toMatchObject({ $case: 'failed', value: { failureClass: 'infrastructure', code: 'stuck' } });
+  expect(toEngine.at(-1)).toEqual({ type: 'stop', runId: 'att-1', checkpoint: false });
+  expect(kills).toBe(1);
 });

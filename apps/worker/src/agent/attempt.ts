@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { ArtifactRef, Failure, fleet } from '@tunefleet/contracts';
+import { silenceRule } from '@tunefleet/domain-jobs';
 import { assertNever, errorCode, errorMessage, systemTimers, type Clock, type Logger, type Timer, type Timers } from '@tunefleet/foundation';
 import type { FromEngine, ToEngine } from '../engine-protocol';
 import type { ArtifactCache } from './artifact-cache';
@@ -8,6 +9,7 @@ import type { AttemptFolder } from './attempt-folder';
 import { EventLog } from './event-log';
 import { toEventPayload, toFailed } from './event-payload';
 import type { EngineExit } from './engine-process';
+import { EngineWatch } from './engine-watch';
 import { LeaseClock } from './lease-clock';
 import type { WorkerPayload } from './server-link';
 import type { AgentSettings } from './settings';
@@ -47,6 +49,9 @@ export class Attempt {
   private dropEvents = false;
   private readonly events = new EventLog();
   private readonly lease: LeaseClock;
+  private readonly watch: EngineWatch;
+  /** The engine has been given up; it is killed unless it answers within its grace. */
+  private givenUp: Failure | null = null;
   private readonly transfers = new AbortController();
   /** Uploads, one after the other. */
   private uploads: Promise<void> = Promise.resolve();
@@ -61,6 +66,14 @@ export class Attempt {
     this.timers = deps.timers ?? systemTimers;
     this.lease = new LeaseClock(deps.clock, deps.settings.leaseMarginMs, () => this.stop('lease_lost', deps.settings.checkpointStopMs), this.timers);
     this.lease.renew(assign.leaseMs);
+    this.watch = new EngineWatch({
+      rule: silenceRule(deps.settings.engineSilenceMs),
+      clock: deps.clock,
+      timers: this.timers,
+      onStuck: (message, phase) => this.remark(`Stuck: ${message}`, { code: 'stuck', phase }),
+      onHeardAgain: (silentMs) => this.remark(`The engine goes on after ${Math.round(silentMs / 1000)} s of silence`, { code: 'unstuck' }),
+      onGivenUp: (message) => this.giveUp(message),
+    });
   }
 
   is(ref: fleet.AttemptRef | undefined): boolean {
@@ -81,6 +94,7 @@ export class Attempt {
       const run = await this.prepare();
       if (this.phase !== 'preparing') return;
       this.phase = 'running';
+      this.watch.start();
       if (!this.deps.engine.send(run)) this.fail(engineFailure('engine_crashed', 'the engine is not running', this.deps.engine.recentLines));
     } catch (error) {
       if (this.phase === 'preparing') this.failPreparing(error);
@@ -89,6 +103,7 @@ export class Attempt {
 
   onEngine(message: Exclude<FromEngine, { type: 'ready' }>): void {
     if (message.runId !== this.ref.attemptId || this.phase === 'ending' || this.phase === 'over') return;
+    this.watch.heard(message.type === 'progress' ? message.phase : undefined);
     switch (message.type) {
       case 'log':
       case 'metrics':
@@ -109,7 +124,7 @@ export class Attempt {
       case 'failed':
         return this.end(this.stopReason === null ? toFailed(message.failure, this.deps.engine.recentLines) : stoppedOutcome(this.stopReason));
       case 'stopped':
-        return this.end(stoppedOutcome(this.stopReason ?? 'stale'));
+        return this.givenUp !== null && this.stopReason === null ? this.fail(this.givenUp) : this.end(stoppedOutcome(this.stopReason ?? 'stale'));
       default:
         return assertNever(message, 'engine message');
     }
@@ -119,6 +134,7 @@ export class Attempt {
   onEngineExit(exit: EngineExit): void {
     if (this.phase !== 'running' && this.phase !== 'stopping') return;
     if (this.stopReason !== null) return this.end(stoppedOutcome(this.stopReason));
+    if (this.givenUp !== null) return this.fail(this.givenUp);
     this.fail(exit.outOfMemory ? outOfMemory(exit) : engineFailure('engine_crashed', describeExit(exit), exit.logTail));
   }
 
@@ -149,6 +165,8 @@ export class Attempt {
       return this.end(stoppedOutcome(reason));
     }
     this.phase = 'stopping';
+    // From here on the grace bounds the engine.
+    this.watch.stop();
     this.deps.engine.send({ type: 'stop', runId: this.ref.attemptId, checkpoint: plan.checkpoint });
     this.killTimer?.cancel();
     this.killTimer = this.timers.after(plan.killAfterMs, () => {
@@ -183,6 +201,7 @@ export class Attempt {
   async close(): Promise<void> {
     this.phase = 'over';
     this.lease.stop();
+    this.watch.stop();
     this.transfers.abort();
     this.killTimer?.cancel();
     await this.uploads;
@@ -226,6 +245,24 @@ export class Attempt {
       this.deps.engine.kill();
       this.fail({ class: 'platform', code: 'event_buffer_full', message: errorMessage(error), param: null, logTail: [] });
     }
+  }
+
+  /** The agent's own word in the job's events. */
+  private remark(message: string, data: Readonly<Record<string, string | null>>): void {
+    this.deps.logger.warn({ ...this.ref, ...data }, message);
+    this.record({ $case: 'log', value: { level: 'warn', message, dataJson: JSON.stringify(data) } });
+  }
+
+  /** It may only be slow to answer. One that is not heard of after its grace is killed, and not waited for: a process in its driver's hands may not go. */
+  private giveUp(message: string): void {
+    const { engine, logger, settings } = this.deps;
+    const failure = (this.givenUp = engineFailure('stuck', message, engine.recentLines));
+    logger.error({ ...this.ref, graceMs: settings.stopMs }, `${message}; the engine is given up`);
+    engine.send({ type: 'stop', runId: this.ref.attemptId, checkpoint: false });
+    this.killTimer = this.timers.after(settings.stopMs, () => {
+      engine.kill();
+      if (this.phase === 'running') this.fail(failure);
+    });
   }
 
   private queueUpload(upload: () => Promise<void>): void {
@@ -272,6 +309,7 @@ export class Attempt {
   /** The engine is done with it; what is left is to bring uploads and events out. Null: the outcome comes with the last upload. */
   private end(outcome: Outcome | null): void {
     this.phase = 'ending';
+    this.watch.stop();
     this.killTimer?.cancel();
     this.uploads = this.uploads.then(() => {
       this.outcome ??= outcome;

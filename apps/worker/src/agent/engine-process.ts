@@ -40,6 +40,8 @@ const EXIT_MS = 3_000;
 export class EngineProcess {
   private child: ChildProcess | null = null;
   private ready = false;
+  /** It is told to go, and takes nothing more. */
+  private killed = false;
   private stopping = false;
   private crashes = 0;
   private crashesInRow = 0;
@@ -52,7 +54,7 @@ export class EngineProcess {
   constructor(private readonly options: EngineProcessOptions) {}
 
   get isReady(): boolean {
-    return this.ready;
+    return this.ready && !this.killed;
   }
 
   get pid(): number | undefined {
@@ -66,6 +68,7 @@ export class EngineProcess {
 
   start(): void {
     this.logTail = [];
+    this.killed = false;
     this.oomKillsAtStart = countOomKills();
     const child = fork(this.options.file, [], { env: { ...this.options.env }, serialization: 'json', stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
     this.child = child;
@@ -92,6 +95,7 @@ export class EngineProcess {
 
   /** Ends the process now; it is started again unless `stop` was called. */
   kill(): void {
+    this.killed = true;
     this.child?.kill('SIGKILL');
   }
 

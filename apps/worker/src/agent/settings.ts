@@ -1,10 +1,11 @@
+import { ENGINE_SILENCE_MS } from '@tunefleet/domain-jobs';
 import type { BackoffPolicy } from '@tunefleet/foundation';
 
 /** Times and bounds of the agent. Tests shorten the times. */
 export interface AgentSettings {
-  /** Nothing heard from the control plane for so long: the session is closed and opened again. */
+  /** Nothing heard from the control plane for so long: the session is closed and opened again. Once welcomed, half the lease it speaks of. */
   readonly silenceMs: number;
-  /** The engine is stopped this long before the lease ends. */
+  /** The engine is stopped this long before the lease ends; a sixth of the lease, where that is less. */
   readonly leaseMarginMs: number;
   /** Full jitter; the first try after a cut is fast. */
   readonly reconnect: BackoffPolicy;
@@ -27,6 +28,8 @@ export interface AgentSettings {
   readonly engineRestart: BackoffPolicy;
   /** How long an engine may take to open its device. */
   readonly engineReadyMs: number;
+  /** How long an engine that has a job may say nothing before it is killed; after a third of that it is noted as stuck. */
+  readonly engineSilenceMs: number;
 }
 
 export const defaultAgentSettings: AgentSettings = {
@@ -41,4 +44,5 @@ export const defaultAgentSettings: AgentSettings = {
   shutdownMs: 30_000,
   engineRestart: { firstMs: 500, factor: 2, maxMs: 60_000 },
   engineReadyMs: 120_000,
+  engineSilenceMs: ENGINE_SILENCE_MS,
 };

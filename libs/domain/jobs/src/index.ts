@@ -4,3 +4,4 @@ export * from './dependencies';
 export * from './failing-worker';
 export * from './stop-reasons';
 export * from './stuck';
+export * from './silence';

@@ -356,6 +356,25 @@ export function controlsConformance(name: string, open: () => Promise<StoreUnder
         await pause(jobId);
         expect(await fleet.listQuiet(0, 10)).toEqual([]);
       });
+
+      test('an attempt is stuck from when its agent says so until the agent says otherwise or it makes a step', async () => {
+        const jobId = await steps.queued();
+        const key = await steps.running(jobId, 'w');
+        const stuckAt = async (): Promise<Date | null | undefined> => (await fleet.listLiveAttempts('w'))[0]?.stuckAt;
+        const says = (seq: number, code: string): WorkerEvent => ({ seq, type: 'log', level: 'warn', message: code, data: { code } });
+        await fleet.appendEvents(key, [says(1, 'stuck')]);
+        expect(await stuckAt()).toBeInstanceOf(Date);
+        expect(await fleet.noteStuck(key, 'no step')).toBe(false);
+        await fleet.appendEvents(key, [says(2, 'unstuck')]);
+        expect(await stuckAt()).toBeNull();
+        await fleet.appendEvents(key, [metrics(3, 1), says(4, 'stuck')]);
+        const since = await stuckAt();
+        expect(since).toBeInstanceOf(Date);
+        await fleet.appendEvents(key, [says(5, 'stuck'), says(6, 'other')]);
+        expect(await stuckAt()).toEqual(since);
+        await fleet.appendEvents(key, [metrics(7, 2)]);
+        expect(await stuckAt()).toBeNull();
+      });
     });
   });
 }

@@ -1,3 +1,4 @@
+import { stuckMark } from '@tunefleet/domain-jobs';
 import { TunefleetError, type JsonObject } from '@tunefleet/foundation';
 import type { AttemptKey, FencedResult, FleetStore, WorkerEvent } from '@tunefleet/ports';
 import { insertEvents, type NewEvent } from './events';
@@ -77,9 +78,12 @@ function storePosition(tables: Tables, key: AttemptKey, fresh: readonly WorkerEv
   if (attempt === undefined) return;
   const step = Math.max(0, ...fresh.map((event) => (event.type === 'log' ? 0 : event.step)));
   const sized = fresh.findLast((event) => event.type === 'progress' && event.microBatchSize !== undefined);
+  const stuck = stuckMark(fresh.flatMap((event) => (event.type === 'log' ? [event.data] : [])));
+  const stuckAt = stuck === true ? (attempt.stuckAt ?? tables.now()) : stuck === false || step > attempt.step ? null : attempt.stuckAt;
   tables.changeAttempt(key.attemptId, {
     lastSeq,
+    stuckAt,
     microBatchSize: (sized?.type === 'progress' ? sized.microBatchSize : undefined) ?? attempt.microBatchSize,
-    ...(step > attempt.step ? { step, steppedAt: tables.now(), stuckAt: null } : {}),
+    ...(step > attempt.step ? { step, steppedAt: tables.now() } : {}),
   });
 }

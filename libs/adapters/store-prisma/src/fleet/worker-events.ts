@@ -1,3 +1,4 @@
+import { stuckMark } from '@tunefleet/domain-jobs';
 import { TunefleetError, newId, type JsonObject } from '@tunefleet/foundation';
 import type { AttemptKey, FencedResult, WorkerEvent } from '@tunefleet/ports';
 import type { Transaction } from '../database/database';
@@ -109,10 +110,11 @@ async function storePosition(tx: Transaction, key: AttemptKey, fresh: readonly W
   const step = Math.max(0, ...fresh.map((event) => (event.type === 'log' ? 0 : event.step)));
   const microBatchSize = fresh.findLast((event) => event.type === 'progress' && event.microBatchSize !== undefined);
   const size = microBatchSize?.type === 'progress' ? (microBatchSize.microBatchSize ?? null) : null;
+  const stuck = stuckMark(fresh.flatMap((event) => (event.type === 'log' ? [event.data] : [])));
   await tx.$executeRaw`
     update attempt set last_seq = ${BigInt(lastSeq)}, micro_batch_size = coalesce(${size}::int, micro_batch_size),
       stepped_at = case when ${step}::int > step then clock_timestamp() else stepped_at end,
-      stuck_at = case when ${step}::int > step then null else stuck_at end, step = greatest(step, ${step}::int)
+      stuck_at = case when ${stuck}::boolean then coalesce(stuck_at, clock_timestamp()) when not ${stuck}::boolean or ${step}::int > step then null else stuck_at end, step = greatest(step, ${step}::int)
     where id = ${key.attemptId}`;
 }
 

@@ -29,6 +29,7 @@ class FineTuneRun {
   /** Latest value of every train and validation metric, for checkpoints. */
   #metrics: Record<string, number> = {};
   #checkpointedStep: number;
+  #phase: 'train' | 'validate' = 'train';
   #validated: { readonly step: number; readonly loss: number } | null;
   /** The first step of an attempt warms up and is left out of the speed, unless it stays the only one. */
   #speed = { steps: 0, tokens: 0, seconds: 0 };
@@ -94,8 +95,10 @@ class FineTuneRun {
   async #validateIfDue(): Promise<boolean> {
     const { validation, state } = this.prepared;
     if (validation === null || !this.#isDue(this.context.spec.validateEverySteps) || this.#validated?.step === state.step) return true;
+    this.#phase = 'validate';
     this.#meter.report(state.step, 'validate');
     const result = await this.#trainer.validate(validation, this.#stopWanted);
+    this.#phase = 'train';
     if (result === null) return false;
     this.#validated = { step: state.step, loss: result.loss };
     const metrics = { valid_loss: result.loss, valid_mean_token_accuracy: result.correct / Math.max(1, result.lossTokens) };
@@ -168,7 +171,9 @@ class FineTuneRun {
     );
   }
 
+  /** Asked before every pass through the model. */
   readonly #stopWanted = async (): Promise<boolean> => {
+    this.#meter.passDone(this.prepared.state.step, this.#phase);
     await yieldToEventLoop();
     return this.context.stop.wanted !== null;
   };

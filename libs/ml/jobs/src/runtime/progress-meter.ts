@@ -2,6 +2,8 @@ import type { Clock } from '@tunefleet/foundation';
 import type { JobEvents } from './job-context';
 
 const REPORT_INTERVAL_MS = 200;
+/** Of passes within a step, which say no more than that the engine goes on. */
+const PASS_INTERVAL_MS = 5_000;
 /** Weight of the newest step in the moving rate: about the last ten steps count. */
 const NEWEST_WEIGHT = 0.1;
 
@@ -36,6 +38,11 @@ export class ProgressMeter {
     this.#microBatchSize = microBatchSize;
     this.#lastReportMs = -Infinity;
     this.report(step, 'train');
+  }
+
+  /** A pass was made; steps of many passes may take long. */
+  passDone(step: number, phase: string): void {
+    if (this.clock.monotonic() - this.#lastReportMs >= PASS_INTERVAL_MS) this.report(step, phase);
   }
 
   /** Something other than a step went on. */
