@@ -36,7 +36,7 @@ export function assignmentMethods(tables: Tables): AssignmentMethods {
       const nowMs = tables.nowMs();
       if (worker?.sessionId !== placement.workerSessionId || worker.bootId !== placement.workerBootId || worker.status !== 'online' || worker.cordoned || worker.credit <= 0) return null;
       if (job?.status !== 'queued' || job.epoch !== placement.jobEpoch || (job.notBefore?.getTime() ?? 0) > nowMs) return null;
-      if (tables.liveOn(worker.id).length > 0 || tables.liveOf(job.id) !== undefined) return null;
+      if (tables.isBusy(worker.id) || tables.liveOf(job.id) !== undefined) return null;
       const attempt: AttemptRecord = {
         id: tables.newId('attempt'),
         jobId: job.id,

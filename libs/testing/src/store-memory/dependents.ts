@@ -7,7 +7,7 @@ import type { JobRow, Tables } from './tables';
 const WAITING: readonly JobStatus[] = ['validating_files', 'queued', 'paused'];
 
 export function isUnblocked(tables: Tables, job: JobRow): boolean {
-  return openParents(tables, job).length === 0;
+  return job.afterJobIds.length === 0 || openParents(tables, job).length === 0;
 }
 
 function openParents(tables: Tables, { afterJobIds }: JobRow): ParentJob[] {

@@ -115,6 +115,7 @@ function createJob(tables: Tables, request: NewJob): { job: JobRecord; created: 
   say(tables, request.id, `Job created: ${request.id}`);
   const id = tables.newId('outbox');
   tables.outbox.set(id, { id, queue: request.queue, messageId: `${request.queue}-${request.id}`, payload: { jobId: request.id }, createdAtMs: tables.nowMs(), publishedAtMs: null });
+  tables.owed.add(id);
   return { job: jobRecordOf(tables.jobs.get(request.id) as JobRow), created: true };
 }
 

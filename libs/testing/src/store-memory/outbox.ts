@@ -1,18 +1,24 @@
 import type { Outbox } from '@tunefleet/ports';
-import type { Tables } from './tables';
+import type { OutboxRow, Tables } from './tables';
 
 export function memoryOutbox(tables: Tables): Outbox {
   /** Rows that a relay is at work on. */
   const held = new Set<string>();
   return {
     relay: async (limit, publish) => {
-      const rows = [...tables.outbox.values()].filter(({ id, publishedAtMs }) => publishedAtMs === null && !held.has(id)).slice(0, limit);
+      const rows: OutboxRow[] = [];
+      for (const id of tables.owed) {
+        if (rows.length >= limit) break;
+        if (!held.has(id)) rows.push(tables.outbox.get(id) as OutboxRow);
+      }
       for (const { id } of rows) held.add(id);
       let published = 0;
       for (const row of rows) {
         try {
           await publish({ id: row.id, queue: row.queue, messageId: row.messageId, payload: row.payload });
           row.publishedAtMs = tables.nowMs();
+          tables.owed.delete(row.id);
+          tables.published.add(row.id);
           published++;
         } catch {
           // It stays owed.
@@ -22,14 +28,19 @@ export function memoryOutbox(tables: Tables): Outbox {
       return published;
     },
     lagMs: async () => {
-      const oldest = [...tables.outbox.values()].find(({ publishedAtMs }) => publishedAtMs === null);
-      return oldest === undefined ? 0 : tables.nowMs() - oldest.createdAtMs;
+      const [oldest] = tables.owed;
+      return oldest === undefined ? 0 : tables.nowMs() - (tables.outbox.get(oldest) as OutboxRow).createdAtMs;
     },
     prune: async (olderThanMs) => {
       const beforeMs = tables.nowMs() - olderThanMs;
-      const gone = [...tables.outbox.values()].filter(({ publishedAtMs }) => publishedAtMs !== null && publishedAtMs < beforeMs);
-      for (const { id } of gone) tables.outbox.delete(id);
-      return gone.length;
+      let gone = 0;
+      for (const id of tables.published) {
+        if ((tables.outbox.get(id)?.publishedAtMs ?? 0) >= beforeMs) break;
+        tables.outbox.delete(id);
+        tables.published.delete(id);
+        gone++;
+      }
+      return gone;
     },
   };
 }

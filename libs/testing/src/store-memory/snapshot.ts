@@ -8,11 +8,12 @@ const WORKER_MEMORY_MS = 7 * 86_400_000;
 export function readSnapshot(tables: Tables, limit: number): Snapshot {
   const nowMs = tables.nowMs();
   const averages = new Map<string, number | null>();
-  const open = tables.queuedJobs().filter((job) => isUnblocked(tables, job));
-  const teamsDue = new Set(tables.queuedJobs().map(({ teamId }) => teamId)).size;
+  const queued = tables.queuedJobs();
+  const open = queued.filter((job) => isUnblocked(tables, job));
+  const teamsDue = new Set(queued.map(({ teamId }) => teamId)).size;
   const perTeam = Math.ceil(limit / Math.max(1, teamsDue));
   const shown = new Map<string, number>();
-  const jobs = open.sort(inQueueOrder).filter(({ teamId }) => {
+  const jobs = open.filter(({ teamId }) => {
     const count = (shown.get(teamId) ?? 0) + 1;
     shown.set(teamId, count);
     return count <= perTeam;
@@ -25,10 +26,6 @@ export function readSnapshot(tables: Tables, limit: number): Snapshot {
     teams: [...tables.teams.values()].map(({ id, name }) => teamAccount(tables, { id, name }, nowMs)),
     jobsNotShown: open.length - jobs.length,
   };
-}
-
-function inQueueOrder(a: JobRow, b: JobRow): number {
-  return b.priority - a.priority || (a.queuedAt?.getTime() ?? 0) - (b.queuedAt?.getTime() ?? 0) || (a.id < b.id ? -1 : 1);
 }
 
 function queuedJob(tables: Tables, job: JobRow, averages: Map<string, number | null>): QueuedJob {
@@ -81,7 +78,7 @@ function runningJobs(tables: Tables, averages: Map<string, number | null>): Runn
 function schedulableWorkers(tables: Tables, nowMs: number): SchedulableWorker[] {
   const seen = [...tables.workers.values()].filter(({ lastSeenAt }) => lastSeenAt.getTime() > nowMs - WORKER_MEMORY_MS).sort((a, b) => (a.id < b.id ? -1 : 1));
   return seen.map((worker): SchedulableWorker => {
-    const busy = tables.liveOn(worker.id).length > 0;
+    const busy = tables.isBusy(worker.id);
     return {
       id: worker.id,
       name: worker.name,
@@ -98,7 +95,7 @@ function schedulableWorkers(tables: Tables, nowMs: number): SchedulableWorker[] 
       modelsOnDisk: worker.modelsOnDisk,
       modelInMemory: worker.modelInMemory,
       // Attempts of one worker end in the order in which they began.
-      idleSinceMs: busy ? null : (tables.attemptsOn(worker.id).at(-1)?.finishedAt?.getTime() ?? null),
+      idleSinceMs: busy ? null : (tables.lastAttemptOn(worker.id)?.finishedAt?.getTime() ?? null),
     };
   });
 }

@@ -83,12 +83,16 @@ export class Tables {
   readonly usage = new Map<string, UsageRow>();
   readonly measurements = new Map<string, MeasurementRow>();
   readonly outbox = new Map<string, OutboxRow>();
+  /** Of `outbox`, in the order in which they were written, and in which they were published. */
+  readonly owed = new Set<string>();
+  readonly published = new Set<string>();
   readonly joinTokens = new Map<string, JoinTokenRow>();
   readonly credentials = new Map<string, WorkerCredentialRecord>();
   /** Bytes by job and hash. */
   readonly uploads = new Map<string, number>();
 
   readonly queued = new Set<string>();
+  private queueOrder: readonly string[] | null = null;
   readonly live = new Set<string>();
   private readonly attemptsByJob = new Map<string, string[]>();
   private readonly attemptsByWorker = new Map<string, string[]>();
@@ -119,6 +123,7 @@ export class Tables {
     this.jobs.set(after.id, after);
     if (after.status === 'queued') this.queued.add(after.id);
     else this.queued.delete(after.id);
+    if (before?.status !== after.status || before.priority !== after.priority || before.queuedAt !== after.queuedAt) this.queueOrder = null;
     if (before === null) for (const parent of after.afterJobIds) append(this.childrenByJob, parent, after.id);
     this.options.onChange({ table: 'job', before, after });
   }
@@ -192,12 +197,20 @@ export class Tables {
     return (this.attemptsByJob.get(jobId) ?? []).map((id) => this.attempts.get(id) as AttemptRecord);
   }
 
+  lastAttemptOn(workerId: string): AttemptRecord | undefined {
+    return this.attempts.get(this.attemptsByWorker.get(workerId)?.at(-1) ?? '');
+  }
+
   attemptsOn(workerId: string): AttemptRecord[] {
     return (this.attemptsByWorker.get(workerId) ?? []).map((id) => this.attempts.get(id) as AttemptRecord);
   }
 
   liveOn(workerId: string): AttemptRecord[] {
     return [...(this.liveByWorker.get(workerId) ?? [])].map((id) => this.attempts.get(id) as AttemptRecord);
+  }
+
+  isBusy(workerId: string): boolean {
+    return (this.liveByWorker.get(workerId)?.size ?? 0) > 0;
   }
 
   liveOf(jobId: string): AttemptRecord | undefined {
@@ -208,8 +221,10 @@ export class Tables {
     return [...this.live].map((id) => this.attempts.get(id) as AttemptRecord);
   }
 
+  /** By priority, then in order of arrival. */
   queuedJobs(): JobRow[] {
-    return [...this.queued].map((id) => this.jobs.get(id) as JobRow);
+    this.queueOrder ??= [...this.queued].map((id) => this.jobs.get(id) as JobRow).sort(inQueueOrder).map(({ id }) => id);
+    return this.queueOrder.map((id) => this.jobs.get(id) as JobRow);
   }
 
   childrenOf(jobId: string): JobRow[] {
@@ -219,6 +234,10 @@ export class Tables {
   quotaOf(teamId: string): TeamQuota {
     return this.quotas.get(teamId) ?? { weight: 1, runningJobs: null, gpuHoursPerMonth: null, queuedJobs: null, storageBytes: null };
   }
+}
+
+function inQueueOrder(a: JobRow, b: JobRow): number {
+  return b.priority - a.priority || (a.queuedAt?.getTime() ?? 0) - (b.queuedAt?.getTime() ?? 0) || (a.id < b.id ? -1 : 1);
 }
 
 function append(index: Map<string, string[]>, key: string, id: string): void {
