@@ -1,4 +1,6 @@
 import { isAbsolute } from 'node:path';
+import { defaultFleetSettings, leaseTimes } from '../fleet/settings';
+import { defaultReconcilerSettings, repairTimes } from '../loops/reconciler';
 import { parseConfig } from './config';
 
 const REQUIRED = { DATABASE_URL: 'postgres://localhost/x', TUNEFLEET_API_KEY: 'a-long-key', TUNEFLEET_WORKER_TOKEN: 'a-long-token' };
@@ -8,6 +10,14 @@ test('empty variables are absent ones; the rest has defaults', () => {
   expect(config).toMatchObject({ redisUrl: undefined, host: '127.0.0.1', team: 'default', httpPort: 8080, logLevel: 'info', maxFileBytes: 512 * 1024 * 1024 });
   expect(isAbsolute(config.dataDir)).toBe(true);
   expect(isAbsolute(config.models.cacheDirectory)).toBe(true);
+});
+
+test('a lease of another length brings the times that go with it', () => {
+  expect(parseConfig(REQUIRED).leaseMs).toBe(30_000);
+  expect(leaseTimes(30_000)).toEqual(pick(defaultFleetSettings, ['beatIntervalMs', 'silenceMs', 'leaseMs']));
+  expect(repairTimes(30_000)).toEqual(pick(defaultReconcilerSettings, ['unacknowledgedMs', 'suspectMs', 'offlineMs']));
+  const { leaseMs } = parseConfig({ ...REQUIRED, TUNEFLEET_LEASE_SECONDS: '9' });
+  expect({ ...leaseTimes(leaseMs), ...repairTimes(leaseMs) }).toEqual({ leaseMs: 9_000, beatIntervalMs: 1_500, silenceMs: 4_500, unacknowledgedMs: 3_000, suspectMs: 6_000, offlineMs: 9_000 });
 });
 
 test('workers: the shared token can be left out once it is off; gRPC has an address and files of its own', () => {
@@ -25,6 +35,7 @@ test.each([
   [{ DATABASE_URL: 'mysql://x' }, /DATABASE_URL: /],
   [{ TUNEFLEET_API_KEY: 'short' }, /TUNEFLEET_API_KEY: at least 8 characters/],
   [{ TUNEFLEET_HTTP_PORT: '70000' }, /TUNEFLEET_HTTP_PORT: /],
+  [{ TUNEFLEET_LEASE_SECONDS: '5' }, /TUNEFLEET_LEASE_SECONDS: /],
   [{ TUNEFLEET_TEAM: 'A B' }, /TUNEFLEET_TEAM: lower-case/],
   [{ REDIS_URL: 'http://x' }, /REDIS_URL: a redis/],
   [{ TUNEFLEET_WORKER_TOKEN: undefined }, /TUNEFLEET_WORKER_TOKEN is not set/],
@@ -34,3 +45,7 @@ test.each([
   expect(parse).toThrow(expect.objectContaining({ code: 'invalid_input', message: expect.stringMatching(message) }));
   expect(parse).not.toThrow(/a-long-|short/);
 });
+
+function pick<T, K extends keyof T>(from: T, keys: readonly K[]): Pick<T, K> {
+  return Object.fromEntries(keys.map((key) => [key, from[key]])) as Pick<T, K>;
+}

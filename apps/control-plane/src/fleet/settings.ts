@@ -1,4 +1,4 @@
-/** Times and bounds of the fleet protocol. Tests shorten the times; nothing else should. */
+/** Times and bounds of the fleet protocol. Operators set the lease, from which `leaseTimes` has the others; tests set them apart. */
 export interface FleetSettings {
   /** Both sides send a beat this often. */
   readonly beatIntervalMs: number;
@@ -32,6 +32,11 @@ export const defaultFleetSettings: FleetSettings = {
   maxConcurrentStreams: 100,
   connectionIdleMs: 300_000,
 };
+
+/** The times that go with a lease: five beats may be lost before it ends, and silence is noticed while there is half of it left to come back. */
+export function leaseTimes(leaseMs: number): Pick<FleetSettings, 'beatIntervalMs' | 'silenceMs' | 'leaseMs'> {
+  return { beatIntervalMs: Math.round(leaseMs / 6), silenceMs: Math.round(leaseMs / 2), leaseMs };
+}
 
 /** Version of the protocol in `proto/tunefleet/fleet/v1`. */
 export const PROTOCOL_VERSION = 1;

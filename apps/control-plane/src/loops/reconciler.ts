@@ -37,6 +37,11 @@ export const defaultReconcilerSettings: ReconcilerSettings = {
   stuckRule: defaultStuckRule,
 };
 
+/** What a repair waits for that has to do with contact to workers, for another lease than the default one. */
+export function repairTimes(leaseMs: number): Pick<ReconcilerSettings, 'unacknowledgedMs' | 'suspectMs' | 'offlineMs'> {
+  return { unacknowledgedMs: Math.round(leaseMs / 3), suspectMs: Math.round((leaseMs * 2) / 3), offlineMs: leaseMs };
+}
+
 const REPAIRS = [
   'lease_expired',
   'assignment_revoked',

@@ -7,9 +7,9 @@ import { ModelResolver } from '@tunefleet/ml-models/specs';
 import { openQueue } from '@tunefleet/queue-bullmq';
 import { migrateDatabase, openStore } from '@tunefleet/store-prisma';
 import type { ControlPlaneConfig } from '../config/config';
-import { AttemptEndings, defaultFleetSettings, FleetServer } from '../fleet';
+import { AttemptEndings, FleetServer, leaseTimes } from '../fleet';
 import { startIntake } from '../intake';
-import { ControlLoops } from '../loops';
+import { ControlLoops, repairTimes } from '../loops';
 import { resultCsv } from '../results/result-csv';
 import type { Runtime } from '../tokens';
 import { readTls } from './read-tls';
@@ -53,13 +53,14 @@ async function openAll(config: ControlPlaneConfig, logger: Logger, shutdown: Shu
 
   const endings = new AttemptEndings({ fleet, records, blobs, resultCsv, logger, cordonRule: { ...defaultCordonRule, failures: config.cordonFailures } });
   const fleetServer = new FleetServer(
-    { host: config.grpcHost, port: config.grpcPort, sharedToken: config.sharedToken, plaintextAllowed: config.grpcPlaintext, ...(tls === null ? {} : { tls }) },
+    { host: config.grpcHost, port: config.grpcPort, sharedToken: config.sharedToken, plaintextAllowed: config.grpcPlaintext, settings: leaseTimes(config.leaseMs), ...(tls === null ? {} : { tls }) },
     { store: fleet, access, blobs, endings, clock: systemClock, logger },
   );
   shutdown.add('fleet', STOP_LIMIT_MS.fleet, () => fleetServer.stop());
   const grpcPort = await fleetServer.start();
 
-  const loops = new ControlLoops({ store: fleet, records, outbox, queue, endings, plan, leaseMs: defaultFleetSettings.leaseMs, clock: systemClock, logger });
+  const { leaseMs } = config;
+  const loops = new ControlLoops({ store: fleet, records, outbox, queue, endings, plan, leaseMs, settings: repairTimes(leaseMs), clock: systemClock, logger });
   shutdown.add('loops', STOP_LIMIT_MS.loops, () => loops.stop());
   const resolver = new ModelResolver({ ...config.models, logger });
   const intake = await startIntake({ records, queue, blobs, resolver, logger });

@@ -32,3 +32,14 @@ test('a stopped lease says nothing', () => {
   jest.advanceTimersByTime(60_000);
   expect(over).toBe(0);
 });
+
+test('a short lease has a margin of a sixth', () => {
+  const clock = new ManualClock();
+  const lease = new LeaseClock(clock, 5_000, () => undefined);
+  lease.renew(9_000);
+  clock.advance(7_499);
+  expect(lease.isOver).toBe(false);
+  clock.advance(1);
+  expect(lease.isOver).toBe(true);
+  lease.stop();
+});

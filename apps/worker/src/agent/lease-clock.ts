@@ -5,7 +5,7 @@ export class LeaseClock {
   private timer: Timer | null = null;
   private deadlineMs = Number.POSITIVE_INFINITY;
 
-  /** @param marginMs how long before its end the lease counts as over, for the way and for clocks that run apart */
+  /** @param marginMs how long before its end the lease counts as over, for the way and for clocks that run apart; a sixth of it at most */
   constructor(
     private readonly clock: Clock,
     private readonly marginMs: number,
@@ -15,7 +15,7 @@ export class LeaseClock {
 
   /** The lease is valid for so long from now. */
   renew(validForMs: number): void {
-    const leftMs = Math.max(0, validForMs - this.marginMs);
+    const leftMs = Math.max(0, validForMs - Math.min(this.marginMs, validForMs / 6));
     this.deadlineMs = this.clock.monotonic() + leftMs;
     this.timer?.cancel();
     this.timer = this.timers.after(leftMs, this.onOver);

@@ -111,11 +111,13 @@ export class ServerLink {
       let heardAt = clock.monotonic();
       let goodbye: fleet.Goodbye | null = null;
       let beats: Timer | null = null;
-      const watch = this.timers.every(Math.max(20, settings.silenceMs / 5), () => {
-        if (clock.monotonic() - heardAt <= settings.silenceMs) return;
-        logger.warn({ silenceMs: settings.silenceMs }, 'nothing was heard from the control plane');
-        stream.cancel();
-      });
+      const watchFor = (silenceMs: number): Timer =>
+        this.timers.every(Math.max(20, silenceMs / 5), () => {
+          if (clock.monotonic() - heardAt <= silenceMs) return;
+          logger.warn({ silenceMs }, 'nothing was heard from the control plane');
+          stream.cancel();
+        });
+      let watch = watchFor(settings.silenceMs);
       const end = (error: ServiceError | null): void => {
         if (this.stream !== stream) return;
         watch.cancel();
@@ -138,6 +140,10 @@ export class ServerLink {
           stream.end();
         } else if (message.$case === 'welcome') {
           this.isWelcomed = true;
+          if (message.value.leaseMs > 0) {
+            watch.cancel();
+            watch = watchFor(message.value.leaseMs / 2);
+          }
           beats = this.startBeats(stream, message.value.beatIntervalMs);
           this.options.onWelcome(message.value);
         } else {
