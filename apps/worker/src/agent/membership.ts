@@ -12,6 +12,8 @@ export interface MembershipOptions {
   readonly name: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly logger: Logger;
+  /** Reads the credential from the folder, or makes it; a simulation has no folders. */
+  readonly load?: typeof loadCredential;
 }
 
 /** `joined`: try again with the credential. `refused`: asking again would have the same answer. `later`: nobody answered, or not now. */
@@ -32,7 +34,7 @@ export class Membership {
 
   /** @throws invalid_input when the credential cannot be read */
   async open({ workerId }: WorkerIdentity): Promise<void> {
-    const { secret, isNew } = await loadCredential(this.options.workerDir);
+    const { secret, isNew } = await (this.options.load ?? loadCredential)(this.options.workerDir);
     this.workerId = workerId;
     this.secret = secret;
     this.isJoined = !isNew;

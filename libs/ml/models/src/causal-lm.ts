@@ -1,4 +1,4 @@
-import type { Projection, ProjectionGroup, ProjectionHook } from '@tunefleet/ml-nn';
+import type { ModelHook, ModuleSite, Projection, ProjectionGroup, Stems } from '@tunefleet/ml-nn';
 import type { Device, FloatDType, OutputHead, Tensor } from '@tunefleet/ml-tensor';
 
 /** Token ids of `rows` sequences of `columns` tokens each, row-major; rows are padded on the right with any valid id. */
@@ -18,11 +18,13 @@ export interface TokenBatch {
 }
 
 export interface ForwardOptions {
-  readonly adapter?: ProjectionHook | null;
+  readonly adapter?: ModelHook | null;
   /** Read and appended to. */
   readonly cache?: KeyValueCache | null;
   /** Indices into [rows * columns], ascending: only these hidden states are wanted. */
   readonly outputRows?: Int32Array | null;
+  /** With a bypass only: what `stems` gave for the same batch, so that the blocks need not run. Borrowed. */
+  readonly stems?: Stems | null;
   /** Training only: keep each block's input and compute the block again in the backward pass. */
   readonly recomputeBlocks?: boolean;
 }
@@ -55,17 +57,24 @@ export interface CausalLm extends Disposable {
   readonly hiddenSize: number;
   /** Blocks. */
   readonly layers: number;
+  /** Heads of keys and values, and elements of each. */
+  readonly keyValueHeads: number;
+  readonly headDim: number;
   /** Longest sequence the model was made for. */
   readonly maxPositions: number;
   /** Every linear map a tuner may adapt, in forward order; the output head is not among them. */
   readonly projections: readonly Projection[];
   /** The same, as the model applies them. */
   readonly projectionGroups: readonly ProjectionGroup[];
+  /** Modules whose output a tuner may change, in forward order. */
+  readonly modules: readonly ModuleSite[];
   /** [V, C]; logits = headLogits(forward(..), head). */
   readonly head: OutputHead;
   /** Bytes of the weights on the device. */
   readonly weightBytes: number;
   /** @returns the last hidden states after the final norm, [rows * columns or outputRows, C] in the compute dtype, the caller's */
   forward(batch: TokenBatch, options?: ForwardOptions): Tensor;
+  /** Runs the blocks without gradients. @returns what a bypass starts from, the caller's */
+  stems(batch: TokenBatch, options?: ForwardOptions): Stems;
   openCache(rows: number): KeyValueCache;
 }

@@ -1,3 +1,5 @@
+import type { ModuleSite } from '@tunefleet/ml-nn';
+
 /** What can be said about a causal language model from its configuration alone. Sizes in elements. */
 export interface CausalLmDescription {
   readonly modelType: string;
@@ -16,6 +18,8 @@ export interface CausalLmDescription {
   readonly keptPerToken: number;
   /** Where a tanh cap needs room for its slope in the backward pass. */
   readonly softcaps: { readonly attention: boolean; readonly logits: boolean };
+  /** Modules whose output a tuner may change, in forward order. */
+  readonly modules: readonly ModuleSite[];
   /** Every linear map a tuner may adapt, in forward order. */
   readonly projections: readonly { readonly path: string; readonly inSize: number; readonly outSize: number; readonly fanInFanOut?: true }[];
 }

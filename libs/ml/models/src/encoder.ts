@@ -1,4 +1,4 @@
-import type { Projection, ProjectionGroup, ProjectionHook } from '@tunefleet/ml-nn';
+import type { ModelHook, ModuleSite, Projection, ProjectionGroup } from '@tunefleet/ml-nn';
 import type { Device, FloatDType, Tensor } from '@tunefleet/ml-tensor';
 
 /** Token ids of `rows` texts, row-major, `columns` a row; the first `lengths[row]` are the text, the rest is padding with any valid id. */
@@ -12,7 +12,7 @@ export interface EncoderBatch {
 }
 
 export interface EncodeOptions {
-  readonly adapter?: ProjectionHook | null;
+  readonly adapter?: ModelHook | null;
   /** Training only: keep each block's input and compute the block again in the backward pass. */
   readonly recomputeBlocks?: boolean;
 }
@@ -26,12 +26,16 @@ export interface Encoder extends Disposable {
   readonly vocabSize: number;
   readonly hiddenSize: number;
   readonly layers: number;
+  readonly keyValueHeads: number;
+  readonly headDim: number;
   readonly maxPositions: number;
   /** Classes its classifier tells apart; null: it has none. */
   readonly classes: number | null;
   /** Every linear map a tuner may adapt, in forward order; the classifier is not among them. */
   readonly projections: readonly Projection[];
   readonly projectionGroups: readonly ProjectionGroup[];
+  /** Modules whose output a tuner may change: none so far. */
+  readonly modules: readonly ModuleSite[];
   /** Bytes of the weights on the device. */
   readonly weightBytes: number;
   /** @returns the last hidden states, [rows * columns, C], the caller's */

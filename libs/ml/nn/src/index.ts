@@ -1,1 +1,2 @@
+export * from './model-hook';
 export * from './projection';

@@ -1,4 +1,5 @@
 import { linearGroup, type FrozenMap, type Tensor } from '@tunefleet/ml-tensor';
+import type { ModelHook } from './model-hook';
 
 /** A linear map of a model, under the name tuners match against. */
 export interface Projection {
@@ -22,23 +23,13 @@ export interface ProjectionGroup {
   readonly members: readonly GroupMember[];
 }
 
-/** What an adapter makes of a model's linear maps. */
-export interface ProjectionHook {
-  /**
-   * @param x [N, in], borrowed
-   * @param residual [N, out], to be added to the output of a group of one map
-   * @returns per map of the group [N, out], adapted, the caller's; null: this group is not adapted
-   */
-  project(x: Tensor, group: ProjectionGroup, residual: Tensor | null): readonly Tensor[] | null;
-}
-
 /** Applies a group's maps, adapted where `hook` says so. @returns per map [N, out], the caller's */
-export function projectGroup(x: Tensor, group: ProjectionGroup, hook: ProjectionHook | null): readonly Tensor[] {
-  return hook?.project(x, group, null) ?? linearGroup(x, group.maps);
+export function projectGroup(x: Tensor, group: ProjectionGroup, hook: ModelHook | null): readonly Tensor[] {
+  return hook?.project?.(x, group, null) ?? linearGroup(x, group.maps);
 }
 
 /** residual + the one map of a group. @returns [N, out], the caller's */
-export function projectOnto(residual: Tensor, x: Tensor, group: ProjectionGroup, hook: ProjectionHook | null): Tensor {
-  const [output] = hook?.project(x, group, residual) ?? linearGroup(x, group.maps, { residual });
+export function projectOnto(residual: Tensor, x: Tensor, group: ProjectionGroup, hook: ModelHook | null): Tensor {
+  const [output] = hook?.project?.(x, group, residual) ?? linearGroup(x, group.maps, { residual });
   return output as Tensor;
 }

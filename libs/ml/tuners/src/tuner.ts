@@ -1,4 +1,4 @@
-import type { ProjectionGroup, ProjectionHook } from '@tunefleet/ml-nn';
+import type { ProjectionGroup, ModelHook } from '@tunefleet/ml-nn';
 import type { Device, FloatDType, Shape, Tensor } from '@tunefleet/ml-tensor';
 
 /** One trainable tensor. */
@@ -26,7 +26,7 @@ export interface Tuner {
    * @param values one tensor per parameter, f32, borrowed as long as the hook is used
    * @returns a hook that may hold tensors of the enclosing scope: bind outside of `gradients`, whose backward pass may call the hook again
    */
-  bind(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): ProjectionHook;
+  bind(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): ModelHook;
   /** Writes the adapter's files into an existing folder. */
   save(values: Float32Array, folder: string, base: { readonly id: string; readonly revision: string }): Promise<void>;
 }

@@ -1,6 +1,6 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import type { CausalLm, KeyValueCache, TokenBatch } from '@tunefleet/ml-models';
-import type { ProjectionHook } from '@tunefleet/ml-nn';
+import type { ModelHook } from '@tunefleet/ml-nn';
 import { headLogits, type Tensor } from '@tunefleet/ml-tensor';
 import { paddedColumns, type LabelTree } from './label-tree';
 
@@ -29,7 +29,7 @@ export class LabelScorer implements Disposable {
   /** @param prefix `sharedPrefix` of all trees to come */
   constructor(
     private readonly model: CausalLm,
-    private readonly adapter: ProjectionHook | null,
+    private readonly adapter: ModelHook | null,
     private readonly prefix: Int32Array,
   ) {}
 

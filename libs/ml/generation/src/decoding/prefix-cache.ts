@@ -1,6 +1,6 @@
 import { invariant } from '@tunefleet/foundation';
 import type { CausalLm, KeyValueCache } from '@tunefleet/ml-models';
-import type { ProjectionHook } from '@tunefleet/ml-nn';
+import type { ModelHook } from '@tunefleet/ml-nn';
 import { headLogits } from '@tunefleet/ml-tensor';
 
 /** Tokens per forward pass: attention scores are [heads, chunk, length so far], so this bounds the memory of long prompts. */
@@ -18,7 +18,7 @@ export class PrefixCache implements Disposable {
 
   constructor(
     readonly model: CausalLm,
-    private readonly adapter: ProjectionHook | null = null,
+    private readonly adapter: ModelHook | null = null,
   ) {
     this.#cache = model.openCache(1);
   }

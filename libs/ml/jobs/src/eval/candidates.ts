@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { EvalSpec } from '@tunefleet/contracts';
 import { PrefixCache } from '@tunefleet/ml-generation';
-import type { ProjectionHook } from '@tunefleet/ml-nn';
+import type { ModelHook } from '@tunefleet/ml-nn';
 import { loadAdapter, type LoadedAdapter } from '@tunefleet/ml-tuners';
 import type { OpenedModel } from '../runtime/engine-resources';
 import { inputFolder } from '../runtime/input-files';
@@ -10,7 +10,7 @@ import type { JobContext } from '../runtime/job-context';
 /** One side of a comparison, ready to be asked. */
 export interface Candidate {
   readonly model: string;
-  readonly adapter: ProjectionHook | null;
+  readonly adapter: ModelHook | null;
   /** For text; knows model and adapter. */
   readonly cache: PrefixCache;
 }

@@ -1,4 +1,4 @@
-import { projectGroup, projectOnto, type ProjectionGroup, type ProjectionHook } from '@tunefleet/ml-nn';
+import { projectGroup, projectOnto, type ProjectionGroup, type ModelHook } from '@tunefleet/ml-nn';
 import { attention, gelu, layerNorm, mergeHeads, splitHeads, type Tensor } from '@tunefleet/ml-tensor';
 
 /** A layer norm, [C] each. */
@@ -24,7 +24,7 @@ export interface BertBlockContext {
   readonly rows: number;
   /** [B, 1, 1, T] */
   readonly mask: Tensor;
-  readonly adapter: ProjectionHook | null;
+  readonly adapter: ModelHook | null;
 }
 
 /**

@@ -28,6 +28,9 @@ export class BertModel implements Encoder {
   readonly classes: number | null;
   readonly projections: readonly Projection[];
   readonly projectionGroups: readonly ProjectionGroup[];
+  readonly modules = [];
+  readonly keyValueHeads: number;
+  readonly headDim: number;
   readonly weightBytes: number;
 
   constructor(
@@ -39,6 +42,8 @@ export class BertModel implements Encoder {
     this.vocabSize = config.vocabSize;
     this.hiddenSize = config.hiddenSize;
     this.layers = config.layers;
+    this.keyValueHeads = config.heads;
+    this.headDim = config.hiddenSize / config.heads;
     this.maxPositions = config.maxPositions;
     this.classes = config.classes;
     const { blocks, classifier, owned } = parts;

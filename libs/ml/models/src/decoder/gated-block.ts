@@ -1,11 +1,13 @@
-import { projectGroup, projectOnto, type ProjectionGroup } from '@tunefleet/ml-nn';
+import { hooked, isHooked, projectGroup, projectOnto, type KeysValues, type ProjectionGroup } from '@tunefleet/ml-nn';
 import { add, attention, geglu, mergeHeads, rmsNorm, rope, selectRows, splitAxis, splitHeads, swiglu, type RopeTables, type Tensor } from '@tunefleet/ml-tensor';
 import type { DecoderConfig } from './config';
-import type { BlockContext } from './model';
+import type { BlockContext } from './block';
+import type { BlockPaths } from './module-sites';
 
 /** Weights of one block. Norms are [C], those of queries and keys [D]. */
 export interface GatedBlock {
   readonly layer: number;
+  readonly paths: BlockPaths;
   readonly inputNorm: Tensor;
   /** q, k and v in one map. */
   readonly qkv: ProjectionGroup;
@@ -29,16 +31,32 @@ export function runGatedBlock(config: DecoderConfig, block: GatedBlock, x: Tenso
   return x.device.scope(() => mlp(config, block, selfAttention(config, block, x, context), context));
 }
 
+/** What the block's attention would hold of its input. @param x [B*T, C], borrowed   @returns the caller's */
+export function gatedKeysValues(config: DecoderConfig, block: GatedBlock, x: Tensor, context: BlockContext): KeysValues {
+  return x.device.scope(() => {
+    const [qkv] = projectGroup(rmsNorm(x, block.inputNorm, config.normEpsilon), block.qkv, context.adapter) as [Tensor];
+    const { k, v } = heads(config, block, qkv, context);
+    return { k, v };
+  });
+}
+
 function selfAttention(config: DecoderConfig, block: GatedBlock, x: Tensor, context: BlockContext): Tensor {
   const { attentionScale: scale, attentionSoftcap: softcap, normEpsilon } = config;
-  const { sequence, adapter, cache, outputRows } = context;
+  const { sequence, adapter, keysValues, outputRows } = context;
   const wanted = (all: Tensor): Tensor => (outputRows ? selectRows(all, outputRows) : all);
   return x.device.scope(() => {
-    const [qkv] = projectGroup(rmsNorm(x, block.inputNorm, normEpsilon), block.qkv, adapter) as [Tensor];
+    const input = rmsNorm(x, block.inputNorm, normEpsilon);
+    const [qkv] = projectGroup(input, block.qkv, adapter) as [Tensor];
     const { q, k, v } = heads(config, block, qkv, context);
-    const seen = cache ? cache.append(block.layer, k, v) : { k, v };
+    const seen = keysValues ? keysValues.append(block.layer, k, v) : { k, v };
     const values = mergeHeads(attention(q, seen.k, seen.v, sequence.mask, { scale, softcap }));
-    return addOutput(wanted(x), wanted(values), block.output, block.attentionOutputNorm, config, context);
+    const { attention: module, attentionOutput: map } = block.paths;
+    if (!block.attentionOutputNorm && !isHooked(adapter, module, map)) return projectOnto(wanted(x), wanted(values), block.output, adapter);
+    const narrowed = wanted(values);
+    const [projected] = projectGroup(narrowed, block.output, adapter) as [Tensor];
+    const mapped = hooked(projected, narrowed, adapter, map);
+    const output = isHooked(adapter, module) ? hooked(mapped, wanted(input), adapter, module) : mapped;
+    return add(wanted(x), normed(output, block.attentionOutputNorm, normEpsilon));
   });
 }
 
@@ -54,19 +72,21 @@ function heads({ heads: H, keyValueHeads: K, normEpsilon }: DecoderConfig, { hea
   return { q, k, v };
 }
 
-function mlp(config: DecoderConfig, block: GatedBlock, x: Tensor, context: BlockContext): Tensor {
+function mlp(config: DecoderConfig, block: GatedBlock, x: Tensor, { adapter }: BlockContext): Tensor {
   const { activation, intermediateSize: F, normEpsilon } = config;
   return x.device.scope(() => {
-    const outputs = projectGroup(rmsNorm(x, block.mlpInputNorm, normEpsilon), block.gateUp, context.adapter);
+    const input = rmsNorm(x, block.mlpInputNorm, normEpsilon);
+    const outputs = projectGroup(input, block.gateUp, adapter);
     const [gate, up] = (outputs.length === 1 ? splitAxis(outputs[0] as Tensor, [F, F], 1) : outputs) as [Tensor, Tensor];
     const product = activation === 'silu' ? swiglu(gate, up) : geglu(gate, up);
-    return addOutput(x, product, block.down, block.mlpOutputNorm, config, context);
+    const { mlp: module, mlpOutput: map } = block.paths;
+    if (!block.mlpOutputNorm && !isHooked(adapter, module, map)) return projectOnto(x, product, block.down, adapter);
+    const [projected] = projectGroup(product, block.down, adapter) as [Tensor];
+    const output = hooked(hooked(projected, product, adapter, map), input, adapter, module);
+    return add(x, normed(output, block.mlpOutputNorm, normEpsilon));
   });
 }
 
-/** x + norm(map(y)), or x + map(y). */
-function addOutput(x: Tensor, y: Tensor, map: ProjectionGroup, norm: Tensor | null, { normEpsilon }: DecoderConfig, { adapter }: BlockContext): Tensor {
-  if (!norm) return projectOnto(x, y, map, adapter);
-  const [output] = projectGroup(y, map, adapter) as [Tensor];
-  return add(x, rmsNorm(output, norm, normEpsilon));
+function normed(x: Tensor, weight: Tensor | null, epsilon: number): Tensor {
+  return weight ? rmsNorm(x, weight, epsilon) : x;
 }

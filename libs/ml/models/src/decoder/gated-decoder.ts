@@ -1,12 +1,13 @@
-import { embedding, rmsNorm, scale, type Device, type FloatDType, type Tensor } from '@tunefleet/ml-tensor';
+import { rmsNorm, type Device, type FloatDType, type Tensor } from '@tunefleet/ml-tensor';
 import type { Architecture } from '../architecture';
 import type { CausalLm } from '../causal-lm';
 import type { DecoderConfig, LayerSettings } from './config';
 import { FrozenParts } from './frozen-parts';
-import { runGatedBlock, type GatedBlock } from './gated-block';
+import type { DecoderBlock } from './block';
+import { gatedKeysValues, runGatedBlock, type GatedBlock } from './gated-block';
 import { DecoderModel } from './model';
 import { inverseFrequencies } from './rope-frequencies';
-import { blockMaps, blockNorms, decoderWeights, isRedundantWeight } from './weight-table';
+import { blockMaps, blockNorms, blockPaths, decoderWeights, isRedundantWeight } from './weight-table';
 
 /** The computing half of a model type that is a decoder with RMS norms, rotary positions and gated MLPs. @param parse throws `incompatible_artifact` */
 export function gatedDecoder(parse: (config: unknown) => DecoderConfig): Architecture {
@@ -25,10 +26,11 @@ function build(device: Device, config: DecoderConfig, computeDtype: FloatDType, 
   const optionalNorm = (name: string | null) => (name === null ? null : norm(name));
   const kinds = distinctKinds(config.layers);
   const table = parts.tensor('model.embed_tokens.weight');
-  const blocks = config.layers.map((settings, layer) => {
+  const blocks = config.layers.map((settings, layer): DecoderBlock => {
     const [maps, norms] = [blockMaps(config, layer), blockNorms(config, layer)];
     const block: GatedBlock = {
       layer,
+      paths: blockPaths(config, layer),
       inputNorm: norm(norms.input),
       qkv: parts.group(maps.qkv),
       headNorms: norms.query !== null && norms.key !== null ? { query: norm(norms.query), key: norm(norms.key) } : null,
@@ -40,9 +42,11 @@ function build(device: Device, config: DecoderConfig, computeDtype: FloatDType, 
       mlpOutputNorm: optionalNorm(norms.mlpOutput),
     };
     return {
+      paths: block.paths,
       groups: [block.qkv, block.output, block.gateUp, block.down],
       kind: kinds.findIndex((kind) => sameKind(kind, settings)),
-      run: (x: Tensor, context: Parameters<typeof runGatedBlock>[3]) => runGatedBlock(config, block, x, context),
+      run: (x, context) => runGatedBlock(config, block, x, context),
+      keysValues: (x, context) => gatedKeysValues(config, block, x, context),
     };
   });
   const finalNorm = norm('model.norm.weight');
@@ -51,7 +55,7 @@ function build(device: Device, config: DecoderConfig, computeDtype: FloatDType, 
     {
       ...config,
       kinds: kinds.map(({ rope, window }) => ({ inverseFrequencies: inverseFrequencies(rope, config.headDim), window })),
-      embed: (ids) => scaled(embedding(table, ids, computeDtype), config.embeddingScale),
+      embeddings: table,
       blocks,
       finalNorm: (x) => rmsNorm(x, finalNorm, config.normEpsilon),
       head: config.tiedHead ? parts.tiedHead(table, config.logitSoftcap) : parts.head('lm_head.weight', config.logitSoftcap),
@@ -59,10 +63,6 @@ function build(device: Device, config: DecoderConfig, computeDtype: FloatDType, 
     },
     computeDtype,
   );
-}
-
-function scaled(x: Tensor, factor: number): Tensor {
-  return factor === 1 ? x : scale(x, factor);
 }
 
 function distinctKinds(layers: readonly LayerSettings[]): LayerSettings[] {

@@ -1,9 +1,10 @@
 import { invariant } from '@tunefleet/foundation';
 import type { Device, Tensor } from '@tunefleet/ml-tensor';
 import type { KeyValueCache } from '../causal-lm';
+import type { KeyValueStore } from './block';
 
 /** Keys and values per layer as [rows, K, length, D] tensors that grow by concatenation. */
-export class LayeredCache implements KeyValueCache {
+export class LayeredCache implements KeyValueCache, KeyValueStore {
   private readonly keys: (Tensor | null)[];
   private readonly values: (Tensor | null)[];
   private held = 0;

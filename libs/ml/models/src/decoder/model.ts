@@ -1,44 +1,49 @@
 import { invariant, TunefleetError } from '@tunefleet/foundation';
-import type { Projection, ProjectionGroup, ProjectionHook } from '@tunefleet/ml-nn';
-import { checkpoint, type Device, type FloatDType, type OutputHead, type Tensor } from '@tunefleet/ml-tensor';
+import { hooked, isHooked, type KeysValues, type ModelHook, type ModuleSite, type PrefixModel, type Projection, type ProjectionGroup, type Stems } from '@tunefleet/ml-nn';
+import { checkpoint, embedding, scale, selectRows, withoutGradients, type Device, type FloatDType, type OutputHead, type Tensor } from '@tunefleet/ml-tensor';
 import type { CausalLm, ForwardOptions, KeyValueCache, TokenBatch } from '../causal-lm';
+import type { BlockContext, DecoderBlock, KeyValueStore } from './block';
 import { LayeredCache } from './layered-cache';
+import { moduleSites } from './module-sites';
+import { PrefixedKeysValues } from './prefixed-keys-values';
 import { SequenceTables, type LayerKind, type SequenceContext } from './sequence-tables';
-
-/** What one forward pass tells its blocks. */
-export interface BlockContext {
-  readonly rows: number;
-  readonly sequence: SequenceContext;
-  readonly adapter: ProjectionHook | null;
-  readonly cache: LayeredCache | null;
-  /** Set for the last block: the rows of its output that anybody wants. After attention nothing else is computed. */
-  readonly outputRows: Int32Array | null;
-}
-
-export interface DecoderBlock {
-  /** Its linear maps, in forward order. */
-  readonly groups: readonly ProjectionGroup[];
-  /** Index into `DecoderParts.kinds`. */
-  readonly kind: number;
-  /** @param x [B*T, C], borrowed   @returns [B*T, C], or the wanted rows of it, the caller's */
-  run(x: Tensor, context: BlockContext): Tensor;
-}
 
 /** What makes a decoder out of this frame. */
 export interface DecoderParts {
   readonly modelType: string;
   readonly vocabSize: number;
   readonly hiddenSize: number;
+  readonly intermediateSize: number;
+  readonly heads: number;
+  readonly keyValueHeads: number;
+  readonly headDim: number;
   readonly maxPositions: number;
   /** The ways in which blocks see positions. */
   readonly kinds: readonly LayerKind[];
-  /** @param positions of every token   @returns [B*T, C] */
-  embed(ids: Int32Array, positions: Int32Array): Tensor;
+  /** [V, C] */
+  readonly embeddings: Tensor;
+  /** Factor of the embeddings; 1: none. */
+  readonly embeddingScale: number;
+  /** Models with learned positions: adds them. @param x [B*T, C], borrowed   @returns alike */
+  addPositions?(x: Tensor, positions: Int32Array): Tensor;
   readonly blocks: readonly DecoderBlock[];
   finalNorm(x: Tensor): Tensor;
   readonly head: OutputHead;
   /** Every tensor of the model once, for counting and disposal. */
   readonly owned: readonly Tensor[];
+}
+
+/** One pass, settled. */
+interface Pass {
+  readonly rows: number;
+  /** Of every token. */
+  readonly positions: Int32Array;
+  /** By kind of block. */
+  readonly sequences: readonly SequenceContext[];
+  readonly adapter: ModelHook | null;
+  readonly keysValues: KeyValueStore | null;
+  readonly outputRows: Int32Array | null;
+  readonly recomputeBlocks: boolean;
 }
 
 /** The frame that all decoders share: embedding, blocks one after the other, final norm; cache, recomputation and checks. */
@@ -51,6 +56,9 @@ export class DecoderModel implements CausalLm {
   readonly head: OutputHead;
   readonly projections: readonly Projection[];
   readonly projectionGroups: readonly ProjectionGroup[];
+  readonly modules: readonly ModuleSite[];
+  readonly keyValueHeads: number;
+  readonly headDim: number;
   readonly weightBytes: number;
   private readonly tables: SequenceTables;
 
@@ -67,6 +75,9 @@ export class DecoderModel implements CausalLm {
     this.head = parts.head;
     this.projectionGroups = parts.blocks.flatMap(({ groups }) => groups);
     this.projections = this.projectionGroups.flatMap(({ members }) => members);
+    this.modules = moduleSites(parts.blocks.map(({ paths }) => paths), { ...parts, attentionWidth: parts.heads * parts.headDim });
+    this.keyValueHeads = parts.keyValueHeads;
+    this.headDim = parts.headDim;
     this.weightBytes = parts.owned.reduce((sum, tensor) => sum + tensor.storage.bytes, 0);
     this.tables = new SequenceTables(device, parts.kinds, computeDtype);
   }
@@ -76,19 +87,24 @@ export class DecoderModel implements CausalLm {
   }
 
   forward(batch: TokenBatch, options: ForwardOptions = {}): Tensor {
-    const cache = layeredCache(options.cache);
-    const offset = cache?.length ?? 0;
-    this.checkBatch(batch, cache);
-    try {
-      const hidden = this.tables.with(batch, offset, (sequences) =>
-        this.device.scope(() => this.run(batch, offset, sequences, options, cache)),
-      );
-      cache?.commit(batch.columns);
-      return hidden;
-    } catch (error) {
-      cache?.truncate(offset);
-      throw error;
-    }
+    const bypass = options.adapter?.bypass;
+    if (!bypass) return this.throughBlocks(batch, options, (ids, pass) => this.parts.finalNorm(this.runBlocks(ids, pass)));
+    return this.device.scope(() => {
+      const { root, blocks } = options.stems ?? this.stems(batch, options);
+      return this.parts.finalNorm(bypass.run({ root, blocks }));
+    });
+  }
+
+  stems(batch: TokenBatch, options: ForwardOptions = {}): Stems {
+    const [root, ...blocks] = withoutGradients(this.device, () =>
+      this.throughBlocks(batch, options, (ids, pass) => {
+        const wanted = (x: Tensor): Tensor => (pass.outputRows ? selectRows(x, pass.outputRows) : this.device.alias(x));
+        const kept: Tensor[] = [];
+        this.runBlocks(ids, pass, (x, layer) => kept.push(layer === this.layers - 1 ? this.device.alias(x) : wanted(x)));
+        return kept;
+      }),
+    ) as [Tensor, ...Tensor[]];
+    return { root, blocks };
   }
 
   [Symbol.dispose](): void {
@@ -96,20 +112,92 @@ export class DecoderModel implements CausalLm {
     for (const tensor of this.parts.owned) tensor.dispose();
   }
 
-  private run(batch: TokenBatch, offset: number, sequences: readonly SequenceContext[], options: ForwardOptions, cache: LayeredCache | null): Tensor {
-    let x = this.parts.embed(batch.ids, positionsOf(batch, offset));
-    for (const [index, block] of this.parts.blocks.entries()) {
-      const input = x;
-      const sequence = sequences[block.kind] as SequenceContext;
-      const context: BlockContext = { rows: batch.rows, sequence, adapter: options.adapter ?? null, cache, outputRows: index === this.layers - 1 ? (options.outputRows ?? null) : null };
-      const run = () => block.run(input, context);
-      x = options.recomputeBlocks ? checkpoint(this.device, [input, ...tensorsOf(sequence)], run) : run();
-      input.dispose();
+  private throughBlocks<T>(batch: TokenBatch, options: ForwardOptions, run: (ids: Int32Array, pass: Pass) => T): T {
+    const cache = layeredCache(options.cache);
+    const adapter = options.adapter ?? null;
+    const virtual = adapter?.prefix?.length ?? 0;
+    const known = cache?.length ?? 0;
+    const placed: TokenBatch = batch.positions && virtual > 0 ? { ...batch, positions: batch.positions.map((position) => position + virtual) } : batch;
+    this.checkBatch(batch, cache, virtual);
+    try {
+      const result = this.tables.with(placed, known + virtual, (sequences) =>
+        this.device.scope(() => {
+          const keysValues = adapter?.prefix ? new PrefixedKeysValues(adapter.prefix.keysValues(this.prefixModel(adapter)), cache) : cache;
+          const { outputRows = null, recomputeBlocks = false } = options;
+          return run(batch.ids, { rows: batch.rows, positions: positionsOf(placed, known + virtual), sequences, adapter, keysValues, outputRows, recomputeBlocks });
+        }),
+      );
+      cache?.commit(batch.columns);
+      return result;
+    } catch (error) {
+      cache?.truncate(known);
+      throw error;
     }
-    return this.parts.finalNorm(x);
   }
 
-  private checkBatch({ ids, rows, columns, positions, segments, branches }: TokenBatch, cache: LayeredCache | null): void {
+  /** @param onHidden told what enters the first block (layer -1) and what each block gives; borrowed   @returns [B*T, C] or the wanted rows, the caller's */
+  private runBlocks(ids: Int32Array, pass: Pass, onHidden?: (x: Tensor, layer: number) => void): Tensor {
+    let x = this.embed(ids, pass);
+    onHidden?.(x, -1);
+    for (const [layer, block] of this.parts.blocks.entries()) {
+      const input = x;
+      const context = this.blockContext(layer, pass);
+      const run = () => this.runBlock(block, input, context);
+      x = pass.recomputeBlocks ? checkpoint(this.device, [input, ...tensorsOf(context.sequence), ...(pass.keysValues?.inputsOf?.(layer) ?? [])], run) : run();
+      input.dispose();
+      onHidden?.(x, layer);
+    }
+    return x;
+  }
+
+  private runBlock({ run, paths }: DecoderBlock, x: Tensor, context: BlockContext): Tensor {
+    const { adapter, outputRows } = context;
+    if (!isHooked(adapter, paths.block)) return run(x, context);
+    return this.device.scope(() => hooked(run(x, context), outputRows ? selectRows(x, outputRows) : x, adapter, paths.block));
+  }
+
+  private blockContext(layer: number, { rows, sequences, adapter, keysValues, outputRows }: Pass): BlockContext {
+    const { kind } = this.parts.blocks[layer] as DecoderBlock;
+    return { rows, sequence: sequences[kind] as SequenceContext, adapter, keysValues, outputRows: layer === this.layers - 1 ? outputRows : null };
+  }
+
+  private embed(ids: Int32Array, { positions, adapter }: Pass): Tensor {
+    const { embeddings, embeddingScale } = this.parts;
+    return this.device.scope(() => {
+      const rows = embedding(embeddings, ids, this.computeDtype);
+      const embedded = embeddingScale === 1 ? rows : scale(rows, embeddingScale);
+      return this.addPositions(adapter?.embed?.(embedded, ids, embeddingScale) ?? embedded, positions);
+    });
+  }
+
+  private addPositions(x: Tensor, positions: Int32Array): Tensor {
+    return this.parts.addPositions?.(x, positions) ?? x;
+  }
+
+  /** Runs virtual tokens as one row of their own: no real token is seen by them, so their keys and values are the same for every row. */
+  private prefixModel({ prefix: _prefix, bypass: _bypass, ...adapter }: ModelHook): PrefixModel {
+    const withPass = <T>(columns: number, run: (pass: Pass) => T): T =>
+      this.tables.with({ ids: new Int32Array(columns), rows: 1, columns }, 0, (sequences) =>
+        this.device.scope(() => run({ rows: 1, positions: Int32Array.from({ length: columns }, (_, i) => i), sequences, adapter, keysValues: null, outputRows: null, recomputeBlocks: false })),
+      );
+    return {
+      ofLayerInput: (layer, x) => withPass(x.dim(0), (pass) => (this.parts.blocks[layer] as DecoderBlock).keysValues(x, this.blockContext(layer, pass))),
+      ofPrompt: (prompt) =>
+        withPass(prompt.dim(0), (pass) => {
+          const seen: KeysValues[] = [];
+          let x = this.addPositions(prompt, pass.positions);
+          for (const [layer, block] of this.parts.blocks.entries()) {
+            const context = this.blockContext(layer, pass);
+            // For the few virtual tokens, projecting once more costs less than carrying these out of the block.
+            seen.push(block.keysValues(x, context));
+            if (layer < this.layers - 1) x = this.runBlock(block, x, context);
+          }
+          return seen;
+        }),
+    };
+  }
+
+  private checkBatch({ ids, rows, columns, positions, segments, branches }: TokenBatch, cache: LayeredCache | null, virtual: number): void {
     const count = rows * columns;
     invariant(count > 0 && ids.length === count, `a batch of ${rows} rows of ${columns} tokens came with ${ids.length} ids`);
     invariant(!positions || positions.length === count, `${count} tokens came with ${positions?.length} positions`);
@@ -117,7 +205,7 @@ export class DecoderModel implements CausalLm {
     invariant(!branches || (branches.length === count && positions && !segments), `${count} tokens came with ${branches?.length} branch numbers, or without positions, or with segments`);
     invariant(!cache || cache.rows === rows, `a cache of ${cache?.rows} rows was given a batch of ${rows}`);
     invariant(!cache || !segments, 'segments cannot be used together with a cache');
-    const length = (cache?.length ?? 0) + columns;
+    const length = virtual + (cache?.length ?? 0) + columns;
     if (!segments && !branches && length > this.maxPositions) {
       throw new TunefleetError('invalid_input', `a sequence of ${length} tokens is longer than the ${this.maxPositions} positions of this model; shorten it or lower the number of tokens to generate`, {
         reason: 'sequence_too_long',

@@ -85,7 +85,7 @@ export class SequenceTables implements Disposable {
   }
 
   private mask({ rows, columns, positions, segments, branches }: SequenceBatch, offset: number, window: number): Tensor | null {
-    if (segments) return segmentMask(this.device, segments, rows, columns, window);
+    if (segments) return segmentMask(this.device, segments, { rows, columns, offset, window });
     if (branches) return branchMask(this.device, branches, { rows, columns, offset, ...(positions && window < Infinity ? { window: { size: window, positions } } : {}) });
     return columns === 1 && window === Infinity ? null : causalMask(this.device, columns, offset + columns, offset, window);
   }

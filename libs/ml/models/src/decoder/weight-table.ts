@@ -1,5 +1,6 @@
 import type { ExpectedWeight } from '../loading/weight-loader';
 import type { DecoderConfig } from './config';
+import type { BlockPaths } from './module-sites';
 
 export interface DeclaredProjection {
   readonly path: string;
@@ -31,6 +32,12 @@ export function blockMaps(config: DecoderConfig, layer: number): BlockMaps {
     gateUp: fusedMaps ? [mlp('gate_up_proj', C, 2 * F)] : [mlp('gate_proj', C, F), mlp('up_proj', C, F)],
     down: mlp('down_proj', F, C),
   };
+}
+
+export function blockPaths(config: DecoderConfig, layer: number): BlockPaths {
+  const { output, down } = blockMaps(config, layer);
+  const block = `model.layers.${layer}`;
+  return { block, attention: `${block}.self_attn`, attentionOutput: output.path, mlp: `${block}.mlp`, mlpOutput: down.path };
 }
 
 /** Every linear map a tuner may adapt, in forward order. */

@@ -1,6 +1,7 @@
-import { projectGroup, projectOnto, type ProjectionGroup } from '@tunefleet/ml-nn';
-import { attention, geluTanh, layerNorm, mergeHeads, selectRows, splitHeads, type Tensor } from '@tunefleet/ml-tensor';
-import type { BlockContext } from '../decoder/model';
+import { hooked, isHooked, projectGroup, projectOnto, type KeysValues, type ProjectionGroup } from '@tunefleet/ml-nn';
+import { add, attention, geluTanh, layerNorm, mergeHeads, selectRows, splitHeads, type Tensor } from '@tunefleet/ml-tensor';
+import type { BlockContext } from '../decoder/block';
+import type { BlockPaths } from '../decoder/module-sites';
 
 /** Of a layer norm, [C] each. */
 export interface LayerNormWeights {
@@ -11,6 +12,7 @@ export interface LayerNormWeights {
 /** Weights and settings of one block. */
 export interface Gpt2Block {
   readonly layer: number;
+  readonly paths: BlockPaths;
   readonly heads: number;
   readonly attentionScale: number;
   readonly normEpsilon: number;
@@ -31,22 +33,43 @@ export function runGpt2Block(block: Gpt2Block, x: Tensor, context: BlockContext)
   return x.device.scope(() => mlp(block, selfAttention(block, x, context), context));
 }
 
-function selfAttention(block: Gpt2Block, x: Tensor, { rows, sequence, adapter, cache, outputRows }: BlockContext): Tensor {
-  const { heads: H, attentionScale: scale } = block;
+/** What the block's attention would hold of its input. @param x [B*T, C], borrowed   @returns the caller's */
+export function gpt2KeysValues(block: Gpt2Block, x: Tensor, { rows, adapter }: BlockContext): KeysValues {
+  return x.device.scope(() => {
+    const [, k, v] = heads(block, normed(x, block.attentionNorm, block), rows, adapter) as [Tensor, Tensor, Tensor];
+    return { k, v };
+  });
+}
+
+/** Queries, keys and values, [B, H, T, D]. */
+function heads({ qkv: group, heads: H }: Gpt2Block, x: Tensor, rows: number, adapter: BlockContext['adapter']): readonly Tensor[] {
+  const [qkv] = projectGroup(x, group, adapter) as [Tensor];
+  return splitHeads(qkv, rows, [H, H, H]);
+}
+
+function selfAttention(block: Gpt2Block, x: Tensor, { rows, sequence, adapter, keysValues, outputRows }: BlockContext): Tensor {
   const wanted = (all: Tensor): Tensor => (outputRows ? selectRows(all, outputRows) : all);
   return x.device.scope(() => {
-    const [qkv] = projectGroup(normed(x, block.attentionNorm, block), block.qkv, adapter) as [Tensor];
-    const [q, k, v] = splitHeads(qkv, rows, [H, H, H]) as [Tensor, Tensor, Tensor]; // [B, H, T, D]
-    const seen = cache ? cache.append(block.layer, k, v) : { k, v };
-    const values = mergeHeads(attention(q, seen.k, seen.v, sequence.mask, { scale }));
-    return projectOnto(wanted(x), wanted(values), block.output, adapter);
+    const input = normed(x, block.attentionNorm, block);
+    const [q, k, v] = heads(block, input, rows, adapter) as [Tensor, Tensor, Tensor];
+    const seen = keysValues ? keysValues.append(block.layer, k, v) : { k, v };
+    const values = wanted(mergeHeads(attention(q, seen.k, seen.v, sequence.mask, { scale: block.attentionScale })));
+    const { attention: module, attentionOutput: map } = block.paths;
+    if (!isHooked(adapter, module, map)) return projectOnto(wanted(x), values, block.output, adapter);
+    const [projected] = projectGroup(values, block.output, adapter) as [Tensor];
+    return add(wanted(x), hooked(hooked(projected, values, adapter, map), wanted(input), adapter, module));
   });
 }
 
 function mlp(block: Gpt2Block, x: Tensor, { adapter }: BlockContext): Tensor {
   return x.device.scope(() => {
-    const [up] = projectGroup(normed(x, block.mlpNorm, block), block.up, adapter) as [Tensor];
-    return projectOnto(x, geluTanh(up), block.down, adapter);
+    const input = normed(x, block.mlpNorm, block);
+    const [up] = projectGroup(input, block.up, adapter) as [Tensor];
+    const inside = geluTanh(up);
+    const { mlp: module, mlpOutput: map } = block.paths;
+    if (!isHooked(adapter, module, map)) return projectOnto(x, inside, block.down, adapter);
+    const [projected] = projectGroup(inside, block.down, adapter) as [Tensor];
+    return add(x, hooked(hooked(projected, inside, adapter, map), input, adapter, module));
   });
 }
 

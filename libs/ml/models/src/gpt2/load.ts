@@ -3,10 +3,11 @@ import { add, embedding, layerNorm, type Device, type FloatDType, type Tensor } 
 import type { Architecture } from '../architecture';
 import type { CausalLm } from '../causal-lm';
 import { FrozenParts } from '../decoder/frozen-parts';
-import { DecoderModel, type BlockContext } from '../decoder/model';
-import { runGpt2Block, type Gpt2Block, type LayerNormWeights } from './block';
+import type { DecoderBlock } from '../decoder/block';
+import { DecoderModel } from '../decoder/model';
+import { gpt2KeysValues, runGpt2Block, type Gpt2Block, type LayerNormWeights } from './block';
 import { parseGpt2, type Gpt2Config } from './spec';
-import { gpt2BlockMaps, gpt2Weights, isRedundantGpt2Weight } from './weight-table';
+import { gpt2BlockMaps, gpt2BlockPaths, gpt2Weights, isRedundantGpt2Weight } from './weight-table';
 
 export const gpt2: Architecture = {
   weights(value) {
@@ -21,10 +22,11 @@ function build(device: Device, config: Gpt2Config, computeDtype: FloatDType, wei
   const norm = (name: string): LayerNormWeights => ({ weight: parts.tensor(`transformer.${name}.weight`), bias: parts.tensor(`transformer.${name}.bias`) });
   const tokens = parts.tensor('transformer.wte.weight');
   const places = parts.tensor('transformer.wpe.weight');
-  const blocks = Array.from({ length: config.layers }, (_, layer) => {
+  const blocks = Array.from({ length: config.layers }, (_, layer): DecoderBlock => {
     const maps = gpt2BlockMaps(config, layer);
     const block: Gpt2Block = {
       layer,
+      paths: gpt2BlockPaths(config, layer),
       heads: config.heads,
       attentionScale: config.attentionScale(layer),
       normEpsilon: config.normEpsilon,
@@ -35,7 +37,13 @@ function build(device: Device, config: Gpt2Config, computeDtype: FloatDType, wei
       up: parts.group([maps.up]),
       down: parts.group([maps.down]),
     };
-    return { groups: [block.qkv, block.output, block.up, block.down], kind: 0, run: (x: Tensor, context: BlockContext) => runGpt2Block(block, x, context) };
+    return {
+      paths: block.paths,
+      groups: [block.qkv, block.output, block.up, block.down],
+      kind: 0,
+      run: (x, context) => runGpt2Block(block, x, context),
+      keysValues: (x, context) => gpt2KeysValues(block, x, context),
+    };
   });
   const finalNorm = norm('ln_f');
   return new DecoderModel(
@@ -44,11 +52,17 @@ function build(device: Device, config: Gpt2Config, computeDtype: FloatDType, wei
       modelType: 'gpt2',
       vocabSize: config.vocabSize,
       hiddenSize: config.hiddenSize,
+      intermediateSize: config.intermediateSize,
+      heads: config.heads,
+      keyValueHeads: config.heads,
+      headDim: config.hiddenSize / config.heads,
       maxPositions: config.maxPositions,
       kinds: [{ inverseFrequencies: null, window: null }],
-      embed: (ids, positions) => {
+      embeddings: tokens,
+      embeddingScale: 1,
+      addPositions(x, positions) {
         checkPositions(positions, config.maxPositions);
-        return add(embedding(tokens, ids, computeDtype), embedding(places, positions, computeDtype));
+        return add(x, embedding(places, positions, computeDtype));
       },
       blocks,
       finalNorm: (x) => layerNorm(x, finalNorm.weight, finalNorm.bias, config.normEpsilon),

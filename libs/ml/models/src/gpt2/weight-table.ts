@@ -1,3 +1,4 @@
+import type { BlockPaths } from '../decoder/module-sites';
 import type { DeclaredProjection } from '../decoder/weight-table';
 import type { ExpectedWeight } from '../loading/weight-loader';
 import type { Gpt2Config } from './spec';
@@ -13,6 +14,12 @@ export interface Gpt2BlockMaps {
 export function gpt2BlockMaps({ hiddenSize: C, intermediateSize: F }: Gpt2Config, layer: number): Gpt2BlockMaps {
   const map = (name: string, inSize: number, outSize: number) => ({ path: `transformer.h.${layer}.${name}`, inSize, outSize, bias: true, fanInFanOut: true as const });
   return { qkv: map('attn.c_attn', C, 3 * C), output: map('attn.c_proj', C, C), up: map('mlp.c_fc', C, F), down: map('mlp.c_proj', F, C) };
+}
+
+export function gpt2BlockPaths(config: Gpt2Config, layer: number): BlockPaths {
+  const { output, down } = gpt2BlockMaps(config, layer);
+  const block = `transformer.h.${layer}`;
+  return { block, attention: `${block}.attn`, attentionOutput: output.path, mlp: `${block}.mlp`, mlpOutput: down.path };
 }
 
 /** Every linear map a tuner may adapt, in forward order. */

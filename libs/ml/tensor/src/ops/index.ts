@@ -1,5 +1,6 @@
-export { add, scale, tanh } from './arithmetic/arithmetic';
+export { add, mul, scale, tanh } from './arithmetic/arithmetic';
 export { mergeHeads, splitAxis, splitHeads } from './layout/heads';
+export { precede } from './layout/precede';
 export { meanOfRows, selectRows } from './layout/rows';
 export { rmsNorm } from './rms-norm/rms-norm';
 export { rope, ropeTables, type RopeTables } from './rope/rope';
@@ -8,6 +9,7 @@ export { geglu, gelu, geluTanh } from './gelu/gelu';
 export { layerNorm } from './layer-norm/layer-norm';
 export { swiglu } from './swiglu/swiglu';
 export { frozenMatrix, multiplyBack, multiplyForward, type FrozenMap, type FrozenMatrix } from './linear/frozen-matrix';
+export { linear } from './linear/linear';
 export { linearGroup, type LinearGroupOptions } from './linear/linear-group';
 export { bundleLora, type Dropout, type LoraBundle, type LoraUpdate } from './linear/lora-bundle';
 export { headCrossEntropy, type HeadCrossEntropyResult } from './head-cross-entropy/head-cross-entropy';

@@ -7,14 +7,16 @@ import { checkpoint, gradients, singleOutputOp } from '../tape/perform';
 import type { Tensor } from '../tensor';
 import { TEST_BACKENDS, testDevice } from '../testing';
 import { attention, branchMask, causalMask, segmentMask } from './attention/attention';
-import { add, scale, tanh } from './arithmetic/arithmetic';
+import { add, mul, scale, tanh } from './arithmetic/arithmetic';
 import { geglu, gelu, geluTanh } from './gelu/gelu';
 import { headCrossEntropy } from './head-cross-entropy/head-cross-entropy';
 import { headLogits } from './head-cross-entropy/output-head';
 import { layerNorm } from './layer-norm/layer-norm';
 import { mergeHeads, splitAxis, splitHeads } from './layout/heads';
+import { precede } from './layout/precede';
 import { meanOfRows, selectRows } from './layout/rows';
 import { frozenMatrix, multiplyForward } from './linear/frozen-matrix';
+import { linear } from './linear/linear';
 import { linearGroup } from './linear/linear-group';
 import { bundleLora, type Dropout } from './linear/lora-bundle';
 import { rmsNorm } from './rms-norm/rms-norm';
@@ -86,6 +88,25 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
 
   test('add and scale', () => {
     checkGradients(device, [[3, 4], [3, 4]], (a, b) => add(scale(a, 2.5), add(a, b)));
+  });
+
+  test('mul spreads its factor over rows, columns or everything', () => {
+    for (const factor of [[3, 4], [4], [1, 4], [3, 1], []]) checkGradients(device, [[3, 4], factor], mul);
+    checkGradients(device, [[1, 4], [1, 4]], mul);
+  });
+
+  test('linear, with and without bias', () => {
+    checkGradients(device, [[5, 4], [3, 4], [3]], linear);
+    checkGradients(device, [[5, 4], [3, 4]], (x, weight) => linear(x, weight));
+  });
+
+  test('precede puts the same keys before those of every row', () => {
+    checkGradients(device, [[2, 2, 3, 4], [1, 2, 2, 4]], precede);
+    checkGradients(device, [[1, 2, 3, 4], [1, 2, 2, 4]], precede);
+    device.scope(() => {
+      const rows = device.tensor(Float32Array.of(1, 2, 3, 4), [2, 1, 2, 1], 'f32');
+      expect([...device.readFloats(precede(rows, device.tensor(Float32Array.of(9), [1, 1, 1, 1], 'f32')))]).toEqual([9, 1, 2, 9, 3, 4]);
+    });
   });
 
   test('rmsNorm', () => {
@@ -169,7 +190,9 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
       const seen = (mask: Tensor) => [...device.readFloats(mask)].map((value) => (value === 0 ? 1 : 0)).join('');
       expect(seen(causalMask(device, 3, 5, 2, 2))).toBe('01100' + '00110' + '00011');
       expect(seen(causalMask(device, 2, 3, 1, 9))).toBe('110' + '111');
-      expect(seen(segmentMask(device, Int32Array.of(1, 1, 1, 2), 1, 4, 2))).toBe('1000' + '1100' + '0110' + '0001');
+      expect(seen(segmentMask(device, Int32Array.of(1, 1, 1, 2), { rows: 1, columns: 4, window: 2 }))).toBe('1000' + '1100' + '0110' + '0001');
+      expect(seen(segmentMask(device, Int32Array.of(1, 1, 2), { rows: 1, columns: 3, offset: 2 }))).toBe('11100' + '11110' + '11001');
+      expect(seen(segmentMask(device, Int32Array.of(1, 1, 2), { rows: 1, columns: 3, offset: 2, window: 2 }))).toBe('01100' + '00110' + '01001');
       const branches = Int32Array.of(0, 1, 1, 2);
       const positions = Int32Array.of(2, 3, 4, 3);
       expect(seen(branchMask(device, branches, { rows: 1, columns: 4, offset: 2 }))).toBe('111000' + '111100' + '111110' + '111001');
@@ -185,7 +208,7 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
     device.scope(() => {
       const segments = Int32Array.of(0, 0, 1, 1, 1);
       const [q, k, v] = [1, 2, 3].map((seed) => device.tensor(values(30, seed), [1, 1, 5, 6], 'f32')) as [Tensor, Tensor, Tensor];
-      const packed = device.read(attention(q, k, v, segmentMask(device, segments, 1, 5))) as Float32Array;
+      const packed = device.read(attention(q, k, v, segmentMask(device, segments, { rows: 1, columns: 5 }))) as Float32Array;
       const cut = (x: Tensor) => device.primitives.slice(x, [0, 0, 2, 0], [1, 1, 3, 6]);
       const alone = device.read(attention(cut(q), cut(k), cut(v), causalMask(device, 3, 3))) as Float32Array;
       alone.forEach((value, i) => expect(packed[12 + i]).toBeCloseTo(value, 5));

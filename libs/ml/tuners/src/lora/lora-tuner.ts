@@ -1,6 +1,6 @@
 import { invariant, philox4x32 } from '@tunefleet/foundation';
 import { writeLoraAdapter } from '@tunefleet/ml-formats';
-import type { ProjectionGroup, ProjectionHook } from '@tunefleet/ml-nn';
+import type { ProjectionGroup, ModelHook } from '@tunefleet/ml-nn';
 import { bundleLora, linearGroup, type Dropout, type LoraBundle, type Tensor } from '@tunefleet/ml-tensor';
 import type { BindableModel, DropoutKey, ParameterInfo, Tuner } from '../tuner';
 import { loraAdapterFile } from './adapter-file';
@@ -29,7 +29,7 @@ export class LoraTuner implements Tuner {
     return loraInitialValues(this.spec.init_lora_weights, this.targets, seed);
   }
 
-  bind(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): ProjectionHook {
+  bind(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): ModelHook {
     invariant(values.length === this.parameters.length, `${this.parameters.length} parameters were bound to ${values.length} tensors`);
     const rate = this.spec.lora_dropout;
     const bound = this.targets.map(({ path, scale }, index) => {
@@ -66,7 +66,7 @@ export function bundleByGroup(model: BindableModel, byPath: ReadonlyMap<string, 
 }
 
 /** Applies bundles to their groups and leaves other groups alone. */
-export function loraHook(bundles: ReadonlyMap<ProjectionGroup, LoraBundle>): ProjectionHook {
+export function loraHook(bundles: ReadonlyMap<ProjectionGroup, LoraBundle>): ModelHook {
   return {
     project(x, group, residual) {
       const lora = bundles.get(group);

@@ -1,3 +1,4 @@
+import type { Primitives } from '../../primitives';
 import { singleOutputOp } from '../../tape/perform';
 import type { Tensor } from '../../tensor';
 
@@ -9,6 +10,32 @@ export function add(a: Tensor, b: Tensor): Tensor {
     run: () => ({ outputs: [a.device.primitives.add(a, b)], save: [] }),
     backward: ({ gradients: [g = null] }) => [g, g],
   });
+}
+
+/**
+ * x * y with y broadcast over rows, or of rank 0.
+ * @param x [N, C]   @param y [N, C], [C], [1, C], [N, 1] or [], in any float dtype, computed in that of `x`
+ * @returns [N, C] in the dtype of `x`
+ */
+export function mul(x: Tensor, y: Tensor): Tensor {
+  const p = x.device.primitives;
+  return singleOutputOp(x.device, {
+    name: 'mul',
+    inputs: [x, y],
+    run: () => ({ outputs: [p.mul(x, p.cast(y, x.dtype))], save: [x, y] }),
+    backward: ({ gradients: [g], saved: [left, right], needs }) => {
+      if (!g || !left || !right) return [null, null];
+      return [needs[0] ? p.mul(g, p.cast(right, g.dtype)) : null, needs[1] ? summedTo(p, p.mul(g, left), right) : null];
+    },
+  });
+}
+
+/** The gradient of a broadcast factor: summed over what it was spread over, in its own shape and dtype. */
+function summedTo(p: Primitives, gradient: Tensor, { shape, dtype }: Tensor): Tensor {
+  const wide = p.cast(gradient, 'f32');
+  const lead = wide.rank - shape.length;
+  const axes = wide.shape.flatMap((size, axis) => (axis < lead || (shape[axis - lead] === 1 && size !== 1) ? [axis] : []));
+  return p.cast(p.reshape(axes.length > 0 ? p.reduce('sum', wide, axes) : wide, shape), dtype);
 }
 
 /** tanh(x). */

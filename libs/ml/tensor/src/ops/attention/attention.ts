@@ -20,16 +20,28 @@ export function causalMask(device: Device, queries: number, keys: number, offset
   return device.tensor(mask, [queries, keys], 'f32');
 }
 
-/** [B, 1, T, T] f32: causal, and only within equal segment numbers of a row, so that packed examples do not see each other. A segment's tokens follow each other. */
-export function segmentMask(device: Device, segments: Int32Array, rows: number, columns: number, window = Infinity): Tensor {
-  const mask = new Float32Array(rows * columns * columns).fill(MASKED);
+/**
+ * [B, 1, T, S] f32 for packed examples: causal, and only within equal segment numbers of a row. A segment's tokens follow each other; each of them stands behind
+ * the `offset` earlier keys, as if it were alone with them.
+ */
+export function segmentMask(
+  device: Device,
+  segments: Int32Array,
+  options: { readonly rows: number; readonly columns: number; readonly offset?: number; readonly window?: number },
+): Tensor {
+  const { rows, columns, offset = 0, window = Infinity } = options;
+  const keys = offset + columns;
+  const mask = new Float32Array(rows * columns * keys).fill(MASKED);
   for (let row = 0; row < rows; row++) {
+    let start = 0;
     for (let i = 0; i < columns; i++) {
-      const at = (row * columns + i) * columns;
-      for (let j = Math.max(0, i + 1 - window); j <= i; j++) if (segments[row * columns + i] === segments[row * columns + j]) mask[at + j] = 0;
+      if (i > 0 && segments[row * columns + i] !== segments[row * columns + i - 1]) start = i;
+      const at = (row * columns + i) * keys;
+      mask.fill(0, at + Math.max(0, offset + i - start + 1 - window), at + offset);
+      mask.fill(0, at + offset + Math.max(start, i + 1 - window), at + offset + i + 1);
     }
   }
-  return device.tensor(mask, [rows, 1, columns, columns], 'f32');
+  return device.tensor(mask, [rows, 1, columns, keys], 'f32');
 }
 
 /** [B, 1, 1, T] f32: the first `lengths[b]` tokens of a row are seen by all, padding by none. */

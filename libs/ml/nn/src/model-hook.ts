@@ -1,0 +1,93 @@
+import type { Tensor } from '@tunefleet/ml-tensor';
+import type { ProjectionGroup } from './projection';
+
+/**
+ * What active adapters make of a model's forward pass. Every part may be left out; where nothing is hooked the model computes, bit for bit, what it
+ * computes alone. Tensors given to a hook are borrowed, tensors it returns are the model's, unless said otherwise.
+ */
+export interface ModelHook {
+  /**
+   * Linear maps.
+   * @param x [N, in]
+   * @param residual [N, out], to be added to the output of a group of one map
+   * @returns per map of the group [N, out], adapted; null: this group is not adapted
+   */
+  project?(x: Tensor, group: ProjectionGroup, residual: Tensor | null): readonly Tensor[] | null;
+  /** Modules whose output is changed, by the path of a `ModuleSite`. */
+  readonly modules?: ReadonlyMap<string, ModuleHook>;
+  /**
+   * Token embeddings.
+   * @param embedded [N, C], what the embedding gives   @param scale the factor that this model has put on the rows of its table
+   * @returns [N, C]
+   */
+  embed?(embedded: Tensor, ids: Int32Array, scale: number): Tensor;
+  /** Virtual tokens before every row. */
+  readonly prefix?: PrefixHook;
+  /** Replaces what enters the final norm. No gradient flows through the blocks then. */
+  readonly bypass?: BypassHook;
+}
+
+/**
+ * A module's new output. May be called with some rows only: the last block computes those somebody wants.
+ * @param output [N, out], what the module computes   @param input [N, in], what it computes that from
+ * @returns [N, out] in the dtype of `output`
+ */
+export type ModuleHook = (output: Tensor, input: Tensor) => Tensor;
+
+/** What a module's path means in a block's computation. */
+export type ModuleKind = 'attention' | 'attention-output' | 'mlp' | 'mlp-output' | 'block';
+
+/** A module whose output a tuner may change. Several may give the same tensor: they are hooked in the order of the model's list. */
+export interface ModuleSite {
+  /** Module path in the Hugging Face model: `model.layers.0.mlp`. */
+  readonly path: string;
+  readonly kind: ModuleKind;
+  /** Block it belongs to, from 0. */
+  readonly layer: number;
+  readonly inSize: number;
+  readonly outSize: number;
+}
+
+/** Keys and values of a layer's virtual tokens, [1, K, n, D] each. */
+export interface KeysValues {
+  readonly k: Tensor;
+  readonly v: Tensor;
+}
+
+/** Virtual tokens at positions 0 .. length - 1 of every row, seen by all its real tokens, which take the positions after them. */
+export interface PrefixHook {
+  readonly length: number;
+  /** @returns their keys and values by layer, borrowed by the model; tensors of the current scope, or held by the hook */
+  keysValues(model: PrefixModel): readonly KeysValues[];
+}
+
+/** What a model lends to a `PrefixHook`. Differentiable. */
+export interface PrefixModel {
+  /** Runs virtual tokens through all blocks. @param prompt [n, C] token embeddings   @returns keys and values by layer */
+  ofPrompt(prompt: Tensor): readonly KeysValues[];
+  /** Keys and values that one layer makes of its input. @param x [n, C] hidden states at positions 0 .. n - 1 */
+  ofLayerInput(layer: number, x: Tensor): KeysValues;
+}
+
+/** Hidden states that a bypass starts from, without gradient. Where only some rows are wanted, only those. */
+export interface Stems {
+  /** [N, C], what enters the first block. */
+  readonly root: Tensor;
+  /** [N, C] by layer: what its block gives. */
+  readonly blocks: readonly Tensor[];
+}
+
+export interface BypassHook {
+  /** @returns [N, C], what enters the final norm instead */
+  run(stems: Stems): Tensor;
+}
+
+/** A module's output after the hook on it. @returns the caller's; `output` itself, if there is none */
+export function hooked(output: Tensor, input: Tensor, hook: ModelHook | null, path: string): Tensor {
+  return hook?.modules?.get(path)?.(output, input) ?? output;
+}
+
+/** Whether any of the modules is hooked. */
+export function isHooked(hook: ModelHook | null, ...paths: readonly string[]): boolean {
+  return hook?.modules !== undefined && paths.some((path) => hook.modules?.has(path));
+}
