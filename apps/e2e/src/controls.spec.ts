@@ -1,7 +1,7 @@
 import type { JobDetail } from '@tunefleet/contracts';
 import { losses, submit, untilEnd, untilStep, type JobWish } from './harness/jobs';
 import { System } from './harness/system';
-import { until } from './harness/wait';
+import { until } from '@tunefleet/testing';
 
 /**
  * Users and operators interrupt jobs with the command line: pause and resume, drain, cancel. Whatever is asked, the losses of the job are those

@@ -1,6 +1,6 @@
 import { submit, untilEnd, untilStep } from './harness/jobs';
 import { System } from './harness/system';
-import { until } from './harness/wait';
+import { until } from '@tunefleet/testing';
 
 const TEST_MS = 240_000;
 let system: System;

@@ -3,7 +3,7 @@ import { readFile, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import OpenAI, { toFile } from 'openai';
 import { losses, submit, untilEnd, untilStep } from './harness/jobs';
-import { chatRows } from './harness/rows';
+import { chatRows } from '@tunefleet/testing';
 import { System } from './harness/system';
 
 /** From files to an evaluated adapter, by the stock OpenAI client, by our SDK, and by the command line. */

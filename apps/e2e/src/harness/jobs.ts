@@ -1,8 +1,7 @@
 import type { JobDetail, MetricPoint } from '@tunefleet/contracts';
 import type { TunefleetClient } from '@tunefleet/client-sdk';
 import type { System } from './system';
-import { until } from './wait';
-import { chatRows } from './rows';
+import { chatRows, until } from '@tunefleet/testing';
 
 const END_MS = 180_000;
 

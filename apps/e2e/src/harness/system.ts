@@ -5,10 +5,8 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { TunefleetClient } from '@tunefleet/client-sdk';
-import { writeTinyModel } from '@tunefleet/testing';
+import { descendants, isAlive, until, writeTinyModel, type ProcessInfo } from '@tunefleet/testing';
 import OpenAI from 'openai';
-import { descendants, isAlive, type ProcessInfo } from './processes';
-import { until } from './wait';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../../../..');
 const cli = join(root, 'dist', 'cli.mjs');
