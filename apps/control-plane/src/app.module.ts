@@ -13,6 +13,8 @@ import { JobSubmission } from './jobs/job-submission';
 import { ModelLookup } from './jobs/model-lookup';
 import { RequestFiles } from './jobs/request-files';
 import type { ControlLoops } from './loops';
+import { MetricsController } from './metrics/metrics.controller';
+import type { ServiceMetrics } from './metrics/service-metrics';
 import { ModelsController } from './models/models.controller';
 import { ModelsService } from './models/models.service';
 import { AdaptersController } from './native/adapters.controller';
@@ -27,7 +29,7 @@ import { TeamsController } from './native/teams.controller';
 import { UsageController } from './native/usage.controller';
 import { WorkerAccessController } from './native/worker-access.controller';
 import { WorkersController } from './native/workers.controller';
-import { BLOB_STORE, CLOCK, CONFIG, FLEET_ACCESS, FLEET_STORE, JOB_QUEUE, LOGGER, LOOPS, OUTBOX, RECORD_STORE, SUBMITTED, TEAM, type Runtime } from './tokens';
+import { BLOB_STORE, CLOCK, CONFIG, FLEET_ACCESS, FLEET_STORE, JOB_QUEUE, LOGGER, LOOPS, METRICS, OUTBOX, RECORD_STORE, SUBMITTED, TEAM, type Runtime } from './tokens';
 
 export const controllers: readonly Type[] = [
   FilesController,
@@ -42,6 +44,7 @@ export const controllers: readonly Type[] = [
   WorkerAccessController,
   WorkersController,
   StatusController,
+  MetricsController,
   HealthController,
 ];
 
@@ -51,12 +54,13 @@ export interface AppContext {
   readonly runtime: Runtime;
   readonly team: TeamRecord;
   readonly loops: Pick<ControlLoops, 'status' | 'wakeRelay'>;
+  readonly metrics: ServiceMetrics;
 }
 
 /** The HTTP side, on what `startControlPlane` has opened. Every parameter names its token: bundles carry no types. */
 @Module({})
 export class AppModule {
-  static on({ runtime, team, loops }: AppContext): DynamicModule {
+  static on({ runtime, team, loops, metrics }: AppContext): DynamicModule {
     const opened: readonly Provider[] = [
       { provide: CONFIG, useValue: runtime.config },
       { provide: LOGGER, useValue: runtime.logger },
@@ -69,6 +73,7 @@ export class AppModule {
       { provide: BLOB_STORE, useValue: runtime.blobs },
       { provide: TEAM, useValue: team },
       { provide: LOOPS, useValue: loops },
+      { provide: METRICS, useValue: metrics },
       { provide: SUBMITTED, useValue: () => loops.wakeRelay() },
     ];
     return {

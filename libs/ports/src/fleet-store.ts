@@ -104,8 +104,8 @@ export interface FleetStore {
    * request stands, except that a user's pause goes over the others.
    */
   requestStop(job: Pick<AttemptKey, 'jobId' | 'epoch'>, reason: StopReason, graceMs: number): Promise<FencedResult>;
-  /** Asks for the jobs on workers that drain at once or whose time to drain is over. Returns how many were asked. */
-  stopDrained(graceMs: number): Promise<number>;
+  /** Asks for the jobs on workers that drain at once or whose time to drain is over. Returns their ids. */
+  stopDrained(graceMs: number): Promise<readonly string[]>;
 
   acknowledge(key: AttemptKey): Promise<FencedResult>;
   /** Worker would not take it: ends the attempt as `revoked` and queues the job again. */
@@ -131,8 +131,8 @@ export interface FleetStore {
   /** Assigned but not acknowledged for so long. */
   listUnacknowledgedOlderThan(ms: number, limit: number): Promise<readonly { attempt: AttemptRecord; job: JobRecord }[]>;
   latestCheckpoint(jobId: string): Promise<CheckpointRecord | null>;
-  /** Marks workers silent for `suspectMs` suspect and for `offlineMs` offline. Returns how many changed. */
-  markSilentWorkers(suspectMs: number, offlineMs: number): Promise<number>;
+  /** Marks workers silent for `suspectMs` suspect and for `offlineMs` offline. Returns the ids of those that changed. */
+  markSilentWorkers(suspectMs: number, offlineMs: number): Promise<readonly string[]>;
   getJob(id: string): Promise<JobRecord | null>;
 
   /** What the worker failed at within the time, since it was last uncordoned: infrastructure failures only, oldest first. */
@@ -143,8 +143,12 @@ export interface FleetStore {
   listQuiet(quietMs: number, limit: number): Promise<readonly QuietAttempt[]>;
   /** Notes once that the attempt is stuck, as an event of its job. False when it was noted before, or has gone on. */
   noteStuck(key: AttemptKey, message: string): Promise<boolean>;
-  /** Cancels waiting jobs that wait for one that has failed or was cancelled. Returns how many. */
-  skipOrphans(limit: number): Promise<number>;
+  /** Cancels waiting jobs that wait for one that has failed or was cancelled. Returns the ids of those waited for. */
+  skipOrphans(limit: number): Promise<readonly string[]>;
+  /** Live attempts that were to hand their job back (pause, drain, preemption) and are not done so long after their deadline. */
+  listOverdueStops(overdueMs: number, limit: number): Promise<readonly AttemptRecord[]>;
+  /** Jobs that could be placed and have been told nothing by any scheduler for so long; none while the queue is longer than a scheduler looks. */
+  listUnevaluated(olderThanMs: number, limit: number): Promise<readonly string[]>;
   /** Says at each queued job that waits for others which ones these are. */
   explainDependents(limit: number): Promise<void>;
 

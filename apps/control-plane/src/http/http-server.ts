@@ -12,7 +12,7 @@ import { requireStorable } from './storable';
 /** Model names are part of URLs, escaped. */
 const PATH_PARAMETER_CHARS_MAX = 2_000;
 const REQUEST_ID = /^[A-Za-z0-9_.:-]{1,100}$/;
-const PROBES = new Set(['/healthz', '/readyz']);
+const PROBES = new Set(['/healthz', '/readyz', '/metrics']);
 /** Headers of a request must have come by then; bodies may take long, they can be half a gigabyte over a slow line. */
 const HEADERS_TIMEOUT_MS = 30_000;
 
@@ -71,7 +71,7 @@ function addHooks(server: FastifyInstance, { logger, clock, isStopping }: HttpSe
     const path = request.url.split('?', 1)[0] ?? '';
     const retry = request.headers['x-stainless-retry-count'];
     const fields = { requestId: request.id, method: request.method, path, status: reply.statusCode, ms: Math.round(elapsedMs(request)), ...(retry === undefined || retry === '0' ? {} : { retry }) };
-    // Probes ask every few seconds.
+    // Probes and scrapes come every few seconds.
     if (PROBES.has(path)) logger.debug(fields, 'request');
     else logger.info(fields, 'request');
     done();

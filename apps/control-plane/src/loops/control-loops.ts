@@ -1,6 +1,6 @@
 import { systemTimers, type Logger, type Timer, type Timers } from '@tunefleet/foundation';
 import type { FleetStore, JobQueue, Outbox } from '@tunefleet/ports';
-import { Loop, type LoopStatus } from './loop';
+import { Loop, type LoopRun, type LoopStatus } from './loop';
 import { relayOutbox } from './outbox-relay';
 import { Reconciler, type ReconcilerDeps, type Repair } from './reconciler';
 import { Scheduler, type SchedulerDeps } from './scheduler';
@@ -12,6 +12,7 @@ export interface ControlLoopsDeps extends Omit<ReconcilerDeps, 'outbox' | 'queue
   readonly logger: Logger;
   readonly intervals?: Partial<ControlLoopIntervals>;
   readonly timers?: Timers;
+  readonly onRun?: (run: LoopRun) => void;
   /** In [0, 1), for jitter. */
   readonly random?: () => number;
 }
@@ -38,7 +39,7 @@ export class ControlLoops {
     const { logger, store } = deps;
     const timers = deps.timers ?? systemTimers;
     this.timers = timers;
-    const shared = { logger, timers, ...(deps.random === undefined ? {} : { random: deps.random }) };
+    const shared = { logger, timers, onRun: deps.onRun, ...(deps.random === undefined ? {} : { random: deps.random }) };
     const intervals = { ...defaultIntervals, ...deps.intervals };
     this.reconciler = new Reconciler(deps);
     this.relay = new Loop(() => relayOutbox(deps.outbox, deps.queue), { name: 'outbox-relay', intervalMs: intervals.relayMs, ...shared });

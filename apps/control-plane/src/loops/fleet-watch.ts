@@ -6,10 +6,11 @@ import { keyOf } from './attempt-key';
 import type { Repair } from './reconciler';
 
 export interface FleetWatchDeps {
-  readonly store: Pick<FleetStore, 'listQuiet' | 'noteStuck' | 'stopDrained' | 'skipOrphans' | 'explainDependents'>;
-  readonly endings: Pick<AttemptEndings, 'failed'>;
+  readonly store: Pick<FleetStore, 'listQuiet' | 'noteStuck' | 'stopDrained' | 'skipOrphans' | 'explainDependents' | 'listOverdueStops'>;
+  readonly endings: Pick<AttemptEndings, 'failed' | 'stopped'>;
   readonly stuckRule: StuckRule;
-  readonly repaired: (repair: Repair, fields: object, count?: number) => void;
+  readonly overdueStopMs: number;
+  readonly repaired: (repair: Repair, fields: object) => void;
 }
 
 const BATCH = 100;
@@ -30,13 +31,20 @@ export class FleetWatch {
   }
 
   async drains(): Promise<void> {
-    const asked = await this.deps.store.stopDrained(STOP_GRACE_MS);
-    if (asked > 0) this.deps.repaired('drain_due', { attempts: asked }, asked);
+    for (const jobId of await this.deps.store.stopDrained(STOP_GRACE_MS)) this.deps.repaired('drain_due', { jobId });
+  }
+
+  /** Its worker should have killed the engine at the deadline. The time beyond is for the upload of a checkpoint; then the job goes on from the one before. */
+  async overdueStops(): Promise<void> {
+    const { store, endings, overdueStopMs } = this.deps;
+    for (const attempt of await store.listOverdueStops(overdueStopMs, BATCH)) {
+      if ((await endings.stopped(keyOf(attempt), 'the worker did not hand the job back in time')) === 'stale') continue;
+      this.deps.repaired('stop_overdue', { jobId: attempt.jobId, attemptId: attempt.id, workerId: attempt.workerId });
+    }
   }
 
   async dependents(): Promise<void> {
-    const parents = await this.deps.store.skipOrphans(BATCH);
-    if (parents > 0) this.deps.repaired('orphans_skipped', { parents }, parents);
+    for (const parentId of await this.deps.store.skipOrphans(BATCH)) this.deps.repaired('orphans_skipped', { parentId });
     await this.deps.store.explainDependents(EXPLAINED);
   }
 

@@ -8,8 +8,16 @@ export interface LoopOptions {
   /** Delay after an error; defaults to 1 s doubling to 30 s, jittered. */
   readonly backoff?: BackoffPolicy;
   readonly timers?: Timers;
+  /** After every run, however it ended. */
+  readonly onRun?: ((run: LoopRun) => void) | undefined;
   /** In [0, 1), for jitter. */
   readonly random?: () => number;
+}
+
+export interface LoopRun {
+  readonly loop: string;
+  readonly ms: number;
+  readonly failed: boolean;
 }
 
 export interface LoopStatus {
@@ -97,6 +105,7 @@ export class Loop {
     }
     this.runs++;
     this.lastDurationMs = performance.now() - startedAt;
+    this.options.onRun?.({ loop: this.options.name, ms: this.lastDurationMs, failed: this.consecutiveErrors > 0 });
   }
 
   private delayMs(): number {

@@ -6,10 +6,13 @@ const BATCH = 100;
 const queueNames: ReadonlySet<string> = new Set(Object.values(jobKinds).map((kind) => kind.queue));
 
 /** Hands owed messages to the queue until none is left. Ids are derived from what they announce, so handing one over twice does nothing. */
-export async function relayOutbox(outbox: Outbox, queue: JobQueue): Promise<number> {
+export async function relayOutbox(outbox: Pick<Outbox, 'relay'>, queue: Pick<JobQueue, 'add'>, onRelayed: (messageId: string) => void = () => undefined): Promise<number> {
   let total = 0;
   for (;;) {
-    const published = await outbox.relay(BATCH, (message) => queue.add({ id: message.messageId, queue: queueNameOf(message), payload: message.payload }));
+    const published = await outbox.relay(BATCH, async (message) => {
+      await queue.add({ id: message.messageId, queue: queueNameOf(message), payload: message.payload });
+      onRelayed(message.messageId);
+    });
     total += published;
     if (published < BATCH) return total;
   }

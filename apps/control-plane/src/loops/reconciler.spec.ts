@@ -11,15 +11,19 @@ interface Damage {
   readonly expired?: boolean;
   readonly unacknowledged?: FencedResult;
   readonly unvalidated?: boolean;
-  readonly silent?: number;
+  readonly silent?: readonly string[];
   readonly broken?: boolean;
-  readonly drainsDue?: number;
-  readonly orphans?: number;
+  readonly drainsDue?: readonly string[];
+  readonly orphans?: readonly string[];
+  readonly overdueStops?: FencedResult;
+  readonly unevaluated?: readonly string[];
+  readonly outboxLagMs?: number;
   readonly quiet?: readonly QuietAttempt[];
 }
 
 function setUp(damage: Damage) {
   const done: string[] = [];
+  const logged: object[] = [];
   const messages: QueueMessage[] = [];
   const clock = new ManualClock(1_000_000);
   const store = {
@@ -35,15 +39,17 @@ function setUp(damage: Damage) {
     },
     markSilentWorkers: (suspectMs: number, offlineMs: number) => {
       done.push(`silent ${suspectMs} ${offlineMs}`);
-      return Promise.resolve(damage.silent ?? 0);
+      return Promise.resolve(damage.silent ?? []);
     },
-    stopDrained: () => Promise.resolve(damage.drainsDue ?? 0),
+    stopDrained: () => Promise.resolve(damage.drainsDue ?? []),
     listQuiet: (quietMs: number) => Promise.resolve((damage.quiet ?? []).filter(({ sinceStepMs }) => sinceStepMs > quietMs)),
     noteStuck: (_key: object, message: string) => {
       done.push(`stuck ${message}`);
       return Promise.resolve(true);
     },
-    skipOrphans: () => Promise.resolve(damage.orphans ?? 0),
+    skipOrphans: () => Promise.resolve(damage.orphans ?? []),
+    listOverdueStops: () => Promise.resolve(damage.overdueStops === undefined ? [] : [attempt]),
+    listUnevaluated: () => Promise.resolve(damage.unevaluated ?? []),
     explainDependents: () => Promise.resolve(),
     wake: (topic: string) => {
       done.push(`wake ${topic}`);
@@ -55,12 +61,23 @@ function setUp(damage: Damage) {
       done.push(`${outcome} ${failure.code} ${JSON.stringify(ended)}`);
       return Promise.resolve('applied');
     },
+    stopped: (ended: object) => {
+      done.push(`stopped ${JSON.stringify(ended)}`);
+      return Promise.resolve(damage.overdueStops);
+    },
   } as unknown as AttemptEndings;
   const reconciler = new Reconciler({
     store,
     endings,
     records: { listUnvalidatedJobs: () => Promise.resolve(damage.unvalidated === true ? [job] : []) },
-    outbox: { prune: () => Promise.resolve(3) },
+    outbox: {
+      prune: () => Promise.resolve(3),
+      lagMs: () => Promise.resolve(damage.outboxLagMs ?? 0),
+      relay: async (_limit, publish) => {
+        await publish({ id: 'row-1', queue: 'tune', messageId: 'message-1', payload: {} });
+        return 1;
+      },
+    },
     queue: {
       add: (message) => {
         messages.push(message);
@@ -68,9 +85,9 @@ function setUp(damage: Damage) {
       },
     },
     clock,
-    logger: silentLogger,
+    logger: { ...silentLogger, info: (fields: object) => logged.push(fields) },
   });
-  return { reconciler, done, messages, clock };
+  return { reconciler, done, messages, logged, clock };
 }
 
 test('an expired lease ends its attempt as lost', async () => {
@@ -114,15 +131,53 @@ test.each<[string, number, number | null, string | null, object]>([
 });
 
 test('what was noted as stuck is not noted again; drains and orphans are counted', async () => {
-  const { reconciler, done } = setUp({ drainsDue: 2, orphans: 1, quiet: [{ attempt: { ...attempt, stuckAt: new Date() }, sinceStepMs: 300_000, medianStepMs: 10_000 }] });
+  const { reconciler, done } = setUp({ drainsDue: ['a', 'b'], orphans: ['c'], quiet: [{ attempt: { ...attempt, stuckAt: new Date() }, sinceStepMs: 300_000, medianStepMs: 10_000 }] });
   await reconciler.pass();
   expect(done.filter((line) => line.includes('stuck'))).toEqual([]);
   expect(reconciler.repairs()).toMatchObject({ drain_due: 2, orphans_skipped: 1, stuck_noted: 0 });
 });
 
 test('a repair that fails is reported and keeps none of the others from running', async () => {
-  const { reconciler, done } = setUp({ broken: true, silent: 2 });
+  const { reconciler, done } = setUp({ broken: true, silent: ['w-1', 'w-2'] });
   await expect(reconciler.pass()).rejects.toThrow('1 repairs failed');
   expect(done).toContain('silent 20000 30000');
   expect(reconciler.repairs()).toMatchObject({ worker_silent: 2, outbox_pruned: 3 });
+});
+
+test.each([
+  ['applied', 1],
+  ['stale', 0],
+] as const)('a job that is not handed back in time is taken back, if it still is the attempt\'s: %s', async (overdueStops, counted) => {
+  const { reconciler, done } = setUp({ overdueStops });
+  await reconciler.pass();
+  expect(done).toContain(`stopped ${JSON.stringify(key)}`);
+  expect(reconciler.repairs()).toMatchObject({ stop_overdue: counted });
+});
+
+test('jobs nobody looked at are announced to the schedulers, once for all', async () => {
+  const { reconciler, done } = setUp({ unevaluated: ['a', 'b'] });
+  await reconciler.pass();
+  expect(done.filter((line) => line === 'wake schedule')).toHaveLength(1);
+  expect(reconciler.repairs()).toMatchObject({ job_unevaluated: 2 });
+});
+
+test.each([
+  [29_999, 0],
+  [30_000, 1],
+])('messages that wait for %d ms are handed on: %d', async (outboxLagMs, relayed) => {
+  const { reconciler, messages } = setUp({ outboxLagMs });
+  await reconciler.pass();
+  expect(messages.map(({ id }) => id)).toEqual(relayed === 0 ? [] : ['message-1']);
+  expect(reconciler.repairs()).toMatchObject({ outbox_stale: relayed });
+});
+
+test('every repair is logged once, with its kind and what it was made on', async () => {
+  const { reconciler, logged } = setUp({ expired: true, drainsDue: ['a', 'b'], silent: ['w-1'] });
+  await reconciler.pass();
+  expect(logged).toEqual([
+    { repair: 'lease_expired', total: 1, attemptId: 'att-1', jobId: 'ftjob-1', workerId: 'wrk-1' },
+    { repair: 'worker_silent', total: 1, workerId: 'w-1' },
+    { repair: 'drain_due', total: 1, jobId: 'a' },
+    { repair: 'drain_due', total: 2, jobId: 'b' },
+  ]);
 });

@@ -5,11 +5,12 @@ import type { FleetStore, JobQueue, Outbox, RecordStore } from '@tunefleet/ports
 import type { AttemptEndings } from '../fleet/attempt-endings';
 import { keyOf } from './attempt-key';
 import { FleetWatch } from './fleet-watch';
+import { relayOutbox } from './outbox-relay';
 
 export interface ReconcilerDeps {
   readonly store: FleetStore;
   readonly records: Pick<RecordStore, 'listUnvalidatedJobs'>;
-  readonly outbox: Pick<Outbox, 'prune'>;
+  readonly outbox: Pick<Outbox, 'prune' | 'lagMs' | 'relay'>;
   readonly queue: Pick<JobQueue, 'add'>;
   readonly endings: AttemptEndings;
   readonly clock: Clock;
@@ -25,6 +26,12 @@ export interface ReconcilerSettings {
   /** A job still unvalidated after this is announced to intake again. */
   readonly unvalidatedMs: number;
   readonly outboxKeepMs: number;
+  /** A message the relay has not handed on by then is handed on here. */
+  readonly outboxStaleMs: number;
+  /** A queued job no scheduler has looked at by then is announced to them again. */
+  readonly unevaluatedMs: number;
+  /** How long after its deadline a job may take to be handed back. */
+  readonly overdueStopMs: number;
   readonly stuckRule: StuckRule;
 }
 
@@ -34,6 +41,9 @@ export const defaultReconcilerSettings: ReconcilerSettings = {
   offlineMs: 30_000,
   unvalidatedMs: 30_000,
   outboxKeepMs: 3_600_000,
+  outboxStaleMs: 30_000,
+  unevaluatedMs: 30_000,
+  overdueStopMs: 600_000,
   stuckRule: defaultStuckRule,
 };
 
@@ -42,7 +52,7 @@ export function repairTimes(leaseMs: number): Pick<ReconcilerSettings, 'unacknow
   return { unacknowledgedMs: Math.round(leaseMs / 3), suspectMs: Math.round((leaseMs * 2) / 3), offlineMs: leaseMs };
 }
 
-const REPAIRS = [
+export const REPAIRS = [
   'lease_expired',
   'assignment_revoked',
   'worker_silent',
@@ -52,6 +62,9 @@ const REPAIRS = [
   'stuck_given_up',
   'drain_due',
   'orphans_skipped',
+  'stop_overdue',
+  'outbox_stale',
+  'job_unevaluated',
 ] as const;
 export type Repair = (typeof REPAIRS)[number];
 
@@ -70,7 +83,7 @@ export class Reconciler {
   constructor(private readonly deps: ReconcilerDeps) {
     this.settings = { ...defaultReconcilerSettings, ...deps.settings };
     const { store, endings } = deps;
-    this.watch = new FleetWatch({ store, endings, stuckRule: this.settings.stuckRule, repaired: (...repair) => this.repaired(...repair) });
+    this.watch = new FleetWatch({ store, endings, stuckRule: this.settings.stuckRule, overdueStopMs: this.settings.overdueStopMs, repaired: (...repair) => this.repaired(...repair) });
   }
 
   repairs(): Readonly<Record<Repair, number>> {
@@ -86,8 +99,11 @@ export class Reconciler {
       () => this.markSilent(),
       () => this.watch.drains(),
       () => this.watch.stuck(),
+      () => this.watch.overdueStops(),
       () => this.watch.dependents(),
+      () => this.wakeForUnevaluated(),
       () => this.reannounceUnvalidated(),
+      () => this.relayStale(),
       () => this.pruneOutbox(),
     ];
     for (const repair of repairs) {
@@ -119,8 +135,7 @@ export class Reconciler {
   }
 
   private async markSilent(): Promise<void> {
-    const changed = await this.deps.store.markSilentWorkers(this.settings.suspectMs, this.settings.offlineMs);
-    if (changed > 0) this.repaired('worker_silent', { workers: changed }, changed);
+    for (const workerId of await this.deps.store.markSilentWorkers(this.settings.suspectMs, this.settings.offlineMs)) this.repaired('worker_silent', { workerId });
   }
 
   private async reannounceUnvalidated(): Promise<void> {
@@ -133,12 +148,25 @@ export class Reconciler {
     }
   }
 
+  private async wakeForUnevaluated(): Promise<void> {
+    const jobIds = await this.deps.store.listUnevaluated(this.settings.unevaluatedMs, BATCH);
+    if (jobIds.length > 0) await this.deps.store.wake('schedule');
+    for (const jobId of jobIds) this.repaired('job_unevaluated', { jobId });
+  }
+
+  /** The relay backs off after errors; what it left is handed on as soon as the queue takes it. */
+  private async relayStale(): Promise<void> {
+    const { outbox, queue } = this.deps;
+    if ((await outbox.lagMs()) < this.settings.outboxStaleMs) return;
+    await relayOutbox(outbox, queue, (messageId) => this.repaired('outbox_stale', { messageId }));
+  }
+
   private async pruneOutbox(): Promise<void> {
     this.counts.outbox_pruned += await this.deps.outbox.prune(this.settings.outboxKeepMs);
   }
 
-  private repaired(repair: Repair, fields: object, count = 1): void {
-    this.counts[repair] += count;
-    this.deps.logger.warn({ repair, total: this.counts[repair], ...fields }, 'repaired');
+  private repaired(repair: Repair, fields: object): void {
+    this.counts[repair]++;
+    this.deps.logger.info({ repair, total: this.counts[repair], ...fields }, 'repaired');
   }
 }

@@ -10,6 +10,7 @@ import type { ControlPlaneConfig } from '../config/config';
 import { AttemptEndings, FleetServer, leaseTimes } from '../fleet';
 import { startIntake } from '../intake';
 import { ControlLoops, repairTimes } from '../loops';
+import { ServiceMetrics } from '../metrics/service-metrics';
 import { resultCsv } from '../results/result-csv';
 import type { Runtime } from '../tokens';
 import { readTls } from './read-tls';
@@ -60,14 +61,15 @@ async function openAll(config: ControlPlaneConfig, logger: Logger, shutdown: Shu
   const grpcPort = await fleetServer.start();
 
   const { leaseMs } = config;
-  const loops = new ControlLoops({ store: fleet, records, outbox, queue, endings, plan, leaseMs, settings: repairTimes(leaseMs), clock: systemClock, logger });
+  const metrics = new ServiceMetrics({ records, outbox, queue, logger });
+  const loops = new ControlLoops({ store: fleet, records, outbox, queue, endings, plan, leaseMs, settings: repairTimes(leaseMs), clock: systemClock, logger, onRun: metrics.loopRan });
   shutdown.add('loops', STOP_LIMIT_MS.loops, () => loops.stop());
   const resolver = new ModelResolver({ ...config.models, logger });
   const intake = await startIntake({ records, queue, blobs, resolver, logger });
   shutdown.add('intake', STOP_LIMIT_MS.intake, () => Promise.resolve(intake.stop()));
   await loops.start();
 
-  const http = await startHttp({ runtime, team, loops }, () => shutdown.isRunning);
+  const http = await startHttp({ runtime, team, loops, metrics }, () => shutdown.isRunning);
   shutdown.add('http', STOP_LIMIT_MS.http, () => http.close());
   const grpcAddress = `${tls === null ? '' : 'grpcs://'}${config.grpcHost}:${grpcPort}`;
   logger.info({ httpUrl: http.url, grpcAddress }, 'control plane ready');

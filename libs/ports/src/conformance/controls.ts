@@ -257,7 +257,7 @@ export function controlsConformance(name: string, open: () => Promise<StoreUnder
         expect(await fleet.getJob(child)).toMatchObject({ status: 'cancelled', error: { code: 'parent_not_succeeded', message: expect.stringContaining(parent) }, waitingReason: null });
         expect((await fleet.getJob(child))?.error?.message).toContain(status === 'failed' ? 'has failed' : 'was cancelled');
         expect((await fleet.getJob(grandchild))?.error?.message).toContain(child);
-        expect([await steps.status(paused), await steps.status(other), await fleet.skipOrphans(10)]).toEqual(['cancelled', 'queued', 0]);
+        expect([await steps.status(paused), await steps.status(other), await fleet.skipOrphans(10)]).toEqual(['cancelled', 'queued', []]);
       });
 
       test('are skipped when intake refuses one of them', async () => {
@@ -307,10 +307,10 @@ export function controlsConformance(name: string, open: () => Promise<StoreUnder
         const key = await steps.running(jobId, 'w');
         expect(await records.listBusyWorkerIds()).toEqual(['w']);
         expect(await records.drainWorker('w', { mode: 'wait', graceMs: GRACE_MS })).toMatchObject({ cordoned: true, drain: 'wait', drainDeadline: null });
-        expect([await fleet.stopDrained(GRACE_MS), await stops()]).toEqual([0, []]);
+        expect([await fleet.stopDrained(GRACE_MS), await stops()]).toEqual([[], []]);
         await records.drainWorker('w', { mode: 'wait', deadlineMs: 0, graceMs: GRACE_MS });
         expect(await stops()).toEqual([[jobId, 'preempted', true]]);
-        expect(await fleet.stopDrained(GRACE_MS)).toBe(0);
+        expect(await fleet.stopDrained(GRACE_MS)).toEqual([]);
         await fleet.endAttempt(key, { outcome: 'stopped', failure: null, after: goOn });
         expect([await fleet.getJob(jobId), (await records.listAttempts(jobId))[0], await records.listBusyWorkerIds()]).toMatchObject([{ status: 'queued' }, { stopReason: 'drained' }, []]);
         expect(await records.setWorkerCordoned('w', false)).toMatchObject({ cordoned: false, drain: null, drainDeadline: null });
@@ -374,6 +374,28 @@ export function controlsConformance(name: string, open: () => Promise<StoreUnder
         expect(await stuckAt()).toEqual(since);
         await fleet.appendEvents(key, [metrics(7, 2)]);
         expect(await stuckAt()).toBeNull();
+      });
+
+      test('an attempt that does not hand its job back in time is overdue until it has', async () => {
+        const jobId = await steps.queued();
+        const key = await steps.running(jobId, 'w');
+        const overdue = async (ms: number): Promise<readonly string[]> => (await fleet.listOverdueStops(ms, 10)).map(({ id }) => id);
+        expect(await overdue(0)).toEqual([]);
+        await fleet.requestStop(key, 'paused', 0);
+        expect([await overdue(600_000), await overdue(-1)]).toEqual([[], [key.attemptId]]);
+        await fleet.endAttempt(key, { outcome: 'stopped', failure: null, after: goOn });
+        expect(await overdue(-1)).toEqual([]);
+      });
+
+      test('a queued job is unevaluated until it is told why it waits, and not while it waits for others or runs', async () => {
+        const jobId = await steps.queued();
+        await steps.queued({ afterJobIds: [jobId] });
+        expect([await fleet.listUnevaluated(600_000, 10), await fleet.listUnevaluated(-1_000, 10)]).toEqual([[], [jobId]]);
+        await fleet.noteWaiting(new Map([[jobId, { code: 'workers_busy', text: 'all busy', position: 1, estimatedStartMs: null }]]));
+        expect(await fleet.listUnevaluated(-1_000, 10)).toEqual([]);
+        const key = await steps.running(jobId, 'w');
+        await fleet.endAttempt(key, { outcome: 'stopped', failure: null, after: goOn });
+        expect([await fleet.listUnevaluated(600_000, 10), await fleet.listUnevaluated(-1_000, 10)]).toEqual([[], [jobId]]);
       });
     });
   });

@@ -36,12 +36,12 @@ export function fleetStoreConformance(name: string, open: () => Promise<StoreUnd
 
       test('silence makes it suspect, then offline without credit; a beat of its session revives a suspect one', async () => {
         const session = await steps.worker('w');
-        expect(await fleet.markSilentWorkers(600_000, 600_000)).toBe(0);
-        expect(await fleet.markSilentWorkers(0, 600_000)).toBe(1);
+        expect(await fleet.markSilentWorkers(600_000, 600_000)).toEqual([]);
+        expect(await fleet.markSilentWorkers(0, 600_000)).toEqual(['w']);
         expect((await fleet.schedulingSnapshot(1)).workers[0]).toMatchObject({ online: false });
         await fleet.touchWorker('w', session, {});
         expect((await fleet.schedulingSnapshot(1)).workers[0]).toMatchObject({ online: true, credit: 1 });
-        expect(await fleet.markSilentWorkers(0, 0)).toBe(1);
+        expect(await fleet.markSilentWorkers(0, 0)).toEqual(['w']);
         expect(await records.listWorkers()).toMatchObject([{ status: 'offline', credit: 0, sessionId: null }]);
         expect(await fleet.touchWorker('w', session, {})).toBe(false);
       });

@@ -49,12 +49,12 @@ function goesOver(reason: StopReason, current: StopReason | null): boolean {
   return reason === 'paused' ? current !== 'paused' : reason === 'resumed' && current === 'paused';
 }
 
-export function stopDrained(tables: Tables, graceMs: number, workerId?: string): number {
-  let asked = 0;
+export function stopDrained(tables: Tables, graceMs: number, workerId?: string): readonly string[] {
+  const asked: string[] = [];
   for (const worker of workerId === undefined ? tables.workers.values() : [tables.workers.get(workerId)]) {
     if (worker === undefined || !(worker.drain === 'move' || (worker.drainDeadline?.getTime() ?? Infinity) <= tables.nowMs())) continue;
     for (const { jobId, epoch } of tables.liveOn(worker.id)) {
-      if (tables.jobs.get(jobId)?.stopReason === null && requestStop(tables, { jobId, epoch }, 'drained', graceMs) === 'applied') asked++;
+      if (tables.jobs.get(jobId)?.stopReason === null && requestStop(tables, { jobId, epoch }, 'drained', graceMs) === 'applied') asked.push(jobId);
     }
   }
   return asked;

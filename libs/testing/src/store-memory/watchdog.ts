@@ -4,7 +4,7 @@ import { say } from './events';
 import { fenceOf } from './fence';
 import type { JobRow, Tables } from './tables';
 
-type WatchdogMethods = Pick<FleetStore, 'listInfraFailures' | 'cordonWorker' | 'listQuiet' | 'noteStuck' | 'skipOrphans' | 'explainDependents'>;
+type WatchdogMethods = Pick<FleetStore, 'listInfraFailures' | 'cordonWorker' | 'listQuiet' | 'noteStuck' | 'skipOrphans' | 'explainDependents' | 'listOverdueStops' | 'listUnevaluated'>;
 
 const PACE_STEPS = 51;
 const PACE_STEPS_MIN = 5;
@@ -43,7 +43,22 @@ export function watchdogMethods(tables: Tables): WatchdogMethods {
       const parents = findOrphans(tables, limit);
       for (const parent of parents) skipDependents(tables, parent);
       if (parents.length > 0) tables.announce('schedule');
-      return parents.length;
+      return parents;
+    },
+    listOverdueStops: async (overdueMs, limit) => {
+      const overdue = tables.liveAttempts().filter(({ jobId, epoch }) => {
+        const job = tables.jobs.get(jobId) as JobRow;
+        return job.status === 'running' && job.epoch === epoch && job.stopReason !== null && (job.stopDeadline?.getTime() ?? Infinity) < tables.nowMs() - overdueMs;
+      });
+      return overdue.slice(0, limit);
+    },
+    listUnevaluated: async (olderThanMs, limit) => {
+      const beforeMs = tables.nowMs() - olderThanMs;
+      const untold = tables.queuedJobs().filter(({ id, waitingCode, queuedAt, notBefore, afterJobIds }) => {
+        const sinceMs = Math.max(queuedAt?.getTime() ?? 0, notBefore?.getTime() ?? 0, ...tables.attemptsOf(id).map(({ finishedAt }) => finishedAt?.getTime() ?? tables.nowMs()));
+        return waitingCode === null && sinceMs < beforeMs && afterJobIds.every((parent) => tables.jobs.get(parent)?.status === 'succeeded');
+      });
+      return untold.slice(0, limit).map(({ id }) => id);
     },
     explainDependents: async (limit) => explainWaiting(tables, tables.queuedJobs().filter(({ afterJobIds }) => afterJobIds.length > 0).slice(0, limit)),
   };

@@ -47,15 +47,15 @@ export function workerMethods(tables: Tables): WorkerMethods {
     },
     markSilentWorkers: async (suspectMs, offlineMs) => {
       const nowMs = tables.nowMs();
-      let changed = 0;
+      const changed: string[] = [];
       for (const worker of tables.workers.values()) {
         const silentMs = nowMs - worker.lastSeenAt.getTime();
         if (worker.status !== 'offline' && silentMs > offlineMs) {
           tables.changeWorker(worker.id, { status: 'offline', credit: 0, sessionId: null, replicaId: null });
-          changed++;
+          changed.push(worker.id);
         } else if (worker.status === 'online' && silentMs > suspectMs) {
           tables.changeWorker(worker.id, { status: 'suspect' });
-          changed++;
+          changed.push(worker.id);
         }
       }
       return changed;

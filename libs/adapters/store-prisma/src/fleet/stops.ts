@@ -63,13 +63,13 @@ function goesOver(reason: StopReason, current: StopReason | null): boolean {
 }
 
 /** @param workerId only of this worker */
-export async function stopDrained(tx: Transaction, graceMs: number, workerId?: string): Promise<number> {
+export async function stopDrained(tx: Transaction, graceMs: number, workerId?: string): Promise<readonly string[]> {
   const due = await tx.$queryRaw<{ id: string; epoch: number }[]>`
     select j.id, j.epoch from worker w join attempt a on a.worker_id = w.id and a.status <> 'finished' join job j on j.id = a.job_id and j.epoch = a.epoch
     where (w.drain = 'move' or w.drain_deadline <= clock_timestamp()) and j.status = 'running' and j.stop_reason is null
       and (${workerId ?? null}::text is null or w.id = ${workerId ?? null}::text)
     order by j.id`;
-  let asked = 0;
-  for (const job of due) if ((await requestStop(tx, job, 'drained', graceMs)) === 'applied') asked++;
+  const asked: string[] = [];
+  for (const job of due) if ((await requestStop(tx, job, 'drained', graceMs)) === 'applied') asked.push(job.id);
   return asked;
 }

@@ -2,16 +2,18 @@ import type { AttemptRecord, FleetStore, QuietAttempt } from '@tunefleet/ports';
 import { agoMs } from '../database/clock';
 import type { Database } from '../database/database';
 import { announce } from '../database/wake-channel';
-import { explainWaiting, findOrphans, skipDependents } from '../records/dependents';
+import { explainWaiting, findOrphans, isUnblocked, skipDependents } from '../records/dependents';
 import { insertEvents, lockJob } from '../records/job-events';
 import { attemptRecord } from '../records/mapping';
 import { lockFence } from './fence';
 
-type WatchdogMethods = Pick<FleetStore, 'listInfraFailures' | 'cordonWorker' | 'listQuiet' | 'noteStuck' | 'skipOrphans' | 'explainDependents'>;
+type WatchdogMethods = Pick<FleetStore, 'listInfraFailures' | 'cordonWorker' | 'listQuiet' | 'noteStuck' | 'skipOrphans' | 'explainDependents' | 'listOverdueStops' | 'listUnevaluated'>;
 
 /** Steps whose times the usual one is told from. */
 const PACE_STEPS = 51;
 const PACE_STEPS_MIN = 5;
+/** Schedulers look at no more of a queue; what is behind may be told nothing for long. */
+const QUEUE_LOOKED_AT = 10_000;
 
 /** What the reconciler needs to see of workers and jobs that do not go on. */
 export function watchdogMethods(db: Database): WatchdogMethods {
@@ -68,8 +70,29 @@ export function watchdogMethods(db: Database): WatchdogMethods {
           await announce(tx, 'schedule');
         });
       }
-      return parents.length;
+      return parents;
     },
+
+    listOverdueStops: async (overdueMs, limit) =>
+      db.repeating(async () => {
+        const rows = await prisma.$queryRaw<{ id: string }[]>`
+          select a.id from job j join attempt a on a.job_id = j.id and a.epoch = j.epoch
+          where j.status = 'running' and j.stop_reason is not null and j.stop_deadline < ${agoMs(overdueMs)} and a.status <> 'finished'
+          order by j.stop_deadline limit ${limit}`;
+        return (await prisma.attempt.findMany({ where: { id: { in: rows.map(({ id }) => id) } }, orderBy: { id: 'asc' } })).map(attemptRecord);
+      }),
+
+    listUnevaluated: (olderThanMs, limit) =>
+      db.repeating(async () => {
+        // A job that comes back keeps its place in the queue: it waits since its last attempt ended.
+        const rows = await prisma.$queryRaw<{ id: string }[]>`
+          select j.id from job j
+          where j.status = 'queued' and j.waiting_code is null and greatest(j.queued_at, j.not_before) < ${agoMs(olderThanMs)} and ${isUnblocked}
+            and not exists (select 1 from attempt a where a.job_id = j.id and coalesce(a.finished_at, clock_timestamp()) >= ${agoMs(olderThanMs)})
+            and (select count(*) from (select 1 from job where status = 'queued' limit ${QUEUE_LOOKED_AT + 1}) q) <= ${QUEUE_LOOKED_AT}
+          order by j.queued_at limit ${limit}`;
+        return rows.map(({ id }) => id);
+      }),
 
     explainDependents: (limit) => db.repeating(() => explainWaiting(prisma, { limit })),
   };

@@ -66,13 +66,13 @@ export function workerMethods(db: Database): WorkerMethods {
 
     markSilentWorkers: (suspectMs, offlineMs) =>
       db.transaction(async (tx) => {
-        const offline = await tx.$executeRaw`
+        const offline = await tx.$queryRaw<{ id: string }[]>`
           update worker set status = 'offline', credit = 0, session_id = null, replica_id = null
-          where status <> 'offline' and last_seen_at < ${agoMs(offlineMs)}`;
-        const suspect = await tx.$executeRaw`
+          where status <> 'offline' and last_seen_at < ${agoMs(offlineMs)} returning id`;
+        const suspect = await tx.$queryRaw<{ id: string }[]>`
           update worker set status = 'suspect'
-          where status = 'online' and last_seen_at < ${agoMs(suspectMs)}`;
-        return offline + suspect;
+          where status = 'online' and last_seen_at < ${agoMs(suspectMs)} returning id`;
+        return [...offline, ...suspect].map(({ id }) => id);
       }),
   };
 }
