@@ -112,6 +112,11 @@ export default tseslint.config(
     files: ['apps/simulation/**/*.ts', 'apps/races/**/*.ts'],
     rules: { '@nx/enforce-module-boundaries': ['error', { allow: ['../../control-plane/src/**', '../../worker/src/**'], banTransitiveDependencies: false, depConstraints: testConstraints }] },
   },
+  // Chaos runs what is built, under the supervisor that users have.
+  {
+    files: ['apps/chaos/**/*.ts'],
+    rules: { '@nx/enforce-module-boundaries': ['error', { allow: ['../../cli/src/supervisor/**', '../../../cli/src/supervisor/**', '../../simulation/src/random'], banTransitiveDependencies: false, depConstraints: testConstraints }] },
+  },
   { files: SPECS, rules: { '@nx/enforce-module-boundaries': boundaries(['testing'], testConstraints) } },
   // Jest and Prisma read these by their default export.
   { files: ['prisma.config.ts'], rules: { 'no-restricted-syntax': 'off' } },
