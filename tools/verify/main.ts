@@ -1,10 +1,10 @@
 /** Logits of a base model with a PEFT adapter (or of the base alone): ours against those of Hugging Face Transformers and PEFT, for the same token ids. */
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { errorMessage, TunefleetError } from '@tunefleet/foundation';
-import { parseLoraConfig } from '@tunefleet/ml-formats';
+import { readAdapterFiles } from '@tunefleet/ml-formats';
 import { ModelResolver, modelResolverOptions } from '@tunefleet/ml-models/specs';
 import { compareLogits, LIMITS, type Comparison, type VerifiedDtype } from './compare-logits';
 
@@ -58,13 +58,15 @@ async function main(): Promise<boolean> {
 }
 
 async function baseFolder(model: string | undefined, adapter: string | null): Promise<string> {
-  const config = adapter === null ? null : parseLoraConfig(await readFile(join(adapter, 'adapter_config.json'), 'utf8')).config;
-  const id = model ?? config?.base_model_name_or_path ?? null;
+  const named = adapter === null ? {} : (await readAdapterFiles(adapter)).config;
+  const id = model ?? text(named['base_model_name_or_path']) ?? null;
   if (id === null) throw new TunefleetError('invalid_input', `name a model with --model or an adapter with --adapter\n${USAGE}`);
-  const revision = model === undefined ? (config?.revision ?? undefined) : undefined;
+  const revision = model === undefined ? text(named['revision']) : undefined;
   const resolver = new ModelResolver({ ...modelResolverOptions(), localRoots: 'any' });
   return (await resolver.resolve(id, { revision })).folder;
 }
+
+const text = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined);
 
 function dtypesFrom(text: string): VerifiedDtype[] {
   if (text === 'both') return ['f32', 'bf16'];

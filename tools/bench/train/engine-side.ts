@@ -56,7 +56,7 @@ export async function trainHere(options: SideOptions): Promise<SideResult> {
     dataset,
     settings: { seed: 1, epochs: 1, batchSize: batch, learningRate: 2e-4, schedule: 'constant', warmupRatio: 0, weightDecay: 0, maxGradNorm: 1 },
     batching: { microBatchSize: options.microBatch, recomputeBlocks: false },
-    state: startState(tuner.initialValues(1)),
+    state: startState(tuner.initialValues(1, { model, tokenise: () => new Int32Array() })),
   });
   const seconds: number[] = [];
   const losses: number[] = [];

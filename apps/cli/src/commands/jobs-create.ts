@@ -47,7 +47,7 @@ export function addCreateOptions(command: Command): Command {
     .addOption(new Option('--schedule <name>', 'learning rate over time').choices(['cosine', 'linear', 'constant']))
     .option('--max-seq-length <tokens>', 'longest row', wholeNumber(8, 131_072))
     .option('--seed <number>', 'same seed, same run', wholeNumber(0, MAX_INT32))
-    .option('--tuner <kind>', 'tuning method', 'lora')
+    .option('--tuner <kind>', 'tuning method (default: lora, or that of the tuned model to go on from)')
     .option('--rank <number>', 'rank of the update', wholeNumber(1, 4096))
     .option('--alpha <number>', 'scale of the update: alpha / rank', positiveNumber)
     .option('--dropout <share>', 'dropout on the update\'s input', Number)
@@ -78,8 +78,8 @@ export function createJobRequest(options: CreateJobOptions, trainingFile: string
     model: options.model,
     training_file: trainingFile,
     method: { type: 'supervised', supervised: { hyperparameters } },
-    tuner: { kind: options.tuner ?? 'lora', ...tunerFields(options) },
     ...dropAbsent({
+      tuner: tunerOf(options),
       validation_file: validationFile,
       suffix: options.suffix,
       seed: options.seed,
@@ -91,6 +91,12 @@ export function createJobRequest(options: CreateJobOptions, trainingFile: string
       metadata: options.metadata,
     }),
   };
+}
+
+/** Nothing, where nothing about it was asked. */
+function tunerOf(options: CreateJobOptions): CreateFineTuningJob['tuner'] {
+  const fields = tunerFields(options);
+  return options.tuner === undefined && Object.keys(fields).length === 0 ? undefined : { kind: options.tuner ?? 'lora', ...fields };
 }
 
 function tunerFields(options: CreateJobOptions): Record<string, unknown> {

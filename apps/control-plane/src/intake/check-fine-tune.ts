@@ -55,7 +55,7 @@ async function settleTuner(request: FineTuneRequest, { name, adapter }: NamedMod
   const source = await records.getJob(teamId, adapter.jobId);
   const parsed = fineTuneSpecSchema.safeParse(source?.workerSpec);
   invariant(parsed.success, `the job ${adapter.jobId} that made ${name} has no worker spec`);
-  return continuedTuner(asked, { own: parseTunerSpec(parsed.data.tuner), defaults: parseTunerSpec({ kind: asked.kind }), modelName: name });
+  return continuedTuner(request.asked?.tuner === null ? null : asked, { own: parseTunerSpec(parsed.data.tuner), modelName: name });
 }
 
 async function checkFiles(job: JobRecord, { trainingFile, validationFile }: FineTuneRequest, deps: IntakeDeps): Promise<{ training: CheckedFile; validation: CheckedFile | null }> {

@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { fineTuneSpecSchema } from '@tunefleet/contracts';
-import { LEARNING_RATE_DEFAULT, settleHyperparameters, stepsOf } from './hyperparameters';
+import { settleHyperparameters, stepsOf } from './hyperparameters';
 
+const LEARNING_RATE_DEFAULT = 2e-4;
 const settle = (given: Parameters<typeof settleHyperparameters>[0], examples: number) => settleHyperparameters(given, examples, LEARNING_RATE_DEFAULT);
 
 test.each([

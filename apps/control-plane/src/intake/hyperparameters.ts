@@ -21,9 +21,6 @@ const BATCH_MAX = 64;
 /** Of the API's own schema. */
 const LEARNING_RATE_MAX = 1;
 
-/** Of low-rank updates, as in QLoRA's experiments with models of 7 and 13 B parameters: Dettmers et al. 2023, arXiv:2305.14314, table 9. */
-export const LEARNING_RATE_DEFAULT = 2e-4;
-
 /**
  * Defaults after OpenAI's: epochs as its cookbook counts them (openai/openai-cookbook `examples/Chat_finetuning_data_prep.ipynb`), batch size
  * 0.2 % of the examples as its guide says, though at least 8: one example a step trains no better and much slower here.

@@ -2,10 +2,10 @@ import { fineTuneSpecSchema, type ArtifactRef, type BaseModelRef, type FineTuneR
 import type { MemoryModel } from '@tunefleet/domain-scheduling';
 import { TunefleetError } from '@tunefleet/foundation';
 import type { CausalLmDescription } from '@tunefleet/ml-models/specs';
-import type { TunerSpec } from '@tunefleet/ml-tuners/specs';
+import { specHalfOf, type TunerSpec } from '@tunefleet/ml-tuners/specs';
 import type { WorkerRecord } from '@tunefleet/ports';
 import type { CheckedFile } from './check-file';
-import { LEARNING_RATE_DEFAULT, settleHyperparameters, stepsOf } from './hyperparameters';
+import { settleHyperparameters, stepsOf } from './hyperparameters';
 import { fineTuneShape } from './job-shape';
 import { dtypeForEstimate, fineTuneMemory, fineTuneMemoryModel, type MemoryNeed } from './memory';
 import { settleSequenceLength } from './sequence-length';
@@ -41,7 +41,7 @@ export function planFineTune(facts: FineTuneFacts): FineTunePlan {
   if (validation !== null && validation.report.format !== training.report.format) {
     throw new TunefleetError('invalid_input', `validation_file holds ${validation.report.format} rows but training_file ${training.report.format} rows: write both in one format`, { reason: 'mixed_formats', param: 'validation_file' });
   }
-  const hyperparameters = settleHyperparameters(request.hyperparameters, training.report.examples, LEARNING_RATE_DEFAULT);
+  const hyperparameters = settleHyperparameters(request.hyperparameters, training.report.examples, specHalfOf(tuner).learningRate);
   const length = settleSequenceLength({
     asked: request.maxSequenceLength,
     maxPositions: model.maxPositions,

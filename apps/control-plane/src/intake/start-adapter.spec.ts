@@ -2,10 +2,11 @@ import { parseTunerSpec } from '@tunefleet/ml-tuners/specs';
 import { continuedTuner } from './start-adapter';
 
 const lora = (fields: object = {}) => parseTunerSpec({ kind: 'lora', ...fields });
-const settle = (asked: object) => continuedTuner(lora(asked), { own: lora({ r: 16, lora_alpha: 32 }), defaults: lora(), modelName: 'ft:a' });
+const settle = (asked: object) => continuedTuner(lora(asked), { own: lora({ r: 16, lora_alpha: 32 }), modelName: 'ft:a' });
 
 test('defaults go on with what the adapter has', () => {
   expect(settle({})).toEqual(lora({ r: 16, lora_alpha: 32 }));
+  expect(continuedTuner(null, { own: lora({ r: 16 }), modelName: 'ft:a' })).toEqual(lora({ r: 16 }));
 });
 
 test('settings of training alone may change', () => {

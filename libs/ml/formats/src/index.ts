@@ -1,3 +1,4 @@
+export * from './adapter-files';
 export * from './gguf';
 export * from './hf-folder/model-folder';
 export * from './numeric/half';

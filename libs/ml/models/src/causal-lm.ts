@@ -68,6 +68,9 @@ export interface CausalLm extends Disposable {
   readonly projectionGroups: readonly ProjectionGroup[];
   /** Modules whose output a tuner may change, in forward order. */
   readonly modules: readonly ModuleSite[];
+  /** [V, C] the token embeddings, and the factor put on them. */
+  readonly embeddings: Tensor;
+  readonly embeddingScale: number;
   /** [V, C]; logits = headLogits(forward(..), head). */
   readonly head: OutputHead;
   /** Bytes of the weights on the device. */

@@ -34,6 +34,9 @@ export interface Encoder extends Disposable {
   /** Every linear map a tuner may adapt, in forward order; the classifier is not among them. */
   readonly projections: readonly Projection[];
   readonly projectionGroups: readonly ProjectionGroup[];
+  /** [V, C] */
+  readonly embeddings: Tensor;
+  readonly embeddingScale: number;
   /** Modules whose output a tuner may change: none so far. */
   readonly modules: readonly ModuleSite[];
   /** Bytes of the weights on the device. */

@@ -36,7 +36,7 @@ it.each([
   const device = await openDevice({ backend });
   const folder = `${fixtures}model`;
   using model = await loadCausalLm(device, { folder, config: readJson('model/config.json'), computeDtype: 'f32' });
-  const { tuner, values, dispose } = await loadAdapter(device, model, `${fixtures}adapter`);
+  const { tuner, values, dispose } = await loadAdapter(model, `${fixtures}adapter`);
   const trainer = new Trainer({
     model,
     tuner,

@@ -35,7 +35,7 @@ it.each([
       dataset: new PackedDataset('even', { lengths: new Int32Array(4).fill(COLUMNS), ids: new Int32Array(4 * COLUMNS).fill(65), learned: new Uint8Array(4 * COLUMNS).fill(1) }),
       settings: { seed: 1, epochs: 1, batchSize: 4, learningRate: 1e-3, schedule: 'constant', warmupRatio: 0, weightDecay: 0, maxGradNorm: 1 },
       batching,
-      state: startState(tuner.initialValues(1)),
+      state: startState(tuner.initialValues(1, { model, tokenise: () => new Int32Array() })),
     });
     device.resetPeak();
     const before = device.memory.liveBytes;

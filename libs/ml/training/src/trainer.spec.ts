@@ -59,7 +59,7 @@ function lora(dropout: number): Tuner {
 
 function trainer(options: { tuner?: Tuner; state?: TrainerState; settings?: Partial<TrainingSettings>; batching?: Partial<typeof batching> } = {}): Trainer {
   const tuner = options.tuner ?? lora(0);
-  const state = options.state ?? startState(tuner.initialValues(settings.seed));
+  const state = options.state ?? startState(tuner.initialValues(settings.seed, { model, tokenise: () => new Int32Array() }));
   return new Trainer({ model, tuner, dataset, settings: { ...settings, ...options.settings }, batching: { ...batching, ...options.batching }, state });
 }
 
@@ -123,7 +123,7 @@ it('examples that share a row and a prefix learn as they do alone', async () => 
   expect(collate(shared, Int32Array.of(0, 2, 3, 1), 1400).tokens.branches).toBeDefined();
   const tuner = lora(0);
   const runWith = async (microBatchSize: number) => {
-    const training = new Trainer({ model, tuner, dataset: shared, settings: { ...settings, epochs: 4 }, batching: { ...batching, microBatchSize }, state: startState(tuner.initialValues(1)) });
+    const training = new Trainer({ model, tuner, dataset: shared, settings: { ...settings, epochs: 4 }, batching: { ...batching, microBatchSize }, state: startState(tuner.initialValues(1, { model, tokenise: () => new Int32Array() })) });
     return { results: await run(training, 4), values: training.state.values };
   };
   const [together, alone] = [await runWith(4), await runWith(1)];

@@ -1,8 +1,6 @@
+import { invariant } from '@tunefleet/foundation';
 import type { ModelHook } from '@tunefleet/ml-nn';
-import type { BindableModel, TunableModel, Tuner } from './tuner';
-
-/** A model to load an adapter for; a `CausalLm` is one. */
-export type AdaptableModel = TunableModel & BindableModel;
+import type { BindableModel, Tuner } from './tuner';
 
 /** An adapter read from a folder, ready for inference; `tuner` and `values` are there to train it further or save it. */
 export interface LoadedAdapter {
@@ -14,4 +12,18 @@ export interface LoadedAdapter {
   /** What the user should be told. */
   readonly notices: readonly string[];
   dispose(): void;
+}
+
+/** Puts an adapter's values on the model's device. For tuners whose `bind` makes no tensors of its own. */
+export function openAdapter(model: BindableModel, tuner: Tuner, values: Float32Array, notices: readonly string[] = []): LoadedAdapter {
+  invariant(values.length === tuner.parameterCount, `${values.length} values for a tuner of ${tuner.parameterCount} parameters`);
+  const { device } = model;
+  const tensors = device.detached(() => {
+    let at = 0;
+    return tuner.parameters.map(({ shape }) => device.tensor(values.slice(at, (at += shape.reduce((product, size) => product * size, 1))), shape, 'f32'));
+  });
+  const handles = device.memory.liveHandles;
+  const hook = tuner.bind(model, tensors, null);
+  invariant(device.memory.liveHandles === handles, `${tuner.kind} made tensors while it was bound, which nobody would free`);
+  return { hook, tuner, values, notices, dispose: () => tensors.forEach((tensor) => tensor.dispose()) };
 }

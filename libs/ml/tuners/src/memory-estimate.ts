@@ -1,5 +1,5 @@
 import type { CausalLmDescription } from '@tunefleet/ml-models/specs';
-import { tunerSpecs, type TunerSpec } from './spec-registry';
+import { specHalfOf, type TunerSpec } from './spec-registry';
 
 export interface TrainingShape {
   readonly model: CausalLmDescription;
@@ -34,7 +34,7 @@ const PROBABILITIES_KEPT_MAX = 256;
 /** @throws TunefleetError `invalid_input` when the tuner does not fit the model */
 export function estimateMemory(shape: TrainingShape): MemoryEstimate {
   const { model, spec, computeDtype, weightDtype = computeDtype } = shape;
-  const parameters = tunerSpecs[spec.kind].countParameters(spec, model);
+  const parameters = specHalfOf(spec).countParameters(spec, model);
   const weightBytes = model.parameterCount * elementBytes(weightDtype);
   const adapterBytes = parameters * 4;
   const optimiserBytes = parameters * 12;
@@ -46,7 +46,7 @@ export function estimateMemory(shape: TrainingShape): MemoryEstimate {
 /**
  * Kept per token and block: what the description says, and the probabilities of short rows; with recomputation the block's input only.
  */
-function activations({ model, computeDtype, rows, columns, recomputeBlocks = false }: TrainingShape): number {
+function activations({ model, spec, computeDtype, rows, columns, recomputeBlocks = false }: TrainingShape): number {
   const { hiddenSize: C, intermediateSize: F, heads: H, layers, keptPerToken, softcaps } = model;
   const tokens = rows * columns;
   const size = elementBytes(computeDtype);
@@ -56,7 +56,8 @@ function activations({ model, computeDtype, rows, columns, recomputeBlocks = fal
   const scores = rows * H * columns * columns * (2 * size + (softcaps.attention ? 16 : 8));
   const mlp = tokens * F * 8 * size;
   const kept = recomputeBlocks ? layers * tokens * C * size + perBlock : layers * perBlock;
-  return kept + Math.max(scores, mlp) + 3 * tokens * C * size;
+  const tuner = tokens * (specHalfOf(spec).keptPerToken?.(spec, model) ?? 0) * size;
+  return kept + tuner + Math.max(scores, mlp) + 3 * tokens * C * size;
 }
 
 function logits({ model, computeDtype, rows, columns }: TrainingShape): number {

@@ -1,32 +1,41 @@
-import type { Device } from '@tunefleet/ml-tensor';
-import type { AdaptableModel, LoadedAdapter } from './loaded-adapter';
+import { TunefleetError } from '@tunefleet/foundation';
+import { readAdapterFiles, type AdapterFiles } from '@tunefleet/ml-formats';
+import type { LoadedAdapter } from './loaded-adapter';
 import { loadLora } from './lora/load';
 import { LoraTuner } from './lora/lora-tuner';
 import { matchProjections } from './lora/match';
 import type { TunerKind, TunerSpec, TunerSpecs } from './spec-registry';
-import type { TunableModel, Tuner } from './tuner';
+import type { BindableModel, TunableModel, Tuner } from './tuner';
 
 interface TunerHalf<Spec> {
   create(spec: Spec, model: TunableModel): Tuner;
+  /** What its folders say of themselves in `adapter_config.json`. */
+  readonly folder: { readonly peft_type: string } | { readonly swift_type: string };
   /** @throws TunefleetError `incompatible_artifact` */
-  load(device: Device, model: AdaptableModel, folder: string): Promise<LoadedAdapter>;
+  load(model: BindableModel, files: AdapterFiles): LoadedAdapter;
 }
 
 /** The computing half of every tuner in `spec-registry.ts`. */
 export const tuners: { readonly [K in TunerKind]: TunerHalf<TunerSpecs[K]> } = {
-  lora: { create: (spec, model) => new LoraTuner(spec, matchProjections(spec, model)), load: loadLora },
+  lora: { create: (spec, model) => new LoraTuner(spec, matchProjections(spec, model)), folder: { peft_type: 'LORA' }, load: loadLora },
 };
 
 /** Attaches a method to a model. @throws TunefleetError `invalid_input` when the specification does not fit the model */
 export function createTuner(spec: TunerSpec, model: TunableModel): Tuner {
-  return tuners[spec.kind].create(spec, model);
+  const half: TunerHalf<never> = tuners[spec.kind];
+  return half.create(spec as never, model);
 }
 
 /**
- * Reads an adapter folder for one model. PEFT's LoRA is the only format there is so far.
+ * Reads an adapter folder, whoever wrote it, for one model.
  * @returns the adapter, the caller's to dispose
- * @throws TunefleetError `incompatible_artifact`: damaged, not LoRA, or made for another base model
+ * @throws TunefleetError `incompatible_artifact`: damaged, of a kind that is not known, or made for another base model
  */
-export function loadAdapter(device: Device, model: AdaptableModel, folder: string): Promise<LoadedAdapter> {
-  return tuners.lora.load(device, model, folder);
+export async function loadAdapter(model: BindableModel, folder: string): Promise<LoadedAdapter> {
+  const files = await readAdapterFiles(folder);
+  const half = Object.values(tuners).find(({ folder: marks }) => Object.entries(marks).every(([field, value]) => files.config[field] === value));
+  if (half) return half.load(model, files);
+  const { peft_type, swift_type } = files.config;
+  const known = Object.values(tuners).map(({ folder: marks }) => Object.values(marks).join());
+  throw new TunefleetError('incompatible_artifact', `the adapter is ${JSON.stringify(peft_type ?? swift_type ?? null)?.slice(0, 60)}, which cannot be loaded; supported are ${[...new Set(known)].join(', ')}`, { reason: 'bad_adapter' });
 }

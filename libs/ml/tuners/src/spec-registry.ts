@@ -14,6 +14,11 @@ export const tunerSpecs: { readonly [K in TunerKind]: TunerSpecHalf<TunerSpecs[K
   lora: loraSpec,
 };
 
+/** The half that belongs to a specification. */
+export function specHalfOf(spec: TunerSpec): TunerSpecHalf<TunerSpec> {
+  return tunerSpecs[spec.kind] as TunerSpecHalf<TunerSpec>;
+}
+
 /** Checks a user's tuner settings and fills in defaults. @throws TunefleetError `invalid_input` with param `tuner.<field>` */
 export function parseTunerSpec(value: unknown): TunerSpec {
   if (value === null || typeof value !== 'object' || Array.isArray(value)) {

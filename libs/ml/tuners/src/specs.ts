@@ -2,6 +2,6 @@
 export { loraParameterCount, matchProjections, type LoraTarget } from './lora/match';
 export { loraSpecSchema, type LoraSpec } from './lora/spec';
 export { estimateMemory, type MemoryEstimate, type TrainingShape } from './memory-estimate';
-export { parseTunerSpec, tunerSpecs, type TunerKind, type TunerSpec } from './spec-registry';
+export { parseTunerSpec, specHalfOf, tunerSpecs, type TunerKind, type TunerSpec } from './spec-registry';
 export type { TunerSpecHalf } from './tuner-spec';
 export type { TunableModel } from './tuner';

@@ -6,6 +6,16 @@ export interface TunerSpecHalf<Spec> {
   readonly title: string;
   /** @param fields a user's fields, `kind` included @throws TunefleetError `invalid_input` with param `tuner.<field>` */
   parse(fields: Readonly<Record<string, unknown>>): Spec;
+  /** One line for people: what it trains, and what that is good for. */
+  readonly summary: string;
+  /** Peak learning rate that usually works, which `learning_rate_multiplier` multiplies. */
+  readonly learningRate: number;
+  /** Jobs of equal keys take alike memory and time on the same base, as `lora-8`. */
+  shapeKey(spec: Spec): string;
+  /** Fields that leave the shape of the trained weights alone, so that training may go on with other ones. */
+  readonly freeFields: readonly string[];
+  /** Elements per token that the backward pass keeps beyond what the blocks do; absent: none worth counting. */
+  keptPerToken?(spec: Spec, model: TunableModel): number;
   /** Trainable numbers. @throws TunefleetError `invalid_input` when the specification does not fit the model */
   countParameters(spec: Spec, model: TunableModel): number;
 }

@@ -1,4 +1,4 @@
-import type { ProjectionGroup, ModelHook } from '@tunefleet/ml-nn';
+import type { ModelHook, ModuleSite, ProjectionGroup } from '@tunefleet/ml-nn';
 import type { Device, FloatDType, Shape, Tensor } from '@tunefleet/ml-tensor';
 
 /** One trainable tensor. */
@@ -20,26 +20,44 @@ export interface Tuner {
   readonly kind: string;
   readonly parameters: readonly ParameterInfo[];
   readonly parameterCount: number;
-  /** Start values; a function of the model, the spec and the seed. */
-  initialValues(seed: number): Float32Array;
+  /** Start values; a function of the model, its weights, the spec and the seed. */
+  initialValues(seed: number, start: StartContext): Float32Array;
   /**
    * @param values one tensor per parameter, f32, borrowed as long as the hook is used
-   * @returns a hook that may hold tensors of the enclosing scope: bind outside of `gradients`, whose backward pass may call the hook again
+   * @returns a hook that may hold tensors of the enclosing scope (so bind in one): bind outside of `gradients`, whose backward pass may call the hook again
    */
   bind(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): ModelHook;
   /** Writes the adapter's files into an existing folder. */
   save(values: Float32Array, folder: string, base: { readonly id: string; readonly revision: string }): Promise<void>;
 }
 
+/** What start values may depend on beside the seed. */
+export interface StartContext {
+  readonly model: BindableModel;
+  /** Without special tokens. */
+  tokenise(text: string): Int32Array;
+}
+
 /** A model with weights on a device, as far as a tuner needs it; a `CausalLm` is one. */
-export interface BindableModel {
+export interface BindableModel extends TunableModel {
   readonly device: Device;
   readonly computeDtype: FloatDType;
   readonly projectionGroups: readonly ProjectionGroup[];
+  /** [V, C] the token embeddings, and the factor the model puts on them. */
+  readonly embeddings: Tensor;
+  readonly embeddingScale: number;
 }
 
-/** What a tuner attaches to, known without weights. */
+/** What a tuner attaches to, known without weights. Sizes in elements. */
 export interface TunableModel {
   readonly modelType: string;
+  readonly vocabSize: number;
+  readonly hiddenSize: number;
+  /** Blocks. */
+  readonly layers: number;
+  readonly keyValueHeads: number;
+  readonly headDim: number;
   readonly projections: readonly { readonly path: string; readonly inSize: number; readonly outSize: number; readonly fanInFanOut?: true }[];
+  /** Modules whose output may be changed. */
+  readonly modules: readonly ModuleSite[];
 }

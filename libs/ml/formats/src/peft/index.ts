@@ -1,4 +1,3 @@
-export * from './adapter-folder';
 export * from './adapter-keys';
 export * from './lora-config';
-export * from './model-card';
+export * from './lora-folder';

@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { TunefleetError, canonicalJson, errorMessage } from '@tunefleet/foundation';
+import { TunefleetError, canonicalJson } from '@tunefleet/foundation';
+import { formatAdapterConfig } from '../adapter-files';
 
 const nameList = z.array(z.string().min(1).max(500)).max(100_000);
 const namesOrPattern = z.union([z.string().min(1).max(10_000), nameList]).nullish();
@@ -64,19 +65,10 @@ export interface ParsedLoraConfig {
   readonly ignoredFields: readonly string[];
 }
 
-/** @throws TunefleetError `incompatible_artifact` when the text is not a LoRA configuration */
-export function parseLoraConfig(text: string): ParsedLoraConfig {
+/** @throws TunefleetError `incompatible_artifact` when it is not a LoRA configuration */
+export function loraConfigOf(record: Readonly<Record<string, unknown>>): ParsedLoraConfig {
   const refuse = (what: string): TunefleetError => new TunefleetError('incompatible_artifact', `adapter_config.json ${what}`, { reason: 'bad_adapter_config' });
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw refuse(`is not JSON (${errorMessage(error)})`);
-  }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw refuse('is not a JSON object');
-  const record = value as Record<string, unknown>;
-  if ('swift_type' in record) throw refuse('is in SWIFT form (it has "swift_type"); export the adapter in PEFT form first');
-  if (record['peft_type'] !== 'LORA') throw refuse(`has peft_type ${JSON.stringify(record['peft_type'])}; supported is "LORA"`);
+  if (record['peft_type'] !== 'LORA') throw refuse(`has peft_type ${JSON.stringify(record['peft_type'])}; wanted is "LORA"`);
   const parsed = loraAdapterConfigSchema.safeParse(record);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
@@ -97,7 +89,5 @@ function isNeutral(key: string, value: unknown): boolean {
  * keys sorted, indent 2, floats written as Python writes them where JSON allows.
  */
 export function formatLoraConfig(config: LoraAdapterConfig): string {
-  const written: LoraAdapterConfig = { ...config, inference_mode: true };
-  const sorted = Object.fromEntries(Object.entries(written).sort(([a], [b]) => (a < b ? -1 : 1)));
-  return JSON.stringify(sorted, null, 2);
+  return formatAdapterConfig({ ...config, inference_mode: true });
 }

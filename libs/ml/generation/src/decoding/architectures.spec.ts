@@ -26,7 +26,7 @@ test.each(TYPES)('%s', async (type) => {
   using plain = new PrefixCache(model);
   expect((await generate(plain, prompt, OPTIONS)).ids).toEqual([...integers('greedy')]);
 
-  const { hook, dispose } = await loadAdapter(model.device, model, join(libraries, 'tuners', 'fixtures', 'architectures', type));
+  const { hook, dispose } = await loadAdapter(model, join(libraries, 'tuners', 'fixtures', 'architectures', type));
   const sequence = [...prompt];
   for (let i = 0; i < OPTIONS.maxTokens; i++) sequence.push(argMax(sequenceLogits(model, Int32Array.from(sequence), hook).slice(-model.vocabSize)));
   using adapted = new PrefixCache(model, hook);

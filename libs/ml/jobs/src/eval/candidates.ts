@@ -30,7 +30,7 @@ export class Candidates implements Disposable {
         let adapter: LoadedAdapter | null = null;
         if (candidate.adapter !== undefined) {
           const folder = await inputFolder(inputFiles, candidate.adapter, join(workDir, `adapter-${index}`));
-          adapter = await loadAdapter(model.device, model, folder);
+          adapter = await loadAdapter(model, folder);
           for (const notice of adapter.notices) events.log('warn', `${candidate.model}: ${notice}`);
           candidates.#adapters.push(adapter);
         }

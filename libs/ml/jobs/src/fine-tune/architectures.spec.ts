@@ -92,7 +92,7 @@ test.each(Object.keys(architectureSpecs).filter((type) => type !== 'llama'))('%s
   expect(losses).toHaveLength(12);
   expect(losses.at(-1)).toBeLessThan(0.85 * (losses[0] ?? NaN));
   using base = await loadCausalLm(engine.device, { folder: model, config, computeDtype: 'f32' });
-  const adapter = await loadAdapter(engine.device, base, outcome.folder?.dir ?? '');
+  const adapter = await loadAdapter(base, outcome.folder?.dir ?? '');
   expect(adapter.values.length).toBe(outcome.result.trainableParameters);
   adapter.dispose();
 });

@@ -127,7 +127,7 @@ test('trains, reports every step, and leaves a PEFT adapter', async () => {
   expect(seen.progress.at(-1)).toMatchObject({ step: 8, totalSteps: 8, phase: 'save' });
   expect(Object.keys(filesOf(wholeFolder))).toEqual(['README.md', 'adapter_config.json', 'adapter_model.safetensors']);
   const { model } = await engine.openModel(base, 'f32');
-  const adapter = await loadAdapter(engine.device, model, wholeFolder.dir);
+  const adapter = await loadAdapter(model, wholeFolder.dir);
   expect(adapter.values.length).toBe(whole.trainableParameters);
   adapter.dispose();
 });

@@ -101,11 +101,11 @@ function keepBatching({ spec, events }: Context, { microBatchSize, recomputeBloc
   return { microBatchSize: allowed, recomputeBlocks };
 }
 
-async function firstValues({ spec, inputFiles, outputDir, events }: Context, { model }: OpenedModel, tuner: Tuner): Promise<Float32Array> {
-  if (spec.startAdapter === undefined) return tuner.initialValues(spec.seed);
+async function firstValues({ spec, inputFiles, outputDir, events }: Context, { model, tokenizer }: OpenedModel, tuner: Tuner): Promise<Float32Array> {
+  if (spec.startAdapter === undefined) return tuner.initialValues(spec.seed, { model, tokenise: (text) => tokenizer.encode(text) });
   const dir = join(outputDir, 'start-adapter');
   try {
-    const loaded = await loadAdapter(model.device, model, await inputFolder(inputFiles, spec.startAdapter, dir));
+    const loaded = await loadAdapter(model, await inputFolder(inputFiles, spec.startAdapter, dir));
     loaded.dispose();
     for (const notice of loaded.notices) events.log('warn', `start adapter: ${notice}`);
     return startValues(tuner, loaded);

@@ -29,6 +29,8 @@ export class BertModel implements Encoder {
   readonly projections: readonly Projection[];
   readonly projectionGroups: readonly ProjectionGroup[];
   readonly modules = [];
+  readonly embeddings: Tensor;
+  readonly embeddingScale = 1;
   readonly keyValueHeads: number;
   readonly headDim: number;
   readonly weightBytes: number;
@@ -43,6 +45,7 @@ export class BertModel implements Encoder {
     this.hiddenSize = config.hiddenSize;
     this.layers = config.layers;
     this.keyValueHeads = config.heads;
+    this.embeddings = parts.words;
     this.headDim = config.hiddenSize / config.heads;
     this.maxPositions = config.maxPositions;
     this.classes = config.classes;
@@ -54,6 +57,7 @@ export class BertModel implements Encoder {
 
   encode(batch: EncoderBatch, { adapter = null, recomputeBlocks = false }: EncodeOptions = {}): Tensor {
     this.check(batch);
+    invariant(!adapter || Object.keys(adapter).every((part) => part === 'project'), 'only linear maps of an encoder can be adapted');
     const { rows, columns, lengths } = batch;
     return this.device.scope(() => {
       const mask = paddingMask(this.device, lengths, columns);

@@ -59,6 +59,8 @@ export class DecoderModel implements CausalLm {
   readonly modules: readonly ModuleSite[];
   readonly keyValueHeads: number;
   readonly headDim: number;
+  readonly embeddings: Tensor;
+  readonly embeddingScale: number;
   readonly weightBytes: number;
   private readonly tables: SequenceTables;
 
@@ -78,6 +80,8 @@ export class DecoderModel implements CausalLm {
     this.modules = moduleSites(parts.blocks.map(({ paths }) => paths), { ...parts, attentionWidth: parts.heads * parts.headDim });
     this.keyValueHeads = parts.keyValueHeads;
     this.headDim = parts.headDim;
+    this.embeddings = parts.embeddings;
+    this.embeddingScale = parts.embeddingScale;
     this.weightBytes = parts.owned.reduce((sum, tensor) => sum + tensor.storage.bytes, 0);
     this.tables = new SequenceTables(device, parts.kinds, computeDtype);
   }
@@ -162,7 +166,7 @@ export class DecoderModel implements CausalLm {
   }
 
   private embed(ids: Int32Array, { positions, adapter }: Pass): Tensor {
-    const { embeddings, embeddingScale } = this.parts;
+    const { embeddings, embeddingScale } = this;
     return this.device.scope(() => {
       const rows = embedding(embeddings, ids, this.computeDtype);
       const embedded = embeddingScale === 1 ? rows : scale(rows, embeddingScale);

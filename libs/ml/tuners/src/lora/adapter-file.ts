@@ -22,7 +22,7 @@ export function loraAdapterFile(
   targets: readonly LoraTarget[],
   values: Float32Array,
   base: { readonly id: string; readonly revision: string },
-): { readonly adapter: LoraAdapter; readonly card: ModelCard } {
+): { readonly adapter: LoraAdapter; readonly card: Pick<ModelCard, 'title' | 'facts'> } {
   const tensors: AdapterTensor[] = [];
   let at = 0;
   const add = (name: string, shape: readonly [number, number], layout: (part: Float32Array) => Float32Array): void => {

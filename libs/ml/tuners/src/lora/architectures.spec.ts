@@ -29,7 +29,7 @@ describe.each(TYPES)('%s', (type) => {
     ['wasm', 'f32'],
   ] as const)('logits, loss and every gradient are those of PEFT on %s', async (backend, dtype) => {
     using model = await openBase(type, backend, dtype);
-    const adapter = await loadAdapter(model.device, model, adapterFolder(type));
+    const adapter = await loadAdapter(model, adapterFolder(type));
     expect(maxDifference(logits(model, adapter), golden.floats('logits'))).toBeLessThan(1e-4);
     for (const recomputeBlocks of [false, true]) {
       const { loss, gradients: got } = train(model, adapter, golden, recomputeBlocks);
@@ -45,7 +45,7 @@ describe.each(TYPES)('%s', (type) => {
 
   test('all-linear means the maps that PEFT adapts; written again the file is the same', async () => {
     using model = await openBase(type, 'tensorflow', 'f32');
-    const adapter = await loadAdapter(model.device, model, adapterFolder(type));
+    const adapter = await loadAdapter(model, adapterFolder(type));
     const targets = matchProjections(parseTunerSpec({ kind: 'lora', target_modules: 'all-linear' }), model).map(({ path }) => path);
     expect(adapter.tuner.parameters.map(({ name }) => name)).toEqual(targets.flatMap((path) => [`${path}.lora_A.weight`, `${path}.lora_B.weight`]));
     expect(matchProjections(parseTunerSpec({ kind: 'lora' }), model).length).toBeGreaterThan(0);
@@ -62,7 +62,7 @@ describe.each(TYPES)('%s', (type) => {
 
   test('a training step in bf16, over bf16 weights, leaves nothing behind and stays close', async () => {
     using model = await openBase(type, 'tensorflow', 'bf16');
-    const adapter = await loadAdapter(model.device, model, adapterFolder(type));
+    const adapter = await loadAdapter(model, adapterFolder(type));
     train(model, adapter, golden, false);
     const handles = () => model.device.memory.liveHandles - model.device.cachedScalars;
     const before = handles();

@@ -20,7 +20,7 @@ test.each([
   const device = await openDevice({ backend });
   const config: unknown = JSON.parse(readFileSync(join(BASE, 'config.json'), 'utf8'));
   using model = await loadBert(device, { folder: BASE, config, computeDtype: 'f32' });
-  const adapter = await loadAdapter(device, model, ADAPTER);
+  const adapter = await loadAdapter(model, ADAPTER);
   const usual = matchProjections(parseTunerSpec({ kind: 'lora' }), model).map(({ path }) => path.split('.').at(-1));
   expect(usual).toEqual(['query', 'value', 'query', 'value']);
 

@@ -1,17 +1,19 @@
-import { TunefleetError } from '@tunefleet/foundation';
-import { bf16ArrayToF32, f16ToF32, readLoraAdapter, type AdapterTensor, type LoadedLoraAdapter, type LoraAdapterConfig } from '@tunefleet/ml-formats';
-import type { Device, Tensor } from '@tunefleet/ml-tensor';
+import { loraAdapterOf, type AdapterFiles, type AdapterTensor, type LoadedLoraAdapter, type LoraAdapterConfig } from '@tunefleet/ml-formats';
+import type { Tensor } from '@tunefleet/ml-tensor';
 import { patternValue } from '../matching/module-names';
 import { withinTimeLimit } from '../matching/time-limit';
-import type { AdaptableModel, LoadedAdapter } from '../loaded-adapter';
+import { floatsOf, unusableAdapter } from '../adapter-tensors';
+import type { LoadedAdapter } from '../loaded-adapter';
+import type { BindableModel } from '../tuner';
 import { transposed } from './adapter-file';
 import { bundleByGroup, loraHook, LoraTuner } from './lora-tuner';
 import { loraTarget, type LoraTarget } from './match';
 import { loraSpecSchema, type LoraSpec } from './spec';
 
-/** Reads a PEFT LoRA folder, whoever wrote it, for one model. @throws TunefleetError `incompatible_artifact` */
-export async function loadLora(device: Device, model: AdaptableModel, folder: string): Promise<LoadedAdapter> {
-  const file = await readLoraAdapter(folder);
+/** A PEFT LoRA folder, whoever wrote it, for one model. @throws TunefleetError `incompatible_artifact` */
+export function loadLora(model: BindableModel, files: AdapterFiles): LoadedAdapter {
+  const { device } = model;
+  const file = loraAdapterOf(files);
   const spec = specOf(file.config);
   const tensors = new Map(file.tensors.map((tensor) => [tensor.name, tensor]));
   const targets = withinTimeLimit(() => targetsOf(file, model, tensors));
@@ -22,7 +24,7 @@ export async function loadLora(device: Device, model: AdaptableModel, folder: st
   for (const [index, { name }] of tuner.parameters.entries()) {
     const tensor = tensors.get(name) as AdapterTensor;
     const [rows = 0, columns = 0] = tensor.shape;
-    const part = index % 2 === 0 ? floats(tensor) : transposed(floats(tensor), rows, columns);
+    const part = index % 2 === 0 ? floatsOf(tensor) : transposed(floatsOf(tensor), rows, columns);
     values.set(part, at);
     placed.push({ offset: at, length: part.length });
     at += part.length;
@@ -60,11 +62,11 @@ const PLAIN: readonly (readonly [field: keyof LoraAdapterConfig, off: unknown])[
 function specOf(config: LoraAdapterConfig): LoraSpec {
   for (const [field, off] of PLAIN) {
     const value = config[field];
-    if (value !== off && !(Array.isArray(value) && value.length === 0)) throw refuse(`it has ${field} = ${JSON.stringify(value)?.slice(0, 100)}, which is not supported yet`);
+    if (value !== off && !(Array.isArray(value) && value.length === 0)) throw unusableAdapter(`it has ${field} = ${JSON.stringify(value)?.slice(0, 100)}, which is not supported yet`);
   }
   const init = config.init_lora_weights;
   if (typeof init === 'string' && CHANGES_BASE.test(init)) {
-    throw refuse(`init_lora_weights = "${init}" changes the base weights; save it as a plain LoRA first (PEFT: save_pretrained with path_initial_model_for_weight_conversion)`);
+    throw unusableAdapter(`init_lora_weights = "${init}" changes the base weights; save it as a plain LoRA first (PEFT: save_pretrained with path_initial_model_for_weight_conversion)`);
   }
   const parsed = loraSpecSchema.safeParse({
     kind: 'lora',
@@ -79,13 +81,13 @@ function specOf(config: LoraAdapterConfig): LoraSpec {
   });
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
-  throw refuse(`adapter_config.json has a value that cannot be used, ${issue?.path.join('.')}: ${issue?.message}`);
+  throw unusableAdapter(`adapter_config.json has a value that cannot be used, ${issue?.path.join('.')}: ${issue?.message}`);
 }
 
 const CHANGES_BASE = /^(pissa|olora|loftq|corda|lora_ga)/i;
 
 /** Targets in the model's order; ranks come from the tensors, which is what the file really holds. */
-function targetsOf({ config }: LoadedLoraAdapter, model: AdaptableModel, tensors: ReadonlyMap<string, AdapterTensor>): LoraTarget[] {
+function targetsOf({ config }: LoadedLoraAdapter, model: BindableModel, tensors: ReadonlyMap<string, AdapterTensor>): LoraTarget[] {
   const targets: LoraTarget[] = [];
   const used = new Set<string>();
   for (const projection of model.projections) {
@@ -95,33 +97,15 @@ function targetsOf({ config }: LoadedLoraAdapter, model: AdaptableModel, tensors
     used.add(a.name).add(b.name);
     const rank = a.shape[0] ?? 0;
     if (a.shape.length !== 2 || b.shape.length !== 2 || a.shape[1] !== inSize || b.shape[0] !== outSize) {
-      throw refuse(`"${path}" maps ${inSize} to ${outSize} in this model, but the adapter maps ${a.shape[1]} to ${b.shape[0]}; it was made for another base model${config.base_model_name_or_path === null ? '' : ` (${config.base_model_name_or_path})`}`);
+      throw unusableAdapter(`"${path}" maps ${inSize} to ${outSize} in this model, but the adapter maps ${a.shape[1]} to ${b.shape[0]}; it was made for another base model${config.base_model_name_or_path === null ? '' : ` (${config.base_model_name_or_path})`}`);
     }
     const alpha = patternValue(config.alpha_pattern, path) ?? config.lora_alpha;
     targets.push(loraTarget(projection, rank, alpha, config.use_rslora));
   }
   const unused = [...tensors.keys()].filter((name) => !used.has(name));
   if (unused.length > 0) {
-    throw refuse(`${unused.length} of its tensors belong to no linear map of this ${model.modelType} model that can be adapted: ${unused.slice(0, 5).join(', ')}${unused.length > 5 ? ', ...' : ''}; it was made for another base model, or adapts the embedding or the output head, which is not supported yet`);
+    throw unusableAdapter(`${unused.length} of its tensors belong to no linear map of this ${model.modelType} model that can be adapted: ${unused.slice(0, 5).join(', ')}${unused.length > 5 ? ', ...' : ''}; it was made for another base model, or adapts the embedding or the output head, which is not supported yet`);
   }
-  if (targets.length === 0) throw refuse('it holds no tensors');
+  if (targets.length === 0) throw unusableAdapter('it holds no tensors');
   return targets;
-}
-
-function floats({ name, dtype, data }: AdapterTensor): Float32Array {
-  const bytes = data.slice().buffer;
-  switch (dtype) {
-    case 'F32':
-      return new Float32Array(bytes);
-    case 'BF16':
-      return bf16ArrayToF32(new Uint16Array(bytes));
-    case 'F16':
-      return Float32Array.from(new Uint16Array(bytes), f16ToF32);
-    default:
-      throw refuse(`tensor "${name}" is stored as ${dtype}; adapters must be F32, BF16 or F16`);
-  }
-}
-
-function refuse(message: string): TunefleetError {
-  return new TunefleetError('incompatible_artifact', `the adapter cannot be used: ${message}`, { reason: 'bad_adapter' });
 }

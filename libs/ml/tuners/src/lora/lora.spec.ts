@@ -7,6 +7,7 @@ import { SafetensorsFile } from '@tunefleet/ml-formats';
 import { loadCausalLm, type CausalLm, type ForwardOptions } from '@tunefleet/ml-models';
 import { gradients, headCrossEntropy, multiplyForward, openDevice, type Device } from '@tunefleet/ml-tensor';
 import { createTuner, loadAdapter, parseTunerSpec, type LoadedAdapter, type ParameterInfo, type Tuner } from '..';
+import { startWith } from '../testing';
 import { transposed } from './adapter-file';
 
 const libraries = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
@@ -33,7 +34,7 @@ describe.each(['tensorflow', 'wasm'] as const)('LoRA on %s', (backend) => {
   beforeAll(async () => {
     model = await openBase(backend);
     device = model.device;
-    adapter = await loadAdapter(device, model, ADAPTER);
+    adapter = await loadAdapter(model, ADAPTER);
   });
   afterAll(() => {
     adapter.dispose();
@@ -59,7 +60,7 @@ describe.each(['tensorflow', 'wasm'] as const)('LoRA on %s', (backend) => {
   test('saved and read again it is the same, under the names and shapes PEFT wrote', async () => {
     const folder = join(work, backend);
     await adapter.tuner.save(adapter.values, folder, { id: 'tiny/tied', revision: 'local-1' });
-    const again = await loadAdapter(device, model, folder);
+    const again = await loadAdapter(model, folder);
     expect(again.values).toEqual(adapter.values);
     expect(logits(model, { adapter: again.hook })).toEqual(logits(model, { adapter: adapter.hook }));
     again.dispose();
@@ -72,7 +73,7 @@ describe.each(['tensorflow', 'wasm'] as const)('LoRA on %s', (backend) => {
   test('a fresh adapter changes nothing', () => {
     const tuner = createTuner(parseTunerSpec({ kind: 'lora', r: 4, target_modules: 'all-linear' }), model);
     device.scope(() => {
-      const hook = tuner.bind(model, parametersOf(device, tuner, tuner.initialValues(5)), null);
+      const hook = tuner.bind(model, parametersOf(device, tuner, tuner.initialValues(5, startWith(model))), null);
       expect(maxDifference(logits(model, { adapter: hook }), logits(model))).toBe(0);
     });
   });
@@ -80,7 +81,7 @@ describe.each(['tensorflow', 'wasm'] as const)('LoRA on %s', (backend) => {
   test('dropout is a function of its key, of expectation one, and the same when blocks are recomputed', () => {
     const spec = parseTunerSpec({ kind: 'lora', r: 4, target_modules: ['v_proj', 'down_proj'], lora_dropout: 0.3, init_lora_weights: false });
     const tuner = createTuner(spec, model);
-    const values = tuner.initialValues(1);
+    const values = tuner.initialValues(1, startWith(model));
     const [a, again, other] = [[7, 1], [7, 1], [7, 2]].map(([seed = 0, counter = 0]) => train(model, tuner, values, { dropout: [seed, counter] }));
     expect(again).toEqual(a);
     expect(other?.loss).not.toBe(a?.loss);
@@ -99,14 +100,14 @@ describe.each(['tensorflow', 'wasm'] as const)('LoRA on %s', (backend) => {
     train(model, adapter.tuner, adapter.values, {});
     train(model, adapter.tuner, adapter.values, { recomputeBlocks: true });
     logits(model, { adapter: adapter.hook });
-    (await loadAdapter(device, model, ADAPTER)).dispose();
+    (await loadAdapter(model, ADAPTER)).dispose();
     expect(count()).toBe(before);
   });
 });
 
 test('bf16: logits and gradients stay close to PEFT in f32', async () => {
   using model = await openBase('tensorflow', 'bf16');
-  const adapter = await loadAdapter(model.device, model, ADAPTER);
+  const adapter = await loadAdapter(model, ADAPTER);
   expect(maxDifference(logits(model, { adapter: adapter.hook }), golden.floats('logits'))).toBeLessThan(0.25);
   const got = train(model, adapter.tuner, adapter.values, {});
   adapter.tuner.parameters.forEach((parameter, index) => {
@@ -137,14 +138,14 @@ describe('adapters that do not fit are refused', () => {
     [{ modules_to_save: ['lm_head'] }, 'modules_to_save = ["lm_head"], which is not supported yet'],
     [{ init_lora_weights: 'pissa' }, 'changes the base weights'],
   ])('%j', async (change, message) => {
-    await expect(loadAdapter(model.device, model, await withConfig(change))).rejects.toThrow(message);
+    await expect(loadAdapter(model, await withConfig(change))).rejects.toThrow(message);
   });
 
   test('other shapes, other names', async () => {
     const wider = { ...model, modelType: 'llama', computeDtype: 'f32' as const, projections: model.projections.map((each) => ({ ...each, inSize: 2 * each.inSize })) };
-    await expect(loadAdapter(model.device, wider, ADAPTER)).rejects.toThrow('"model.layers.0.self_attn.q_proj" maps 64 to 32 in this model, but the adapter maps 32 to 32; it was made for another base model (tiny/tied)');
+    await expect(loadAdapter(wider, ADAPTER)).rejects.toThrow('"model.layers.0.self_attn.q_proj" maps 64 to 32 in this model, but the adapter maps 32 to 32; it was made for another base model (tiny/tied)');
     const shallower = { ...wider, projections: model.projections.slice(0, 7) };
-    await expect(loadAdapter(model.device, shallower, ADAPTER)).rejects.toThrow('14 of its tensors belong to no linear map');
+    await expect(loadAdapter(shallower, ADAPTER)).rejects.toThrow('14 of its tensors belong to no linear map');
   });
 });
 

@@ -3,7 +3,7 @@ import { matchProjections, parseTunerSpec, tunerSpecs } from '../specs';
 
 const NAMES = ['self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj', 'self_attn.o_proj', 'mlp.gate_proj', 'mlp.up_proj', 'mlp.down_proj'];
 const model = {
-  modelType: 'llama',
+  ...{ modelType: 'llama', vocabSize: 32, hiddenSize: 8, layers: 3, keyValueHeads: 1, headDim: 4, modules: [] },
   projections: [0, 1, 2].flatMap((layer) => NAMES.map((name) => ({ path: `model.layers.${layer}.${name}`, inSize: 8, outSize: 16 }))),
 };
 const paths = (fields: object) => matchProjections(parseTunerSpec({ kind: 'lora', ...fields }), model).map(({ path }) => path);
@@ -31,7 +31,7 @@ test.each([
   ['gpt2', 'c_attn'],
 ])('usual targets of %s', (modelType, name) => {
   const path = `some.layers.0.${name}`;
-  const other = { modelType, projections: [path, 'some.layers.0.q_proj', 'some.layers.0.v_proj', 'some.layers.0.up'].map((each) => ({ path: each, inSize: 8, outSize: 8 })) };
+  const other = { ...model, modelType, projections: [path, 'some.layers.0.q_proj', 'some.layers.0.v_proj', 'some.layers.0.up'].map((each) => ({ path: each, inSize: 8, outSize: 8 })) };
   const hits = matchProjections(parseTunerSpec({ kind: 'lora' }), other).map((target) => target.path);
   expect(hits).toContain(path);
   expect(hits).not.toContain('some.layers.0.up');

@@ -65,6 +65,11 @@ const FOLLOWS_FROM_BASE = 'fan_in_fan_out';
 
 export const loraSpec: TunerSpecHalf<LoraSpec> = {
   title: 'LoRA',
+  summary: 'a low-rank update of linear maps; the usual choice',
+  // As in QLoRA's experiments with models of 7 and 13 B parameters: Dettmers et al. 2023, arXiv:2305.14314, table 9.
+  learningRate: 2e-4,
+  shapeKey: ({ r }) => `lora-${r}`,
+  freeFields: ['lora_dropout', 'init_lora_weights'],
   parse(fields) {
     const given = Object.fromEntries(Object.entries(fields).filter(([name, value]) => !(LATER.includes(name) && isOff(value)) && !(name === FOLLOWS_FROM_BASE && typeof value === 'boolean')));
     const parsed = loraSpecSchema.safeParse(given);

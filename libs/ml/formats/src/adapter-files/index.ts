@@ -1,0 +1,2 @@
+export * from './adapter-files';
+export * from './model-card';
