@@ -20,11 +20,12 @@ export async function measureLatency(service: BenchService, rounds: number): Pro
   const peer = await RawBullmq.open(service.redis.url);
   const dispatch = await Dispatch.open(service, worker);
   const [samples, peers]: [Sample[], number[]] = [[], []];
-  const progress = progressOf('submit to worker', rounds);
+  let progress = progressOf('submit to worker', rounds);
   try {
     // The first ones only warm up what is compiled and connected on first use.
     for (let round = -5; round < rounds; round++) {
       const [sample, bare] = [await dispatch.once(), await peer.once()];
+      if (round < 0) progress = progressOf('submit to worker', rounds);
       if (round < 0) continue;
       samples.push(sample);
       peers.push(bare);

@@ -48,6 +48,7 @@ export class BenchService {
       child.on('message', (message: { readonly type?: string; readonly httpUrl: string; readonly grpcAddress: string }) => message.type === 'ready' && resolve(message));
     });
     const db = new pg.Pool({ connectionString: postgres.url, max: 4 });
+    db.on('error', () => undefined);
     return new BenchService(new TunefleetClient({ baseUrl: ready.httpUrl, apiKey: API_KEY }), ready.grpcAddress, redis, db, model, dir, postgres, child);
   }
 
