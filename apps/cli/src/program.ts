@@ -8,6 +8,7 @@ import { registerGenerate } from './commands/generate';
 import { registerJobs } from './commands/jobs';
 import { registerModels } from './commands/models';
 import { registerQuickstart } from './commands/quickstart';
+import { registerRetention } from './commands/retention';
 import { registerTeams } from './commands/teams';
 import { registerUp } from './commands/up';
 import { registerUsage } from './commands/usage';
@@ -16,7 +17,7 @@ import { registerWorkers } from './commands/workers';
 
 const COMMANDS = [
   ...[registerQuickstart, registerUp, registerDown, registerWorker, registerDoctor],
-  ...[registerFiles, registerJobs, registerEvals, registerAdapters, registerModels, registerTeams, registerUsage, registerWorkers, registerGenerate],
+  ...[registerFiles, registerJobs, registerEvals, registerAdapters, registerModels, registerTeams, registerUsage, registerWorkers, registerRetention, registerGenerate],
 ];
 
 /** The whole command line; one file per topic in `commands/`. */

@@ -29,7 +29,9 @@ import { TeamsController } from './native/teams.controller';
 import { UsageController } from './native/usage.controller';
 import { WorkerAccessController } from './native/worker-access.controller';
 import { WorkersController } from './native/workers.controller';
-import { BLOB_STORE, CLOCK, CONFIG, FLEET_ACCESS, FLEET_STORE, JOB_QUEUE, LOGGER, LOOPS, METRICS, OUTBOX, RECORD_STORE, SUBMITTED, TEAM, type Runtime } from './tokens';
+import { RetentionController } from './retention/retention.controller';
+import type { Retention } from './retention/retention';
+import { BLOB_STORE, CLOCK, CONFIG, FLEET_ACCESS, FLEET_STORE, JOB_QUEUE, LOGGER, LOOPS, METRICS, OUTBOX, RECORD_STORE, RETENTION, SUBMITTED, TEAM, type Runtime } from './tokens';
 
 export const controllers: readonly Type[] = [
   FilesController,
@@ -44,6 +46,7 @@ export const controllers: readonly Type[] = [
   WorkerAccessController,
   WorkersController,
   StatusController,
+  RetentionController,
   MetricsController,
   HealthController,
 ];
@@ -55,12 +58,13 @@ export interface AppContext {
   readonly team: TeamRecord;
   readonly loops: Pick<ControlLoops, 'status' | 'wakeRelay'>;
   readonly metrics: ServiceMetrics;
+  readonly retention: Pick<Retention, 'run'>;
 }
 
 /** The HTTP side, on what `startControlPlane` has opened. Every parameter names its token: bundles carry no types. */
 @Module({})
 export class AppModule {
-  static on({ runtime, team, loops, metrics }: AppContext): DynamicModule {
+  static on({ runtime, team, loops, metrics, retention }: AppContext): DynamicModule {
     const opened: readonly Provider[] = [
       { provide: CONFIG, useValue: runtime.config },
       { provide: LOGGER, useValue: runtime.logger },
@@ -74,6 +78,7 @@ export class AppModule {
       { provide: TEAM, useValue: team },
       { provide: LOOPS, useValue: loops },
       { provide: METRICS, useValue: metrics },
+      { provide: RETENTION, useValue: retention },
       { provide: SUBMITTED, useValue: () => loops.wakeRelay() },
     ];
     return {

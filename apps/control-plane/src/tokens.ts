@@ -19,6 +19,8 @@ export const CLOCK = Symbol('CLOCK');
 export const TEAM = Symbol('TEAM');
 /** Called after a job was put on record: its wake-up leaves at once. */
 export const SUBMITTED = Symbol('SUBMITTED');
+/** Removes what is old. */
+export const RETENTION = Symbol('RETENTION');
 /** What this replica measures of itself. */
 export const METRICS = Symbol('METRICS');
 /** State of this replica's loops. */

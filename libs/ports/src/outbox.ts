@@ -9,6 +9,4 @@ export interface Outbox {
   relay(limit: number, publish: (message: OutboxRecord) => Promise<void>): Promise<number>;
   /** Age of the oldest unpublished row in milliseconds, 0 when none. */
   lagMs(): Promise<number>;
-  /** Removes rows published longer ago than this. */
-  prune(olderThanMs: number): Promise<number>;
 }

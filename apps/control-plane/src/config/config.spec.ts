@@ -28,7 +28,15 @@ test('workers: the shared token can be left out once it is off; gRPC has an addr
   expect(parseConfig({ ...REQUIRED, TUNEFLEET_GRPC_TLS_CERT: 'c', TUNEFLEET_GRPC_TLS_KEY: 'k' }).grpcTls).toEqual({ cert: 'c', key: 'k', clientCa: null });
 });
 
+test('what is removed once a day: messages by default, more or nothing on request', () => {
+  const retention = (text?: string) => parseConfig({ ...REQUIRED, TUNEFLEET_RETENTION: text }).retention;
+  expect(retention()).toEqual([{ kind: 'outbox', olderThanMs: 3_600_000, keep: 0 }]);
+  expect(retention('outbox=2h,checkpoints=30d:2').map(({ kind, keep }) => [kind, keep])).toEqual([['outbox', 0], ['checkpoints', 2]]);
+  expect(retention('off')).toEqual([]);
+});
+
 test.each([
+  [{ TUNEFLEET_RETENTION: 'jobs=1d' }, /TUNEFLEET_RETENTION: "jobs" is nothing that is kept/],
   [{ TUNEFLEET_SHARED_TOKEN: 'no' }, /TUNEFLEET_SHARED_TOKEN/],
   [{ TUNEFLEET_GRPC_TLS_CERT: 'c' }, /TUNEFLEET_GRPC_TLS_CERT: needs TUNEFLEET_GRPC_TLS_KEY/],
   [{ TUNEFLEET_GRPC_TLS_CLIENT_CA: 'c' }, /TUNEFLEET_GRPC_TLS_CLIENT_CA: needs/],

@@ -1,11 +1,13 @@
 import { resolve } from 'node:path';
-import { defaultCordonRule } from '@tunefleet/domain-jobs';
-import { TunefleetError } from '@tunefleet/foundation';
+import { defaultCordonRule, parseRetention, type RetentionRule } from '@tunefleet/domain-jobs';
+import { errorMessage, TunefleetError } from '@tunefleet/foundation';
 import { modelResolverOptions, type ModelResolverOptions } from '@tunefleet/ml-models/specs';
 import { z } from 'zod';
 import { defaultFleetSettings } from '../fleet/settings';
 
 const MEBIBYTE = 1024 * 1024;
+/** Of what is the service's own only. */
+const RETENTION_DEFAULT = 'outbox=1h';
 
 /** An empty variable means the same as an absent one, as shells and Compose files leave them behind. */
 const optionalText = z.preprocess((value) => (value === '' ? undefined : value), z.string().trim().min(1).optional());
@@ -32,6 +34,14 @@ const environmentSchema = z.object({
   TUNEFLEET_MAX_FILE_BYTES: z.coerce.number().int().min(1).default(512 * MEBIBYTE),
   TUNEFLEET_LEASE_SECONDS: z.coerce.number().min(6).max(3_600).default(defaultFleetSettings.leaseMs / 1_000),
   TUNEFLEET_CORDON_FAILURES: z.coerce.number().int().min(0).max(1_000).default(defaultCordonRule.failures),
+  TUNEFLEET_RETENTION: optionalText.transform((text, context): readonly RetentionRule[] => {
+    try {
+      return text === 'off' ? [] : parseRetention(text ?? RETENTION_DEFAULT);
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: errorMessage(error) });
+      return [];
+    }
+  }),
   TUNEFLEET_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
 }).superRefine((env, context) => {
   const problem = (name: string, message: string): void => context.addIssue({ code: 'custom', path: [name], message });
@@ -74,6 +84,8 @@ export interface ControlPlaneConfig {
   readonly leaseMs: number;
   /** Infrastructure failures within an hour, of two jobs at least, that cordon a worker; 0: none do. */
   readonly cordonFailures: number;
+  /** What is removed once a day. */
+  readonly retention: readonly RetentionRule[];
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent';
   /** Where intake looks base models up. */
   readonly models: ModelResolverOptions;
@@ -109,6 +121,7 @@ export function parseConfig(environment: Readonly<Record<string, string | undefi
     maxFileBytes: env.TUNEFLEET_MAX_FILE_BYTES,
     leaseMs: Math.round(env.TUNEFLEET_LEASE_SECONDS * 1_000),
     cordonFailures: env.TUNEFLEET_CORDON_FAILURES,
+    retention: env.TUNEFLEET_RETENTION,
     logLevel: env.TUNEFLEET_LOG_LEVEL,
     models: modelResolverOptions(environment),
   };

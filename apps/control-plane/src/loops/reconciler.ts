@@ -10,7 +10,7 @@ import { relayOutbox } from './outbox-relay';
 export interface ReconcilerDeps {
   readonly store: FleetStore;
   readonly records: Pick<RecordStore, 'listUnvalidatedJobs'>;
-  readonly outbox: Pick<Outbox, 'prune' | 'lagMs' | 'relay'>;
+  readonly outbox: Pick<Outbox, 'lagMs' | 'relay'>;
   readonly queue: Pick<JobQueue, 'add'>;
   readonly endings: AttemptEndings;
   readonly clock: Clock;
@@ -25,7 +25,6 @@ export interface ReconcilerSettings {
   readonly offlineMs: number;
   /** A job still unvalidated after this is announced to intake again. */
   readonly unvalidatedMs: number;
-  readonly outboxKeepMs: number;
   /** A message the relay has not handed on by then is handed on here. */
   readonly outboxStaleMs: number;
   /** A queued job no scheduler has looked at by then is announced to them again. */
@@ -40,7 +39,6 @@ export const defaultReconcilerSettings: ReconcilerSettings = {
   suspectMs: 20_000,
   offlineMs: 30_000,
   unvalidatedMs: 30_000,
-  outboxKeepMs: 3_600_000,
   outboxStaleMs: 30_000,
   unevaluatedMs: 30_000,
   overdueStopMs: 600_000,
@@ -57,7 +55,6 @@ export const REPAIRS = [
   'assignment_revoked',
   'worker_silent',
   'intake_reannounced',
-  'outbox_pruned',
   'stuck_noted',
   'stuck_given_up',
   'drain_due',
@@ -104,7 +101,6 @@ export class Reconciler {
       () => this.wakeForUnevaluated(),
       () => this.reannounceUnvalidated(),
       () => this.relayStale(),
-      () => this.pruneOutbox(),
     ];
     for (const repair of repairs) {
       try {
@@ -159,10 +155,6 @@ export class Reconciler {
     const { outbox, queue } = this.deps;
     if ((await outbox.lagMs()) < this.settings.outboxStaleMs) return;
     await relayOutbox(outbox, queue, (messageId) => this.repaired('outbox_stale', { messageId }));
-  }
-
-  private async pruneOutbox(): Promise<void> {
-    this.counts.outbox_pruned += await this.deps.outbox.prune(this.settings.outboxKeepMs);
   }
 
   private repaired(repair: Repair, fields: object): void {

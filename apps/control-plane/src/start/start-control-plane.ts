@@ -12,6 +12,8 @@ import { startIntake } from '../intake';
 import { ControlLoops, repairTimes } from '../loops';
 import { ServiceMetrics } from '../metrics/service-metrics';
 import { resultCsv } from '../results/result-csv';
+import { DailyRetention } from '../retention/daily-retention';
+import { Retention } from '../retention/retention';
 import type { Runtime } from '../tokens';
 import { readTls } from './read-tls';
 import { startHttp } from './start-http';
@@ -27,7 +29,7 @@ export interface ControlPlane {
 }
 
 /** How long each part may take to stop; together below the 15 s that the supervisor allows. */
-const STOP_LIMIT_MS = { http: 4_000, intake: 500, loops: 2_000, fleet: 4_500, queue: 2_000, store: 1_500 };
+const STOP_LIMIT_MS = { http: 4_000, intake: 500, loops: 2_000, retention: 500, fleet: 4_000, queue: 2_000, store: 1_500 };
 
 /** Opens everything one replica needs and serves. What was opened is closed again when a later part fails. */
 export async function startControlPlane(config: ControlPlaneConfig, logger: Logger): Promise<ControlPlane> {
@@ -64,12 +66,16 @@ async function openAll(config: ControlPlaneConfig, logger: Logger, shutdown: Shu
   const metrics = new ServiceMetrics({ records, outbox, queue, logger });
   const loops = new ControlLoops({ store: fleet, records, outbox, queue, endings, plan, leaseMs, settings: repairTimes(leaseMs), clock: systemClock, logger, onRun: metrics.loopRan });
   shutdown.add('loops', STOP_LIMIT_MS.loops, () => loops.stop());
+  const retention = new Retention({ store: store.retention, blobs, clock: systemClock, logger });
+  const daily = new DailyRetention({ retention, store: store.retention, rules: config.retention, logger, onRun: metrics.loopRan });
+  shutdown.add('retention', STOP_LIMIT_MS.retention, () => daily.stop());
   const resolver = new ModelResolver({ ...config.models, logger });
   const intake = await startIntake({ records, queue, blobs, resolver, logger });
   shutdown.add('intake', STOP_LIMIT_MS.intake, () => Promise.resolve(intake.stop()));
   await loops.start();
+  daily.start();
 
-  const http = await startHttp({ runtime, team, loops, metrics }, () => shutdown.isRunning);
+  const http = await startHttp({ runtime, team, loops, metrics, retention }, () => shutdown.isRunning);
   shutdown.add('http', STOP_LIMIT_MS.http, () => http.close());
   const grpcAddress = `${tls === null ? '' : 'grpcs://'}${config.grpcHost}:${grpcPort}`;
   logger.info({ httpUrl: http.url, grpcAddress }, 'control plane ready');

@@ -3,9 +3,13 @@ import { TunefleetError } from '@tunefleet/foundation';
 
 const SHA256 = /^[0-9a-f]{64}$/;
 
+export function isSha256(text: string): boolean {
+  return SHA256.test(text);
+}
+
 /** Only a hash can become a path, so no name from outside reaches the file system. @throws invalid_input */
 export function requireSha256(sha256: string): void {
-  if (!SHA256.test(sha256)) {
+  if (!isSha256(sha256)) {
     const shown = sha256.length > 80 ? `${sha256.slice(0, 80)}...` : sha256;
     throw new TunefleetError('invalid_input', `not a SHA-256: ${JSON.stringify(shown)}; expected 64 lower-case hexadecimal digits`, { param: 'sha256' });
   }

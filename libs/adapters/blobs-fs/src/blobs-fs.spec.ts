@@ -81,3 +81,43 @@ test('says what is wrong when the folder cannot be used', async () => {
   await expect(store.ping()).rejects.toMatchObject({ code: 'unavailable' });
   await expect(access(join(folder, 'tmp'))).rejects.toMatchObject({ code: 'ENOENT' });
 });
+
+test('all blobs are listed; one goes only if it was not put again since', async () => {
+  const store = await openBlobsFs(folder);
+  const [old, kept] = [Buffer.from('old'), Buffer.from('kept')];
+  for (const bytes of [old, kept]) await store.put(once(bytes), { maxBytes: 10 });
+  await writeFile(join(folder, 'stray.txt'), 'x');
+  const longAgo = new Date(Math.floor(Date.now() / 1000) * 1000 - 2 * 86_400_000);
+  for (const sha256 of [old, kept].map(sha256Hex)) await utimes(join(folder, sha256.slice(0, 2), sha256.slice(2, 4), sha256), longAgo, longAgo);
+  await store.put(once(kept), { maxBytes: 10 });
+
+  const listed = [];
+  for await (const blob of store.list()) listed.push(blob);
+  expect(listed).toHaveLength(2);
+  expect(listed).toEqual(expect.arrayContaining([{ sha256: sha256Hex(old), bytes: 3, storedAtMs: longAgo.getTime() }]));
+
+  const sinceMs = Date.now() - 86_400_000;
+  expect([await store.removeUntouched(sha256Hex(old), sinceMs), await store.removeUntouched(sha256Hex(kept), sinceMs), await store.removeUntouched(sha256Hex('none'), sinceMs)]).toEqual([true, false, false]);
+  expect([await store.stat(sha256Hex(old)), await store.stat(sha256Hex(kept))]).toEqual([null, { sha256: sha256Hex(kept), bytes: 4 }]);
+  expect(await readdir(join(folder, 'tmp'))).toEqual([]);
+});
+
+test('a put and a removal of an old blob at the same time: the put wins', async () => {
+  const store = await openBlobsFs(folder);
+  const bytes = Buffer.from('contended');
+  const sha256 = sha256Hex(bytes);
+  const longAgo = new Date(Date.now() - 2 * 86_400_000);
+  await store.put(once(bytes), { maxBytes: 10 });
+  let removals = 0;
+  for (let i = 0; i < 100; i++) {
+    await utimes(join(folder, sha256.slice(0, 2), sha256.slice(2, 4), sha256), longAgo, longAgo);
+    const slowly = async function* (): AsyncGenerator<Uint8Array> {
+      await new Promise((resolve) => setTimeout(resolve, i % 3));
+      yield bytes;
+    };
+    const [, removed] = await Promise.all([store.put(slowly(), { maxBytes: 10 }), store.removeUntouched(sha256, Date.now() - 3_600_000)]);
+    if (removed) removals++;
+    expect(await store.stat(sha256)).not.toBeNull();
+  }
+  expect(removals).toBeGreaterThan(0);
+});

@@ -3,9 +3,10 @@ import { mkdir, open, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { Readable } from 'node:stream';
 import { TunefleetError } from '@tunefleet/foundation';
-import type { BlobInfo, BlobStore } from '@tunefleet/ports';
+import type { BlobInfo, BlobStore, BlobSweep } from '@tunefleet/ports';
 import { blobPath, requireSha256 } from './blob-path';
 import { PartFiles } from './part-files';
+import { listBlobs, removeUntouched } from './sweep';
 
 type PutOptions = Parameters<BlobStore['put']>[1];
 type Range = NonNullable<Parameters<BlobStore['open']>[1]>;
@@ -15,7 +16,7 @@ type Range = NonNullable<Parameters<BlobStore['open']>[1]>;
  * A blob appears by a rename, when its bytes are on disk: a crash at any moment leaves whole blobs only.
  * @param root created when absent
  */
-export async function openBlobsFs(root: string): Promise<BlobStore> {
+export async function openBlobsFs(root: string): Promise<BlobStore & BlobSweep> {
   const folder = resolve(root);
   const parts = new PartFiles(folder);
   await translated(() => parts.prepare());
@@ -25,6 +26,8 @@ export async function openBlobsFs(root: string): Promise<BlobStore> {
     stat: (sha256) => translated(() => statBlob(blobPath(folder, sha256), sha256)),
     delete: (sha256) => translated(() => rm(blobPath(folder, sha256), { force: true })),
     ping: () => translated(() => ping(parts)),
+    list: () => listBlobs(folder),
+    removeUntouched: (sha256, sinceMs) => translated(() => removeUntouched(folder, parts, sha256, sinceMs)),
   };
 }
 

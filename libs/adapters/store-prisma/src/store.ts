@@ -1,10 +1,11 @@
 import type { Logger } from '@tunefleet/foundation';
-import type { FleetAccess, FleetStore, Outbox, RecordStore } from '@tunefleet/ports';
+import type { FleetAccess, FleetStore, Outbox, RecordStore, RetentionStore } from '@tunefleet/ports';
 import { prismaFleetAccess } from './access/fleet-access';
 import { Database } from './database/database';
 import { WakeChannel } from './database/wake-channel';
 import { prismaFleetStore } from './fleet/fleet-store';
 import { prismaOutbox } from './outbox/outbox';
+import { prismaRetentionStore } from './retention/retention-store';
 import { prismaRecordStore } from './records/record-store';
 
 export interface StoreOptions {
@@ -20,6 +21,7 @@ export interface Store {
   readonly fleet: FleetStore;
   readonly access: FleetAccess;
   readonly outbox: Outbox;
+  readonly retention: RetentionStore;
   close(): Promise<void>;
 }
 
@@ -35,6 +37,7 @@ export function openStore(options: StoreOptions): Store {
     fleet: prismaFleetStore(db, wakes),
     access: prismaFleetAccess(db),
     outbox: prismaOutbox(db, logger),
+    retention: prismaRetentionStore(db),
     close: async () => {
       await wakes.close();
       await db.close();

@@ -6,6 +6,7 @@ import { Files } from './resources/files';
 import { FineTuningJobs } from './resources/fine-tuning';
 import { Jobs } from './resources/jobs';
 import { Models } from './resources/models';
+import { Retention } from './resources/retention';
 import { Teams } from './resources/teams';
 import { Usage } from './resources/usage';
 import { Workers } from './resources/workers';
@@ -21,6 +22,7 @@ export class TunefleetClient {
   readonly evals: Evals;
   readonly adapters: Adapters;
   readonly models: Models;
+  readonly retention: Retention;
   readonly teams: Teams;
   readonly usage: Usage;
   readonly workers: Workers;
@@ -34,6 +36,7 @@ export class TunefleetClient {
     this.evals = new Evals(transport);
     this.adapters = new Adapters(transport);
     this.models = new Models(transport);
+    this.retention = new Retention(transport);
     this.teams = new Teams(transport);
     this.usage = new Usage(transport);
     this.workers = new Workers(transport);

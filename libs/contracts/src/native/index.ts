@@ -6,3 +6,4 @@ export * from './status';
 export * from './teams';
 export * from './usage';
 export * from './worker-access';
+export * from './retention';

@@ -5,3 +5,4 @@ export * from './failing-worker';
 export * from './stop-reasons';
 export * from './stuck';
 export * from './silence';
+export * from './retention';

@@ -31,16 +31,5 @@ export function memoryOutbox(tables: Tables): Outbox {
       const [oldest] = tables.owed;
       return oldest === undefined ? 0 : tables.nowMs() - (tables.outbox.get(oldest) as OutboxRow).createdAtMs;
     },
-    prune: async (olderThanMs) => {
-      const beforeMs = tables.nowMs() - olderThanMs;
-      let gone = 0;
-      for (const id of tables.published) {
-        if ((tables.outbox.get(id)?.publishedAtMs ?? 0) >= beforeMs) break;
-        tables.outbox.delete(id);
-        tables.published.delete(id);
-        gone++;
-      }
-      return gone;
-    },
   };
 }

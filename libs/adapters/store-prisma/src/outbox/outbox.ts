@@ -1,6 +1,5 @@
 import { errorMessage, type JsonObject, type Logger } from '@tunefleet/foundation';
 import type { Outbox } from '@tunefleet/ports';
-import { agoMs } from '../database/clock';
 import type { Database } from '../database/database';
 
 interface OutboxRow {
@@ -43,10 +42,5 @@ export function prismaOutbox(db: Database, logger: Logger): Outbox {
           select extract(epoch from clock_timestamp() - min(created_at))::float8 * 1000 as lag from outbox where published_at is null`;
         return Math.max(0, row?.lag ?? 0);
       }),
-
-    prune: (olderThanMs) =>
-      db.repeating(
-        () => prisma.$executeRaw`delete from outbox where published_at < ${agoMs(olderThanMs)}`,
-      ),
   };
 }

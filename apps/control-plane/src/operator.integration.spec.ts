@@ -1,7 +1,11 @@
-/** The control plane as a process, its record damaged by hand: what its reconciler mends is counted by kind and logged with what it was mended on. */
+/**
+ * What operators see of the control plane, which runs as a process: metrics, repairs of a record that was damaged by hand, retention.
+ */
+import { TunefleetClient } from '@tunefleet/client-sdk';
+import { RETENTION_KINDS } from '@tunefleet/contracts';
 import { newId } from '@tunefleet/foundation';
-import { until } from '../fleet/testing/fleet-harness';
-import { ControlPlaneProcess } from '../testing/control-plane-process';
+import { until } from './fleet/testing/fleet-harness';
+import { API_KEY, ControlPlaneProcess } from './testing/control-plane-process';
 
 let server: ControlPlaneProcess;
 beforeAll(async () => {
@@ -40,3 +44,21 @@ test('a lost worker with its job: the repairs show as metrics and in the log, on
   const repairs = (await server.logLines()).filter(({ msg, repair }) => msg === 'repaired' && repair === 'lease_expired');
   expect(repairs).toMatchObject([{ level: 30, jobId: id, attemptId: attempt?.id, workerId: 'wrk-lost', total: 1 }]);
 }, 60_000);
+
+test('retention: a dry run by default, of every kind; then what was asked for goes; rules that are not safe are refused', async () => {
+  const client = new TunefleetClient({ baseUrl: server.url, apiKey: API_KEY });
+  const file = await server.upload('{}', 'fine-tune');
+  await client.files.delete(file);
+  const dry = await client.retention.run();
+  expect(dry).toMatchObject({ applied: false, complete: true });
+  expect(dry.data.map(({ kind, rows }) => [kind, rows])).toEqual(RETENTION_KINDS.map((kind) => [kind, 0]));
+
+  // Made by the job of the test before, and handed on at once.
+  const rules = { outbox: { older_than_seconds: 0 } };
+  expect(await client.retention.run({ rules })).toMatchObject({ applied: false, data: [{ kind: 'outbox', rows: 1 }] });
+  expect(await client.retention.run({ rules, apply: true })).toMatchObject({ applied: true, complete: true, data: [{ kind: 'outbox', rows: 1 }] });
+  expect(await client.retention.run({ rules })).toMatchObject({ data: [{ rows: 0 }] });
+
+  await expect(client.retention.run({ rules: { artifacts: { older_than_seconds: 60 } } })).rejects.toMatchObject({ status: 400, param: 'rules.artifacts', message: expect.stringContaining('at least 1 h') as string });
+  expect((await server.post('/api/v1/retention', { rules: { jobs: { older_than_seconds: 1 } } })).status).toBe(400);
+});
