@@ -57,16 +57,23 @@ export interface KeysValues {
 /** Virtual tokens at positions 0 .. length - 1 of every row, seen by all its real tokens, which take the positions after them. */
 export interface PrefixHook {
   readonly length: number;
+  /** Models with learned positions: the virtual tokens come in behind these, and real tokens have those they have alone. */
+  readonly behindPositions?: true;
   /** @returns their keys and values by layer, borrowed by the model; tensors of the current scope, or held by the hook */
   keysValues(model: PrefixModel): readonly KeysValues[];
 }
 
 /** What a model lends to a `PrefixHook`. Differentiable. */
 export interface PrefixModel {
+  /** All that is active in this pass, the prefix included: the same hook, the same keys and values. */
+  readonly active: ModelHook;
   /** Runs virtual tokens through all blocks. @param prompt [n, C] token embeddings   @returns keys and values by layer */
   ofPrompt(prompt: Tensor): readonly KeysValues[];
-  /** Keys and values that one layer makes of its input. @param x [n, C] hidden states at positions 0 .. n - 1 */
-  ofLayerInput(layer: number, x: Tensor): KeysValues;
+  /**
+   * As `ofPrompt`, from hidden states at positions 0 .. n - 1 that enter given layers, in place of what the layer before makes.
+   * @param inputs [n, C] by layer, the first among them
+   */
+  ofLayerInputs(inputs: ReadonlyMap<number, Tensor>): readonly KeysValues[];
 }
 
 /** Hidden states that a bypass starts from, without gradient. Where only some rows are wanted, only those. */

@@ -29,13 +29,18 @@ describe.each(NAMES)('%s', (name) => {
     length: virtual,
     keysValues: (lent) => {
       const { root, blocks } = model.stems({ ids: ids.slice(0, virtual), rows: 1, columns: virtual });
-      return Array.from({ length: model.layers }, (_, layer) => lent.ofLayerInput(layer, layer === 0 ? root : (blocks[layer - 1] as Tensor)));
+      return lent.ofLayerInputs(new Map([root, ...blocks.slice(0, -1)].map((input, layer) => [layer, input])));
     },
+  });
+  const asFirstLayerInput = (): PrefixHook => ({
+    length: virtual,
+    keysValues: (lent) => lent.ofLayerInputs(new Map([[0, model.stems({ ids: ids.slice(0, virtual), rows: 1, columns: virtual }).root]])),
   });
 
   test.each([
     ['embeddings', asPrompt],
     ['inputs of every layer', asLayerInputs],
+    ['input of the first layer', asFirstLayerInput],
   ])('virtual tokens given as %s stand for real ones', (_how, prefix) => {
     const adapter = { prefix: prefix() };
     expect(maxDifference(logitsOf(model, { ids: rest, rows: 1, columns: own }, { adapter }), whole.subarray(virtual * V))).toBeLessThan(2e-5);

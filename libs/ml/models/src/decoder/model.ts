@@ -128,7 +128,8 @@ export class DecoderModel implements CausalLm {
         this.device.scope(() => {
           const keysValues = adapter?.prefix ? new PrefixedKeysValues(adapter.prefix.keysValues(this.prefixModel(adapter)), cache) : cache;
           const { outputRows = null, recomputeBlocks = false } = options;
-          return run(batch.ids, { rows: batch.rows, positions: positionsOf(placed, known + virtual), sequences, adapter, keysValues, outputRows, recomputeBlocks });
+          const positions = adapter?.prefix?.behindPositions ? positionsOf(batch, known) : positionsOf(placed, known + virtual);
+          return run(batch.ids, { rows: batch.rows, positions, sequences, adapter, keysValues, outputRows, recomputeBlocks });
         }),
       );
       cache?.commit(batch.columns);
@@ -179,26 +180,35 @@ export class DecoderModel implements CausalLm {
   }
 
   /** Runs virtual tokens as one row of their own: no real token is seen by them, so their keys and values are the same for every row. */
-  private prefixModel({ prefix: _prefix, bypass: _bypass, ...adapter }: ModelHook): PrefixModel {
-    const withPass = <T>(columns: number, run: (pass: Pass) => T): T =>
+  private prefixModel(active: ModelHook): PrefixModel {
+    const { prefix: _prefix, bypass: _bypass, ...adapter } = active;
+    const run = (columns: number, inputs: (pass: Pass) => ReadonlyMap<number, Tensor>): readonly KeysValues[] =>
       this.tables.with({ ids: new Int32Array(columns), rows: 1, columns }, 0, (sequences) =>
-        this.device.scope(() => run({ rows: 1, positions: Int32Array.from({ length: columns }, (_, i) => i), sequences, adapter, keysValues: null, outputRows: null, recomputeBlocks: false })),
+        this.device.scope(() => {
+          const pass: Pass = { rows: 1, positions: Int32Array.from({ length: columns }, (_, i) => i), sequences, adapter, keysValues: null, outputRows: null, recomputeBlocks: false };
+          return this.prefixKeysValues(inputs(pass), pass);
+        }),
       );
     return {
-      ofLayerInput: (layer, x) => withPass(x.dim(0), (pass) => (this.parts.blocks[layer] as DecoderBlock).keysValues(x, this.blockContext(layer, pass))),
-      ofPrompt: (prompt) =>
-        withPass(prompt.dim(0), (pass) => {
-          const seen: KeysValues[] = [];
-          let x = this.addPositions(prompt, pass.positions);
-          for (const [layer, block] of this.parts.blocks.entries()) {
-            const context = this.blockContext(layer, pass);
-            // For the few virtual tokens, projecting once more costs less than carrying these out of the block.
-            seen.push(block.keysValues(x, context));
-            if (layer < this.layers - 1) x = this.runBlock(block, x, context);
-          }
-          return seen;
-        }),
+      active,
+      ofPrompt: (prompt) => run(prompt.dim(0), ({ positions }) => new Map([[0, this.addPositions(prompt, positions)]])),
+      ofLayerInputs: (inputs) => run(inputs.get(0)?.dim(0) ?? 0, () => inputs),
     };
+  }
+
+  /** @param inputs of layers that do not go on from the one before */
+  private prefixKeysValues(inputs: ReadonlyMap<number, Tensor>, pass: Pass): readonly KeysValues[] {
+    const first = inputs.get(0);
+    invariant(first, 'virtual tokens must enter the first block');
+    let x = first;
+    return this.parts.blocks.map((block, layer) => {
+      const context = this.blockContext(layer, pass);
+      x = inputs.get(layer) ?? x;
+      // For the few virtual tokens, projecting once more costs less than carrying these out of the block.
+      const seen = block.keysValues(x, context);
+      if (layer + 1 < this.layers && !inputs.has(layer + 1)) x = this.runBlock(block, x, context);
+      return seen;
+    });
   }
 
   private checkBatch({ ids, rows, columns, positions, segments, branches }: TokenBatch, cache: LayeredCache | null, virtual: number): void {

@@ -1,4 +1,4 @@
-export { add, mul, scale, tanh } from './arithmetic/arithmetic';
+export { add, cast, mul, relu, scale, tanh } from './arithmetic/arithmetic';
 export { mergeHeads, splitAxis, splitHeads } from './layout/heads';
 export { precede } from './layout/precede';
 export { meanOfRows, selectRows } from './layout/rows';

@@ -7,7 +7,7 @@ import { checkpoint, gradients, singleOutputOp } from '../tape/perform';
 import type { Tensor } from '../tensor';
 import { TEST_BACKENDS, testDevice } from '../testing';
 import { attention, branchMask, causalMask, segmentMask } from './attention/attention';
-import { add, mul, scale, tanh } from './arithmetic/arithmetic';
+import { add, cast, mul, relu, scale, tanh } from './arithmetic/arithmetic';
 import { geglu, gelu, geluTanh } from './gelu/gelu';
 import { headCrossEntropy } from './head-cross-entropy/head-cross-entropy';
 import { headLogits } from './head-cross-entropy/output-head';
@@ -130,6 +130,17 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
       // torch.nn.functional.gelu(x)
       const y = device.readFloats(gelu(device.tensor(Float32Array.of(-2, -0.5, 0, 1, 3), [5], 'f32')));
       [-0.0455003, -0.1542688, 0, 0.8413447, 2.9959502].forEach((value, i) => expect(y[i]).toBeCloseTo(value, 5));
+    });
+  });
+
+  test('relu and cast', () => {
+    checkGradients(device, [[2, 5], [2, 5]], (a, b) => relu(add(a, b)));
+    checkGradients(device, [[4, 6]], (x) => cast(x, 'f32'));
+    device.scope(() => {
+      const x = device.tensor(Float32Array.of(-2, 0, 3), [3], 'f32');
+      const { result, gradients: got } = gradients(device, [x], () => ({ loss: project(relu(x), 1), y: relu(x) }));
+      expect([...device.readFloats(result.y)]).toEqual([0, 0, 3]);
+      expect([...device.readFloats(got[0] as Tensor)].map((slope) => slope !== 0)).toEqual([false, false, true]);
     });
   });
 

@@ -1,4 +1,5 @@
 import type { Primitives } from '../../primitives';
+import type { FloatDType } from '../../dtype';
 import { singleOutputOp } from '../../tape/perform';
 import type { Tensor } from '../../tensor';
 
@@ -59,5 +60,28 @@ export function scale(x: Tensor, factor: number): Tensor {
     inputs: [x],
     run: () => ({ outputs: [x.device.primitives.scale(x, factor)], save: [] }),
     backward: ({ gradients: [g = null] }) => [g && x.device.primitives.scale(g, factor)],
+  });
+}
+
+/** x in another dtype. */
+export function cast(x: Tensor, dtype: FloatDType): Tensor {
+  const p = x.device.primitives;
+  return singleOutputOp(x.device, {
+    name: 'cast',
+    inputs: [x],
+    run: () => ({ outputs: [p.cast(x, dtype)], save: [] }),
+    backward: ({ gradients: [g = null] }) => [g && p.cast(g, x.dtype)],
+  });
+}
+
+/** max(x, 0); its slope at 0 is 0. */
+export function relu(x: Tensor): Tensor {
+  const p = x.device.primitives;
+  const zero = (like: Tensor): Tensor => x.device.scalar(0, like.dtype === 'bf16' ? 'bf16' : 'f32');
+  return singleOutputOp(x.device, {
+    name: 'relu',
+    inputs: [x],
+    run: () => ({ outputs: [p.binary('maximum', x, zero(x))], save: [x] }),
+    backward: ({ gradients: [g], saved: [source] }) => [g && source ? p.select(p.compare('less', zero(source), source), g, zero(g)) : null],
   });
 }
