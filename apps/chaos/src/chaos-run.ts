@@ -39,7 +39,7 @@ export interface ChaosReport {
 const UNDISTURBED_MS = 300_000;
 /** For everything to end once the faults are over; a fifth failure alone keeps a job waiting for 80 s. */
 const SETTLE_MS = 300_000;
-const BETWEEN_ACTS_MS = 700;
+const BETWEEN_ACTS_MS = 2_000;
 
 /** Streams of random numbers, one for each who draws. */
 const STREAM = { faults: 1, users: 2, replicas: 3 } as const;
@@ -68,6 +68,7 @@ export async function runChaos(options: ChaosOptions, log: Log): Promise<ChaosRe
     await both;
     log.say('run', `${plan.total} faults have been and are healed; waiting for ${watch.open().size} jobs`);
     const troubles = [...plan.troubles, ...(await settle(users, watch))];
+    for (const { part } of [...system.replicas, ...system.workers]) if (part.deaths > 0) troubles.push(`${part.name} ended by itself ${part.deaths} times after it had been ready`);
     const record = await system.record();
     const verdicts = checkEvidence({ record, wishes: users.wishes, references });
     watching.abort();

@@ -14,11 +14,12 @@ const HELP = `The whole service as real processes, with faults; a check of its r
   --workers N     1 to 8 (default 3)
   --between S     seconds between faults, on average (default 4)
   --only TEXT     only faults whose name contains it; again for more
+  --keep          keep the logs of all processes also when every rule held
 `;
 const LEASE_SECONDS = 8;
 
 const { values } = parseArgs({
-  options: { minutes: { type: 'string' }, seed: { type: 'string' }, workers: { type: 'string' }, between: { type: 'string' }, only: { type: 'string', multiple: true }, help: { type: 'boolean' } },
+  options: { minutes: { type: 'string' }, seed: { type: 'string' }, workers: { type: 'string' }, between: { type: 'string' }, only: { type: 'string', multiple: true }, keep: { type: 'boolean' }, help: { type: 'boolean' } },
 });
 if (values.help === true) process.stdout.write(HELP);
 else process.exitCode = await run();
@@ -39,7 +40,7 @@ async function run(): Promise<number> {
   printReport(report, seed, `npx nx run chaos:run ${options.join(' ')}`, log);
   const sound = isSound(report);
   // What is broken is explained by the logs.
-  if (sound) await rm(report.dir, { recursive: true, force: true });
+  if (sound && values.keep !== true) await rm(report.dir, { recursive: true, force: true });
   return sound ? 0 : 1;
 }
 

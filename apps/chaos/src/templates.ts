@@ -19,11 +19,11 @@ interface Tune {
 }
 
 const TUNES: readonly (Tune & { readonly name: string; readonly weight: number })[] = [
-  { name: 'short', weight: 3, rows: 40, epochs: 5, batchSize: 1, checkpointEvery: 25 },
-  { name: 'wide', weight: 2, rows: 48, epochs: 8, batchSize: 3, checkpointEvery: 0 },
-  { name: 'long', weight: 3, rows: 80, epochs: 8, batchSize: 1, checkpointEvery: 60 },
+  { name: 'short', weight: 3, rows: 30, epochs: 4, batchSize: 1, checkpointEvery: 20 },
+  { name: 'wide', weight: 2, rows: 48, epochs: 5, batchSize: 3, checkpointEvery: 0 },
+  { name: 'long', weight: 3, rows: 60, epochs: 5, batchSize: 1, checkpointEvery: 40 },
 ];
-const EVAL_ROWS = 60;
+const EVAL_ROWS = 80;
 
 export async function tuneTemplates(client: TunefleetClient, model: string): Promise<Template[]> {
   return Promise.all(

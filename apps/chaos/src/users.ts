@@ -11,6 +11,9 @@ export interface UserOptions {
   readonly betweenActsMs: number;
 }
 
+/** Until the job just submitted is seen among those that have not ended. */
+const SUBMIT_MS = 500;
+
 type Act = 'cancel' | 'pause' | 'resume' | 'priority';
 
 /** How often each is done, relative to the others. */
@@ -18,7 +21,7 @@ const ACTS: readonly (readonly [Act, number])[] = [
   ['cancel', 1],
   ['pause', 2],
   ['resume', 4],
-  ['priority', 2],
+  ['priority', 3],
 ];
 
 /** People who submit jobs all the time and change their minds about some. They know what they wanted and what they were promised. */
@@ -40,9 +43,10 @@ export class Users {
   async act(templates: readonly Template[], signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       const open = this.inFlight();
-      if (open.size < this.options.jobsInFlight) await this.submit(this.weighted(templates.map((template) => [template, template.weight] as const)));
+      const isShort = open.size < this.options.jobsInFlight;
+      if (isShort) await this.submit(this.weighted(templates.map((template) => [template, template.weight] as const)));
       else await this.changeMind([...open]);
-      await sleep(this.random.exponential(this.options.betweenActsMs), signal);
+      await sleep(isShort ? SUBMIT_MS : this.random.exponential(this.options.betweenActsMs), signal);
     }
   }
 

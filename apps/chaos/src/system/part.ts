@@ -19,7 +19,8 @@ const READY_MS = 120_000;
 export class Part {
   private child: ManagedChild | null = null;
   private ready = false;
-  starts = 0;
+  /** How often it ended by itself after it had been ready: nothing that happens to its surroundings may do that. */
+  deaths = 0;
 
   constructor(private readonly options: PartOptions) {}
 
@@ -43,8 +44,8 @@ export class Part {
       {
         ...{ name, file, logFile, stopGraceMs },
         env: () => {
+          if (this.ready) this.deaths++;
           this.ready = false;
-          this.starts++;
           return env;
         },
         onReady: () => (this.ready = true),
