@@ -2,10 +2,9 @@ import { createHash } from 'node:crypto';
 import type { ArtifactRef } from '@tunefleet/contracts';
 import type { BlobInfo, BlobStore } from '@tunefleet/ports';
 
-/** Which blobs are stored, and for which job each was sent; their bytes do not matter. */
+/** Which blobs are stored; their bytes do not matter. */
 export class SimulatedBlobs implements Pick<BlobStore, 'put' | 'stat'> {
   private readonly stored = new Map<string, number>();
-  private readonly sent = new Set<string>();
   /** Of the uploads, these meet a full disk. */
   full = 0;
 
@@ -26,12 +25,7 @@ export class SimulatedBlobs implements Pick<BlobStore, 'put' | 'stat'> {
     return bytes === undefined ? null : { sha256, bytes };
   }
 
-  receive(jobId: string, { sha256, bytes }: ArtifactRef): void {
+  receive({ sha256, bytes }: ArtifactRef): void {
     this.stored.set(sha256, bytes);
-    this.sent.add(`${jobId} ${sha256} ${bytes}`);
-  }
-
-  wasSent(jobId: string, { sha256, bytes }: ArtifactRef): boolean {
-    return this.sent.has(`${jobId} ${sha256} ${bytes}`);
   }
 }

@@ -113,6 +113,7 @@ export const brokenStores: readonly BrokenStore[] = [
   {
     name: 'knows nothing of memory',
     seen: /needs .* bytes and was placed on/,
+    scenario: { jobsPerSecond: 0.5 },
     sabotage: ({ fleet }) => {
       const { schedulingSnapshot } = fleet;
       fleet.schedulingSnapshot = async (limit) => {
@@ -148,14 +149,48 @@ export const brokenStores: readonly BrokenStore[] = [
   {
     name: 'never says that anything is stale',
     seen: /works on .* after that attempt was closed/,
-    sabotage: ({ fleet, tables }) => {
+    sabotage: ({ fleet, access, tables }) => {
       const { appendEvents } = fleet;
       // So that assignments are taken back while their workers are at work.
       fleet.acknowledge = async () => 'applied';
       fleet.renewLease = async () => 'applied';
-      fleet.isLive = async () => true;
+      access.isHeldBy = async () => true;
+      access.noteUpload = async () => true;
       fleet.listLiveAttempts = async (workerId) => tables.attemptsOn(workerId);
       fleet.appendEvents = async (key, events) => ({ result: 'applied', lastSeq: Math.max((await appendEvents(key, events)).lastSeq, events.at(-1)?.seq ?? 0) });
+    },
+  },
+  {
+    name: 'bars a revoked worker and leaves it its job',
+    seen: /is still open on .*, which was revoked/,
+    sabotage: ({ access, tables }) => {
+      access.revokeWorker = async (workerId) => {
+        const credential = tables.credentials.get(workerId);
+        if (credential !== undefined) tables.credentials.set(workerId, { ...credential, revokedAt: tables.now() });
+        tables.changeWorker(workerId, { sessionId: null });
+        return { worker: null, releasedJobs: 0 };
+      };
+    },
+  },
+  {
+    name: 'lets a revoked worker come back',
+    seen: /the revoked worker .* has the session/,
+    sabotage: ({ access, fleet, tables }) => {
+      const { helloWorker } = fleet;
+      const { getCredential } = access;
+      access.getCredential = async (workerId) => {
+        const credential = await getCredential(workerId);
+        return credential === null ? null : { ...credential, revokedAt: null };
+      };
+      fleet.helloWorker = async (hello) => {
+        const credential = tables.credentials.get(hello.id);
+        if (credential === undefined) return helloWorker(hello);
+        tables.credentials.set(hello.id, { ...credential, revokedAt: null });
+        await helloWorker(hello);
+        tables.credentials.set(hello.id, credential);
+        tables.changeWorker(hello.id, { sessionId: hello.sessionId });
+        return tables.workers.get(hello.id) as NonNullable<ReturnType<typeof tables.workers.get>>;
+      };
     },
   },
   {
@@ -172,7 +207,7 @@ export const brokenStores: readonly BrokenStore[] = [
   {
     name: 'makes one team look as if it had had everything',
     seen: /has waited .* min for a worker while others got/,
-    scenario: { workers: 3, jobsPerSecond: 0.07, jobs: { stepsMax: 20, stepMsMax: 30_000, dependent: 0, ranked: 0 }, userActsPerSecond: 0, faultsPerSecond: 0 },
+    scenario: { workers: 3, jobsPerSecond: 0.07, jobs: { stepsMax: 20, stepMsMax: 30_000, dependent: 0, ranked: 0 }, userActsPerSecond: 0, faultsPerSecond: 0, outagesPerSecond: 0 },
     sabotage: ({ fleet }) => {
       const { schedulingSnapshot } = fleet;
       fleet.schedulingSnapshot = async (limit) => {

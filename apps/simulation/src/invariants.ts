@@ -16,6 +16,8 @@ const PREEMPTION_GRACE_MS = 600_000;
 const STOP_OVERDUE_MS = 90_000;
 /** So long after the record has closed an attempt may its engine still be at work: lease, margin, checkpoint, kill. */
 const ZOMBIE_MS = 90_000;
+/** An engine that says nothing is given up after half an hour of its machine's clock; then a lease and a pass of the reconciler. */
+const HUNG_MS = 33 * 60_000;
 const STARVED_MS = 45 * 60_000;
 const STARVED_PLACEMENTS_PER_WORKER = 4;
 
@@ -37,6 +39,7 @@ export class Invariants {
   private readonly evaluatedAtMs = new Map<string, number>();
   private readonly queuedSinceMs = new Map<string, number>();
   private readonly starving = new Map<string, Wait>();
+  private readonly hungSinceMs = new Map<string, number>();
   private readonly steps = new Map<string, Set<number>>();
   private broken: string | null = null;
   private excusedUntilMs = 0;
@@ -67,6 +70,7 @@ export class Invariants {
       case 'metric':
         return this.onMetric(change.before, change.after);
       case 'worker':
+        if (change.after.sessionId !== null && this.isRevoked(change.after.id)) this.fail(`the revoked worker ${change.after.id} has the session ${change.after.sessionId}`);
         return;
     }
   }
@@ -83,6 +87,10 @@ export class Invariants {
     if (overMs > ZOMBIE_MS) this.fail(`the engine of ${workerId} works on ${attemptId} ${overMs / 1000} s after that attempt was closed`);
   }
 
+  onEngineHang(attemptId: string): void {
+    this.hungSinceMs.set(attemptId, this.nowMs());
+  }
+
   /** Every virtual second: what time alone can break. */
   onSecond(): void {
     const nowMs = this.nowMs();
@@ -97,10 +105,15 @@ export class Invariants {
     for (const attempt of tables.liveAttempts()) {
       const deadline = tables.jobs.get(attempt.jobId)?.stopDeadline;
       const overdueMs = nowMs - Math.max(deadline?.getTime() ?? nowMs, this.excusedUntilMs);
+      if (this.isRevoked(attempt.workerId)) this.fail(`${attempt.id} of ${attempt.jobId} is still open on ${attempt.workerId}, which was revoked`);
       if (overdueMs > STOP_OVERDUE_MS) this.fail(`${attempt.id} of ${attempt.jobId} was to stop ${overdueMs / 1000} s ago`);
     }
+    for (const [attemptId, sinceMs] of this.hungSinceMs) {
+      if (!tables.live.has(attemptId)) this.hungSinceMs.delete(attemptId);
+      else if (nowMs - sinceMs > HUNG_MS) this.fail(`the engine of ${attemptId} has hung for ${(nowMs - sinceMs) / 60_000} min, and nobody gave it up`);
+    }
     for (const [team, { sinceMs, others }] of this.starving) {
-      if (nowMs - Math.max(sinceMs, this.excusedUntilMs) > STARVED_MS && others > STARVED_PLACEMENTS_PER_WORKER * tables.workers.size) this.fail(`${team} has waited ${(nowMs - sinceMs) / 60_000} min for a worker while others got ${others}`);
+      if (nowMs - sinceMs > STARVED_MS && others > STARVED_PLACEMENTS_PER_WORKER * tables.workers.size) this.fail(`${team} has waited ${(nowMs - sinceMs) / 60_000} min for a worker while others got ${others}`);
     }
   }
 
@@ -190,6 +203,10 @@ export class Invariants {
     }
     for (const team of this.starving.keys()) if (!waiting.has(team)) this.starving.delete(team);
     for (const team of waiting) if (!this.starving.has(team)) this.starving.set(team, { sinceMs: this.nowMs(), others: 0 });
+  }
+
+  private isRevoked(workerId: string): boolean {
+    return (this.tables().credentials.get(workerId)?.revokedAt ?? null) !== null;
   }
 
   private fail(message: string): void {

@@ -15,7 +15,12 @@ export interface Scenario {
   readonly jobsPerSecond: number;
   readonly jobs: { readonly stepsMax: number; readonly stepMsMax: number; readonly dependent: number; readonly ranked: number };
   readonly userActsPerSecond: number;
+  /** Of machines of the fleet … */
   readonly faultsPerSecond: number;
+  /** … and of replicas, the database and the disk. */
+  readonly outagesPerSecond: number;
+  /** How long a cordoned worker waits for an operator to look at it and let it work again. */
+  readonly cordonedMs: number;
   readonly network: { readonly latencyMs: number; readonly slow: number; readonly duplicate: number };
   readonly wakes: { readonly lost: number; readonly twice: number };
   readonly queue: { readonly lost: number; readonly twice: number };
@@ -28,6 +33,9 @@ export interface ScenarioOptions {
   readonly short?: boolean;
   readonly workers?: number;
 }
+
+/** Fleets above this size have minutes, not hours. */
+const LARGE = 200;
 
 export function scenarioOf(seed: number, { short = false, workers: wanted }: ScenarioOptions = {}): Scenario {
   const random = new Random(seed, 1);
@@ -42,13 +50,15 @@ export function scenarioOf(seed: number, { short = false, workers: wanted }: Sce
     workers,
     teams: Array.from({ length: random.int(1, 5) }, (_, index) => ({ name: `team-${index}`, weight: random.pick([0.5, 1, 1, 2]), runningJobs: random.chance(0.2) ? random.int(1, 3) : null })),
     models: random.int(1, 6),
-    activeMs: (short ? 10 : random.int(20, 90)) * 60_000,
+    activeMs: (short ? 10 : workers > LARGE ? 5 : random.int(20, 90)) * 60_000,
     settleMs: 24 * 3_600_000,
     // From a fleet that idles to one with a queue.
     jobsPerSecond: (workers * random.between(0.3, 1.5)) / (20 + (30 * stepMsMax) / 2_000),
     jobs: { stepsMax: random.int(5, 60), stepMsMax, dependent: random.between(0, 0.3), ranked: 0.3 },
-    userActsPerSecond: random.between(0.005, 0.08),
+    userActsPerSecond: random.between(0.005, 0.08) * Math.max(1, workers / 40),
     faultsPerSecond: (harsh ? 0.004 : 0.001) * Math.max(10, workers),
+    outagesPerSecond: harsh ? 0.015 : 0.004,
+    cordonedMs: random.between(60_000, 900_000),
     network: { latencyMs: random.between(1, 40), slow: harsh ? 0.01 : 0.001, duplicate: harsh ? 0.03 : 0.005 },
     wakes: { lost: random.between(0, 0.3), twice: random.between(0, 0.2) },
     queue: { lost: random.between(0, 0.1), twice: random.between(0, 0.1) },

@@ -2,6 +2,7 @@ import type { ArtifactRef, Failure } from '@tunefleet/contracts';
 import type { Timers } from '@tunefleet/foundation';
 import type { AgentParts, Engine } from '../../worker/src/agent/agent';
 import type { DeviceReport, FromEngine, ToEngine } from '../../worker/src/engine-protocol';
+import type { FaultCounts } from './fault-counts';
 import { behaviourOf } from './job-spec';
 import type { Random } from './random';
 
@@ -16,6 +17,7 @@ export interface SimulatedEngineDeps {
   readonly resumeStepOf: (attemptId: string) => number;
   /** It has made a step of this attempt. */
   readonly onStep: (attemptId: string) => void;
+  readonly counts: FaultCounts;
 }
 
 interface Run {
@@ -27,7 +29,6 @@ interface Run {
 }
 
 const LOAD_MS = 4_000;
-const PACE_STEPS_MIN = 6;
 
 /** An engine process as its agent sees it: it loads, steps, checkpoints, and can die, hang or run out of memory. */
 export class SimulatedEngine implements Engine {
@@ -68,18 +69,15 @@ export class SimulatedEngine implements Engine {
   }
 
   /** A fault: the process dies in the middle of whatever it does. */
-  crash(): void {
-    this.die({ outOfMemory: false });
+  crash(): boolean {
+    return this.die({ outOfMemory: false });
   }
 
-  /**
-   * A fault: it does nothing any more, not even answer. Only once its usual pace can be told: nothing in the product notices one that hangs
-   * before, as `docs/develop/simulation.md` says.
-   */
-  hang(): boolean {
-    if (this.run === null || this.run.stopped || this.run.step - this.run.fromStep < PACE_STEPS_MIN) return false;
+  /** A fault: it does nothing any more, not even answer. @returns the attempt it leaves hanging */
+  hang(): string | null {
+    if (this.run === null || this.run.stopped || this.run.stuck) return null;
     this.run.stuck = true;
-    return true;
+    return this.run.id;
   }
 
   private begin(message: ToEngine & { type: 'run' }): void {
@@ -99,7 +97,7 @@ export class SimulatedEngine implements Engine {
 
     const next = (): void => {
       if (isOver()) return;
-      if (fate === 'oom_always' || (fate === 'oom' && microBatchSize > 4)) return this.die({ outOfMemory: true });
+      if (fate === 'oom_always' || (fate === 'oom' && microBatchSize > 4)) return void this.die({ outOfMemory: true });
       if (fate === 'user_error' && run.step >= steps / 2) return this.fail(run, { class: 'user', code: 'numerical', message: 'loss is not finite', param: null, logTail: [] });
       run.step++;
       this.deps.onStep(run.id);
@@ -153,13 +151,15 @@ export class SimulatedEngine implements Engine {
     this.callbacks.onMessage(message);
   }
 
-  private die({ outOfMemory }: { readonly outOfMemory: boolean }): void {
-    if (!this.isReady || this.ended) return;
+  private die({ outOfMemory }: { readonly outOfMemory: boolean }): boolean {
+    if (!this.isReady || this.ended) return false;
+    if (outOfMemory) this.deps.counts.add('engine out of memory');
     this.isReady = false;
     this.run = null;
     this.life++;
     this.callbacks.onExit({ code: null, signal: 'SIGKILL', outOfMemory, logTail: [], crashes: ++this.crashes });
     this.inThisLife(this.deps.random.between(100, 8_000), () => this.start());
+    return true;
   }
 
   private inThisLife(ms: number, run: () => void): void {

@@ -1,32 +1,48 @@
-import { Metadata, type ChannelCredentials } from '@grpc/grpc-js';
+import type { ChannelCredentials, Metadata, ServiceError } from '@grpc/grpc-js';
 import type { ArtifactRef, fleet } from '@tunefleet/contracts';
 import { silentLogger, sleep, TunefleetError } from '@tunefleet/foundation';
-import type { FleetStore } from '@tunefleet/ports';
+import type { FleetAccess } from '@tunefleet/ports';
 import { Agent, type AgentParts } from '../../worker/src/agent/agent';
+import { Membership } from '../../worker/src/agent/membership';
 import type { DeviceReport } from '../../worker/src/engine-protocol';
 import type { SimulatedBlobs } from './blobs';
+import type { FaultCounts } from './fault-counts';
 import type { Network } from './network';
 import type { Random } from './random';
 import { SimulatedEngine } from './simulated-engine';
 import { MachineTime, type VirtualTime } from './virtual-time';
 
 export interface WorkerDeps {
-  readonly id: string;
+  /** Of its machine; as a worker it has this name, and an id for each time it has joined as a new one. */
+  readonly name: string;
+  readonly joinToken: string;
   readonly time: VirtualTime;
   readonly random: Random;
   readonly network: Network;
-  readonly store: Pick<FleetStore, 'isLive'>;
+  readonly access: Pick<FleetAccess, 'isHeldBy' | 'noteUpload'>;
   readonly blobs: SimulatedBlobs;
   readonly labels: Readonly<Record<string, string>>;
   readonly memoryBytes: number;
   readonly skew: { readonly offsetMs: number; readonly rate: number };
   readonly newHash: () => string;
   readonly onStep: (attemptId: string, workerId: string) => void;
+  readonly onHang: (attemptId: string) => void;
+  readonly counts: FaultCounts;
+}
+
+const LEASE_MS = 30_000;
+
+/** What the worker's folder holds. */
+interface Folder {
+  readonly workerId: string;
+  readonly joinToken: string;
+  secret: string | null;
 }
 
 /** The production agent on a simulated machine. It can be killed and started again, as another boot of the same worker. */
 export class SimulatedWorker {
-  readonly id: string;
+  private folder: Folder;
+  private joins = 0;
   private agent: Agent | null = null;
   private machine: MachineTime | null = null;
   private engine: SimulatedEngine | null = null;
@@ -34,7 +50,11 @@ export class SimulatedWorker {
   private boots = 0;
 
   constructor(private readonly deps: WorkerDeps) {
-    this.id = deps.id;
+    this.folder = this.emptyFolder(deps.joinToken);
+  }
+
+  get id(): string {
+    return this.folder.workerId;
   }
 
   get isUp(): boolean {
@@ -43,14 +63,15 @@ export class SimulatedWorker {
 
   boot(): void {
     if (this.agent !== null) return;
-    const { time, skew, random } = this.deps;
+    const { time, skew, random, name, counts } = this.deps;
     const machine = new MachineTime(time, skew);
+    if (this.boots === 0 && Math.abs(skew.offsetMs) > LEASE_MS) counts.add('worker clock off by more than a lease');
     const bootId = `boot-${this.id}-${++this.boots}`;
     this.machine = machine;
     const agent = new Agent(
       {
-        ...{ controlPlane: 'simulated', channel: { credentials: null as unknown as ChannelCredentials, options: {} }, joinToken: null, workerDir: '/simulated', artifactCacheBytes: 0 },
-        ...{ engine: { file: '', env: {} }, name: this.id, labels: this.deps.labels, version: '1', clock: machine, timers: machine, random: random.next, logger: silentLogger },
+        ...{ controlPlane: 'simulated', channel: { credentials: null as unknown as ChannelCredentials, options: {} }, joinToken: this.folder.joinToken, workerDir: '/simulated', artifactCacheBytes: 0 },
+        ...{ engine: { file: '', env: {} }, name, labels: this.deps.labels, version: '1', clock: machine, timers: machine, random: random.next, logger: silentLogger },
         onReady: () => undefined,
         // The process ends, and whatever runs it starts it again.
         onRefused: () => {
@@ -77,6 +98,13 @@ export class SimulatedWorker {
     }
   }
 
+  /** The machine gets an empty folder and another token: it will join as a new worker. */
+  makeNew(joinToken: string): void {
+    this.kill();
+    this.folder = this.emptyFolder(joinToken);
+    this.boot();
+  }
+
   /** As a service manager stops it; the machine is off afterwards. */
   async shutDown(): Promise<void> {
     const { agent } = this;
@@ -85,19 +113,28 @@ export class SimulatedWorker {
     if (this.agent === agent) this.kill();
   }
 
-  crashEngine(): void {
-    this.engine?.crash();
+  crashEngine(): boolean {
+    return this.engine?.crash() ?? false;
   }
 
   hangEngine(): boolean {
-    return this.engine?.hang() ?? false;
+    const attemptId = this.engine?.hang() ?? null;
+    if (attemptId !== null) this.deps.onHang(attemptId);
+    return attemptId !== null;
+  }
+
+  private emptyFolder(joinToken: string): Folder {
+    const { name } = this.deps;
+    return { workerId: this.joins++ === 0 ? name : `${name}-${this.joins}`, joinToken, secret: null };
   }
 
   private parts(machine: MachineTime, bootId: string): AgentParts {
-    const { random, network, newHash, onStep } = this.deps;
+    const { random, network, newHash, onStep, counts } = this.deps;
+    const { folder } = this;
+    const membership = this.membership(machine, folder);
     return {
-      client: { session: () => network.connect(this.id) as unknown as ReturnType<fleet.FleetClient['session']>, close: () => undefined },
-      membership: { metadata: new Metadata(), needsJoin: false, open: async () => undefined, join: async () => ({ how: 'joined' as const }), forget: () => undefined },
+      client: { session: ((metadata: Metadata) => network.connect(folder.workerId, metadata)) as unknown as fleet.FleetClient['session'], close: () => undefined },
+      membership,
       cache: {
         ensure: async (artifact, fetch, signal) => {
           await fetch(artifact, artifact.sha256, signal);
@@ -107,14 +144,14 @@ export class SimulatedWorker {
         release: () => undefined,
       },
       transfer: {
-        upload: (attempt, artifact, _file, signal) => this.transfer(machine, attempt, signal, () => this.store(attempt, artifact)),
-        download: (attempt, _artifact, _file, signal) => this.transfer(machine, attempt, signal, () => undefined),
+        upload: (attempt, artifact, _file, signal) => this.transfer(machine, attempt, signal, () => this.store(folder, attempt, artifact)),
+        download: (attempt, _artifact, _file, signal) => this.transfer(machine, attempt, signal, async () => undefined),
       },
       engine: (callbacks) => {
-        this.engine = new SimulatedEngine({ timers: machine, random, device: deviceOf(this.deps.memoryBytes), newHash, resumeStepOf: (attemptId) => this.resumeSteps.get(attemptId) ?? 0, onStep: (attemptId) => machine.isDead || onStep(attemptId, this.id) }, callbacks);
+        this.engine = new SimulatedEngine({ timers: machine, random, device: deviceOf(this.deps.memoryBytes), newHash, resumeStepOf: (attemptId) => this.resumeSteps.get(attemptId) ?? 0, counts, onStep: (attemptId) => machine.isDead || onStep(attemptId, folder.workerId) }, callbacks);
         return this.engine;
       },
-      open: async () => ({ workerId: this.id, bootId }),
+      open: async () => ({ workerId: folder.workerId, bootId }),
       folderOf: (attemptId) => ({
         create: async () => 'output',
         createResume: async () => 'resume',
@@ -126,21 +163,47 @@ export class SimulatedWorker {
     };
   }
 
-  private store(attempt: fleet.AttemptRef, artifact: ArtifactRef): void {
-    const { blobs, random } = this.deps;
-    if (random.chance(blobs.full)) throw new Error('no space left on device');
-    blobs.receive(attempt.jobId, artifact);
+  /** The production membership, with a folder and a call of the simulation. */
+  private membership(machine: MachineTime, folder: Folder): Membership {
+    const { network, name, labels, random } = this.deps;
+    const join = (request: fleet.JoinRequest, metadata: Metadata, _options: unknown, done: (error: ServiceError | null) => void): { cancel(): void } => {
+      network.join(request, metadata).then(
+        () => machine.isDead || done(null),
+        (error: ServiceError) => machine.isDead || done(error),
+      );
+      return { cancel: () => undefined };
+    };
+    return new Membership({
+      ...{ client: { join: join as unknown as fleet.FleetClient['join'] }, joinToken: folder.joinToken, workerDir: '', name, labels, logger: silentLogger },
+      load: async () => {
+        const isNew = folder.secret === null;
+        folder.secret ??= Buffer.from(Array.from({ length: 32 }, () => random.int(0, 255))).toString('base64url');
+        return { secret: folder.secret, isNew };
+      },
+    });
+  }
+
+  private async store({ workerId }: Folder, attempt: fleet.AttemptRef, artifact: ArtifactRef): Promise<void> {
+    const { blobs, random, access, counts } = this.deps;
+    if (random.chance(blobs.full)) {
+      counts.add('upload met a full disk');
+      throw new Error('no space left on device');
+    }
+    if (!(await access.noteUpload(workerId, attempt, artifact))) throw new TunefleetError('lease_lost', 'the attempt is over');
+    blobs.receive(artifact);
   }
 
   /** As the production transfer: cut ones are tried again, until the attempt is over or given up. */
-  private async transfer(machine: MachineTime, attempt: fleet.AttemptRef, signal: AbortSignal, move: () => void): Promise<void> {
-    const { random, store, network } = this.deps;
+  private async transfer(machine: MachineTime, attempt: fleet.AttemptRef, signal: AbortSignal, move: () => Promise<void>): Promise<void> {
+    const { random, access, network, counts } = this.deps;
+    const { workerId } = this.folder;
     for (;;) {
       await sleep(random.between(10, 1_500) + network.delayMs(), signal, machine);
       if (signal.aborted) throw new TunefleetError('cancelled', 'abandoned');
-      if (network.isIsolated(this.id)) continue;
-      if (!(await store.isLive(attempt))) throw new TunefleetError('lease_lost', 'the attempt is over');
+      if (network.isIsolated(workerId)) continue;
+      if (!(await access.isHeldBy(workerId, attempt))) throw new TunefleetError('lease_lost', 'the attempt is over');
       if (random.chance(0.98)) return move();
+      counts.add('transfer cut');
     }
   }
 }

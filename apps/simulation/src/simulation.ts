@@ -1,6 +1,8 @@
 import type { IdKind } from '@tunefleet/foundation';
 import { openStoreMemory, type Change, type MemoryStore } from '@tunefleet/testing/store-memory';
+import { hashSecret } from '../../control-plane/src/fleet/admission';
 import { SimulatedBlobs } from './blobs';
+import { DeliveryOrder, FaultCounts } from './fault-counts';
 import { Faults } from './faults';
 import { Invariants } from './invariants';
 import { Journal } from './journal';
@@ -14,6 +16,9 @@ import { Users } from './users';
 import { MachineTime, VirtualTime } from './virtual-time';
 
 export const START_MS = Date.UTC(2026, 0, 15);
+const REPAIR_EVERY_MS = 30_000;
+/** Between the revocation of a worker and its machine's return as a new one. */
+const REVOKED_MS = 60_000;
 const GIBIBYTE = 1024 ** 3;
 const MEMORY = [16, 24, 40, 80].map((size) => size * GIBIBYTE);
 
@@ -46,6 +51,8 @@ export class Simulation {
   private readonly faults: Faults;
   private readonly workers: SimulatedWorker[];
   private readonly replicas = new Map<string, Replica>();
+  private readonly faultCounts = new FaultCounts();
+  private readonly operators: Random;
   private readonly counters = new Map<string, number>();
   private fingerprint = 0;
   private replicaLives = 0;
@@ -62,21 +69,35 @@ export class Simulation {
     this.journal = new Journal(() => this.time.now());
     this.invariants = new Invariants(() => this.time.now(), () => this.store.tables);
     const wakes = random(2);
+    const wakeOrder = new DeliveryOrder(() => this.faultCounts.add('wake-up overtaken'));
+    this.operators = random(7);
     this.store = openStoreMemory({
       clock: this.time,
       newId: (kind) => this.newId(kind),
       onChange: (change) => this.onChange(change),
       deliver: (run) => {
-        if (this.isActive && wakes.chance(scenario.wakes.lost)) return;
-        for (let n = wakes.chance(scenario.wakes.twice) ? 2 : 1; n > 0; n--) this.time.after(wakes.exponential(5), run);
+        if (this.isActive && wakes.chance(scenario.wakes.lost)) return this.faultCounts.add('wake-up lost');
+        const delivered = wakeOrder.send();
+        for (let n = wakes.chance(scenario.wakes.twice) ? 2 : 1; n > 0; n--) {
+          if (n === 2) this.faultCounts.add('wake-up doubled');
+          this.time.after(wakes.exponential(5), () => {
+            delivered();
+            run();
+          });
+        }
       },
     });
     sabotage?.(this.store);
-    this.network = new Network(this.time, random(3), scenario, () => [...this.replicas.values()]);
-    const { time, journal, network, blobs, weather, invariants } = this;
-    this.users = new Users({ scenario, time, random: random(4), journal, tables: this.store.tables, memoryBytes: MEMORY.slice(0, 2), api: () => this.anyReplica() });
+    this.network = new Network(this.time, random(3), scenario, this.faultCounts, () => [...this.replicas.values()]);
+    const { time, journal, network, blobs, weather, invariants, faultCounts: counts } = this;
+    this.users = new Users({ scenario, counts, time, random: random(4), journal, tables: this.store.tables, memoryBytes: MEMORY.slice(0, 2), api: () => this.anyReplica() });
     this.workers = Array.from({ length: scenario.workers }, (_, index) => this.makeWorker(index));
-    this.faults = new Faults({ time, random: random(5), journal, network, workers: this.workers, replicas: () => this.liveReplicas(), startReplica: (name) => this.startReplica(name), weather, blobs, invariants });
+    this.faults = new Faults({
+      ...{ time, random: random(5), journal, counts, network, workers: this.workers, weather, blobs, invariants },
+      replicas: () => this.liveReplicas(),
+      startReplica: (name) => this.startReplica(name),
+      revoke: (worker) => this.revoke(worker),
+    });
   }
 
   /** @throws SimulationFailure */
@@ -91,12 +112,15 @@ export class Simulation {
         await this.store.records.ensureTeam(name);
         await this.store.records.setTeamQuota(name, { weight, runningJobs });
       }
+      await this.createJoinToken(fleetToken, null);
       for (let n = 0; n < scenario.replicas; n++) this.startReplica(`replica-${n}`);
       for (const worker of this.workers) time.after(random.between(0, 20_000), () => worker.boot());
       time.every(1_000, () => this.onSecond());
       this.repeat(random, scenario.jobsPerSecond, () => void this.users.submit());
       this.repeat(random, scenario.userActsPerSecond, () => void this.users.act());
-      this.repeat(random, scenario.faultsPerSecond, () => this.faults.strike());
+      this.repeat(random, scenario.faultsPerSecond, () => this.faults.strikeWorker());
+      this.repeat(random, scenario.outagesPerSecond, () => this.faults.strikeCentre());
+      time.every(REPAIR_EVERY_MS, () => void this.users.repair(REPAIR_EVERY_MS));
       while (time.now() < START_MS + scenario.activeMs) await this.step(thrown);
       await this.settle(() => thrown);
       return this.outcome();
@@ -161,32 +185,47 @@ export class Simulation {
   }
 
   private makeWorker(index: number): SimulatedWorker {
-    const { scenario, time, network, store, blobs } = this;
+    const { scenario, time, network, store, blobs, faultCounts: counts } = this;
     const random = new Random(scenario.seed, 1_000 + index);
     const { rate, offsetMs } = scenario.skew;
     return new SimulatedWorker({
-      ...{ id: `wrk-${String(index).padStart(4, '0')}`, time, random, network, store: store.fleet, blobs },
+      ...{ name: `wrk-${String(index).padStart(4, '0')}`, joinToken: shownToken(fleetToken), time, random, network, access: store.access, blobs, counts },
       // Both zones and the largest memory are there, so that every job has a worker.
       labels: { zone: index % 2 === 0 ? 'a' : 'b' },
       memoryBytes: index < 2 ? Math.max(...MEMORY) : index === 2 ? Math.min(...MEMORY) : random.pick(MEMORY),
       skew: { rate: 1 + random.between(-rate, rate), offsetMs: random.between(-offsetMs, offsetMs) },
       newHash: () => this.count('blob').toString(16).padStart(64, '0'),
       onStep: (attemptId, workerId) => this.invariants.onEngineStep(attemptId, workerId),
+      onHang: (attemptId) => this.invariants.onEngineHang(attemptId),
     });
   }
 
+  /** An operator bars the worker; a while later its machine joins as another one, by a token for it alone. */
+  private async revoke(worker: SimulatedWorker): Promise<void> {
+    this.time.after(this.operators.exponential(REVOKED_MS), () => {
+      const token = `${TOKEN_PREFIX}${this.count('join token')}`;
+      void this.createJoinToken(token, 1).then(() => worker.makeNew(shownToken(token)));
+    });
+    // Where the call is lost, nobody was barred, or nobody was told so.
+    await this.anyReplica()?.access.revokeWorker(worker.id, 'simulated').catch(() => undefined);
+  }
+
+  private async createJoinToken(id: string, maxUses: number | null): Promise<void> {
+    await this.store.access.createJoinToken({ id, secretHash: hashSecret(secretOf(id)), note: null, maxUses, expiresInMs: null, scope: { namePattern: 'wrk-*', labels: null } });
+  }
+
   private startReplica(name: string): void {
-    const { time, store, weather, blobs, invariants } = this;
+    const { time, store, weather, blobs, invariants, faultCounts: counts } = this;
     const random = new Random(this.scenario.seed, 10_000_000 + this.replicaLives++);
     const machine = new MachineTime(time, { offsetMs: random.between(-1_000, 1_000), rate: 1 });
-    const replica = new Replica({ name, time: machine, random, store, weather, blobs, queue: this.users.queue, invariants });
+    const replica = new Replica({ name, time: machine, random, store, weather, blobs, queue: this.users.queue, invariants, counts });
     this.replicas.set(name, replica);
     this.journal.note(() => `${name} starts`);
     void replica.start();
   }
 
   private liveReplicas(): Replica[] {
-    return [...this.replicas.values()].filter(({ isDead }) => !isDead);
+    return [...this.replicas.values()].filter(({ isListening }) => isListening);
   }
 
   private anyReplica(): Replica | null {
@@ -211,7 +250,7 @@ export class Simulation {
       events: this.events,
       jobs: tally([...jobs.values()].map(({ status }) => status)),
       attempts: tally([...attempts.values()].map(({ outcome, failure, stopReason }) => [outcome, failure?.code ?? stopReason].filter((part) => part !== null).join(' '))),
-      faults: Object.fromEntries(this.faults.counts),
+      faults: this.faultCounts.all(),
       fingerprint: this.fingerprint,
     };
   }
@@ -227,6 +266,18 @@ export class Simulation {
     ];
     return new SimulationFailure(lines.join('\n'), { cause: error });
   }
+}
+
+const TOKEN_PREFIX = 'jtok-';
+const fleetToken = `${TOKEN_PREFIX}fleet`;
+
+function shownToken(id: string): string {
+  return `${id}.${secretOf(id)}`;
+}
+
+/** Of the form that secrets have. */
+function secretOf(id: string): string {
+  return id.padEnd(43, '0');
 }
 
 function changeText(change: Change): (() => string) | null {

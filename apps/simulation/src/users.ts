@@ -2,6 +2,7 @@ import { STOP_GRACE_MS } from '@tunefleet/domain-jobs';
 import { errorCode } from '@tunefleet/foundation';
 import type { JobQueue, QueueMessage, RecordStore } from '@tunefleet/ports';
 import type { Tables } from '@tunefleet/testing/store-memory';
+import { DeliveryOrder, type FaultCounts } from './fault-counts';
 import { workerSpecOf, type JobBehaviour } from './job-spec';
 import type { Journal } from './journal';
 import type { Random } from './random';
@@ -10,6 +11,7 @@ import type { VirtualTime } from './virtual-time';
 
 export interface UsersDeps {
   readonly scenario: Scenario;
+  readonly counts: FaultCounts;
   readonly time: VirtualTime;
   readonly random: Random;
   readonly journal: Journal;
@@ -28,6 +30,10 @@ export class Users {
   private readonly admissions = new Map<string, JobBehaviour & { readonly model: string; readonly memoryBytes: number }>();
   private readonly delivered = new Set<string>();
   private jobs = 0;
+  /** Latest last. */
+  private readonly recentOfTeam = new Map<string, string[]>();
+  /** Some have ended meanwhile. */
+  private readonly open: string[] = [];
 
   constructor(private readonly deps: UsersDeps) {
     this.queue = this.intakeQueue();
@@ -39,8 +45,8 @@ export class Users {
     if (replica === null) return;
     const team = random.pick([...tables.teams.values()]);
     const id = `ftjob-${String(++this.jobs).padStart(6, '0')}`;
-    const parents = [...tables.jobs.values()].filter(({ teamId }) => teamId === team.id).slice(-8);
-    const afterJobIds = parents.length > 0 && random.chance(scenario.jobs.dependent) ? [...new Set([random.pick(parents).id, random.pick(parents).id])] : [];
+    const recent = this.recentOfTeam.get(team.id) ?? [];
+    const afterJobIds = recent.length > 0 && random.chance(scenario.jobs.dependent) ? [...new Set([random.pick(recent), random.pick(recent)])] : [];
     const model = `model-${random.int(1, scenario.models)}`;
     const steps = random.int(1, scenario.jobs.stepsMax);
     this.admissions.set(id, {
@@ -54,13 +60,16 @@ export class Users {
       replica.records.createJob({ id, teamId: team.id, kind: 'fine-tune', spec: { fineTunedModel: `ft:${id}` }, baseModel: model, metadata: null, priority, workerSelector, afterJobIds, queue: 'tune' }),
     );
     replica.wakeRelay();
+    if (!tables.jobs.has(id)) return;
+    this.open.push(id);
+    this.recentOfTeam.set(team.id, [...recent, id].slice(-8));
   }
 
   /** One change of mind at random. */
   async act(): Promise<void> {
     const { random, tables, api } = this.deps;
     const replica = api();
-    const job = this.recentJob();
+    const job = this.openJob();
     if (replica === null || job === undefined) return;
     const { records } = replica;
     const workers = [...tables.workers.keys()];
@@ -75,9 +84,19 @@ export class Users {
       [`drain ${worker}`, () => records.drainWorker(worker, { mode: 'move', graceMs: STOP_GRACE_MS })],
       [`drain ${worker} softly`, () => records.drainWorker(worker, { mode: 'wait', deadlineMs: random.int(10_000, 300_000), graceMs: STOP_GRACE_MS })],
       [`cordon ${worker}`, () => records.setWorkerCordoned(worker, true, 'operator')],
-      ...Array.from({ length: 4 }, () => [`uncordon ${worker}`, () => records.setWorkerCordoned(worker, false)] as const),
+      [`uncordon ${worker}`, () => records.setWorkerCordoned(worker, false)],
     ];
     await this.asking(...random.pick(acts));
+  }
+
+  /** Operators look at cordoned workers and let some of them work again. Called every so often. */
+  async repair(everyMs: number): Promise<void> {
+    const { tables, api, random, scenario } = this.deps;
+    const replica = api();
+    if (replica === null) return;
+    for (const { id, cordoned, status } of tables.workers.values()) {
+      if (cordoned && status === 'online' && random.chance(everyMs / scenario.cordonedMs)) await this.asking(`uncordon ${id}`, () => replica.records.setWorkerCordoned(id, false));
+    }
   }
 
   /** Takes back what would keep jobs from ending. */
@@ -91,9 +110,17 @@ export class Users {
     }
   }
 
-  private recentJob(): { readonly id: string; readonly teamId: string } | undefined {
-    const open = [...this.deps.tables.jobs.values()].filter(({ finishedAt }) => finishedAt === null);
-    return open.length === 0 ? undefined : this.deps.random.pick(open);
+  /** Any that has not ended. */
+  private openJob(): { readonly id: string; readonly teamId: string } | undefined {
+    const { random, tables } = this.deps;
+    while (this.open.length > 0) {
+      const at = random.int(0, this.open.length - 1);
+      const job = tables.jobs.get(this.open[at] as string);
+      if (job?.finishedAt === null) return job;
+      this.open[at] = this.open.at(-1) as string;
+      this.open.pop();
+    }
+    return undefined;
   }
 
   private async asking(what: string, request: () => Promise<unknown>): Promise<void> {
@@ -107,15 +134,23 @@ export class Users {
 
   /** Loses some, doubles some, and remembers ids, as queues do. */
   private intakeQueue(): JobQueue {
-    const { random, time, scenario } = this.deps;
+    const { random, time, scenario, counts } = this.deps;
+    const order = new DeliveryOrder(() => counts.add('queue message overtaken'));
     const nothing = async (): Promise<void> => undefined;
     return {
       backend: 'postgres',
       add: async (message) => {
         if (this.delivered.has(message.id)) return;
         this.delivered.add(message.id);
-        if (random.chance(scenario.queue.lost)) return;
-        for (let n = random.chance(scenario.queue.twice) ? 2 : 1; n > 0; n--) time.after(random.exponential(1_000), () => void this.takeIn(message));
+        if (random.chance(scenario.queue.lost)) return counts.add('queue message lost');
+        const delivered = order.send();
+        for (let n = random.chance(scenario.queue.twice) ? 2 : 1; n > 0; n--) {
+          if (n === 2) counts.add('queue message doubled');
+          time.after(random.exponential(1_000), () => {
+            delivered();
+            void this.takeIn(message);
+          });
+        }
       },
       consume: nothing,
       counts: async () => ({ waiting: 0, active: 0, failed: 0 }),
