@@ -36,6 +36,6 @@ export function isUnreachable(error: unknown): boolean {
   return (
     hasAny(error, ['P1001', 'P1002', 'P1008', 'P1017', 'P2024', 'P2028', 'DatabaseNotReachable', 'ConnectionClosed', 'SocketTimeout', 'TooManyConnections']) ||
     hasAny(error, ['ECONNREFUSED', 'ECONNRESET', 'ENOTFOUND', 'ETIMEDOUT', 'EPIPE', '57P01', '57P02', '57P03', '53300', '08006', '08001', '08003']) ||
-    (error instanceof Error && /Connection terminated|timeout exceeded when trying to connect/.test(error.message))
+    (error instanceof Error && /Connection terminated|timeout exceeded when trying to connect|is not queryable/.test(error.message))
   );
 }
