@@ -1,19 +1,33 @@
+import { once } from 'node:events';
+import { createServer, type AddressInfo } from 'node:net';
 import pg from 'pg';
 import { isUnreachable } from './database-errors';
 
+/** "You are in", "ask me something". @see https://www.postgresql.org/docs/current/protocol-message-formats.html */
+const READY = Buffer.from([0x52, 0, 0, 0, 8, 0, 0, 0, 0, 0x5a, 0, 0, 0, 5, 0x49]);
+
 test('a query on a client whose connection has broken says that the database does not answer', async () => {
-  const client = new pg.Client({ host: '127.0.0.1', port: 1 });
-  expect(isUnreachable(await failure(client.connect()))).toBe(true);
-  // A transaction that goes on with the client it was given: pg says so without a code.
-  const later = await failure(client.query('select 1'));
-  expect((later as Error).message).toMatch(/not queryable/);
-  expect(isUnreachable(later)).toBe(true);
-  expect(isUnreachable(new Error('column "x" does not exist'))).toBe(false);
+  const server = createServer((socket) => socket.once('data', () => socket.write(READY))).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const broke = new Promise<void>((resolve) => server.once('connection', (socket) => socket.once('close', resolve)));
+  const client = new pg.Client({ host: '127.0.0.1', port: (server.address() as AddressInfo).port });
+  const errors: unknown[] = [];
+  client.on('error', (error) => errors.push(error));
+  try {
+    await client.connect();
+    const ended = once(client, 'end');
+    (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
+    await Promise.all([ended, broke]);
+    expect(errors.map(isUnreachable)).toEqual([true]);
+    // A transaction goes on with the client it was given; pg says so without a code.
+    const later = await client.query('select 1').catch((error: unknown) => error);
+    expect((later as Error).message).toMatch(/not queryable/);
+    expect(isUnreachable(later)).toBe(true);
+  } finally {
+    server.close();
+  }
 });
 
-function failure(work: Promise<unknown>): Promise<unknown> {
-  return work.then(
-    () => null,
-    (error: unknown) => error,
-  );
-}
+test('other errors are not taken for it', () => {
+  expect(isUnreachable(new Error('column "x" does not exist'))).toBe(false);
+});
