@@ -69,6 +69,9 @@ export async function runChaos(options: ChaosOptions, log: Log): Promise<ChaosRe
     log.say('run', `${plan.total} faults have been and are healed; waiting for ${watch.open().size} jobs`);
     const troubles = [...plan.troubles, ...(await settle(users, watch))];
     for (const { part } of [...system.replicas, ...system.workers]) if (part.deaths > 0) troubles.push(`${part.name} ended by itself ${part.deaths} times after it had been ready`);
+    // While something is away, clients are told to try again (503): an answer of 500 says that nobody had thought of it.
+    const unforeseen = api.refusals.get('500') ?? 0;
+    if (unforeseen > 0) troubles.push(`${unforeseen} requests were answered with 500`);
     const record = await system.record();
     const verdicts = checkEvidence({ record, wishes: users.wishes, references });
     watching.abort();
