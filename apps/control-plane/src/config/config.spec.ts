@@ -15,9 +15,9 @@ test('empty variables are absent ones; the rest has defaults', () => {
 test('a lease of another length brings the times that go with it', () => {
   expect(parseConfig(REQUIRED).leaseMs).toBe(30_000);
   expect(leaseTimes(30_000)).toEqual(pick(defaultFleetSettings, ['beatIntervalMs', 'silenceMs', 'leaseMs']));
-  expect(repairTimes(30_000)).toEqual(pick(defaultReconcilerSettings, ['unacknowledgedMs', 'suspectMs', 'offlineMs']));
+  expect(repairTimes(30_000)).toEqual(pick(defaultReconcilerSettings, ['comeBackMs', 'unacknowledgedMs', 'suspectMs', 'offlineMs']));
   const { leaseMs } = parseConfig({ ...REQUIRED, TUNEFLEET_LEASE_SECONDS: '9' });
-  expect({ ...leaseTimes(leaseMs), ...repairTimes(leaseMs) }).toEqual({ leaseMs: 9_000, beatIntervalMs: 1_500, silenceMs: 4_500, unacknowledgedMs: 3_000, suspectMs: 6_000, offlineMs: 9_000 });
+  expect({ ...leaseTimes(leaseMs), ...repairTimes(leaseMs) }).toEqual({ leaseMs: 9_000, beatIntervalMs: 1_500, silenceMs: 4_500, comeBackMs: 4_500, unacknowledgedMs: 3_000, suspectMs: 6_000, offlineMs: 9_000 });
 });
 
 test('workers: the shared token can be left out once it is off; gRPC has an address and files of its own', () => {

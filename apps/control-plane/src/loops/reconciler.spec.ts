@@ -96,6 +96,22 @@ test('an expired lease ends its attempt as lost', async () => {
   expect(reconciler.repairs()).toMatchObject({ lease_expired: 1, assignment_revoked: 0 });
 });
 
+test('after the record was away, workers have the time to come back before their leases are taken', async () => {
+  const damage = { expired: true, broken: true };
+  const { reconciler, clock } = setUp(damage);
+  await expect(reconciler.pass()).rejects.toThrow();
+  damage.broken = false;
+  // However late the next pass is: only now could anybody be heard again.
+  clock.advance(60_000);
+  await reconciler.pass();
+  clock.advance(14_999);
+  await reconciler.pass();
+  expect(reconciler.repairs().lease_expired).toBe(0);
+  clock.advance(1);
+  await reconciler.pass();
+  expect(reconciler.repairs().lease_expired).toBe(1);
+});
+
 test('an assignment nobody acknowledged is taken back and the queue looked at again; a stale one is only closed', async () => {
   const live = setUp({ unacknowledged: 'applied' });
   await live.reconciler.pass();

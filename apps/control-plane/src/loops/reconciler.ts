@@ -19,6 +19,8 @@ export interface ReconcilerDeps {
 }
 
 export interface ReconcilerSettings {
+  /** Once the record answers again after it did not, workers have so long to come back before leases are taken. */
+  readonly comeBackMs: number;
   /** An assignment nobody acknowledged for so long is taken back. */
   readonly unacknowledgedMs: number;
   readonly suspectMs: number;
@@ -35,6 +37,7 @@ export interface ReconcilerSettings {
 }
 
 export const defaultReconcilerSettings: ReconcilerSettings = {
+  comeBackMs: 15_000,
   unacknowledgedMs: 10_000,
   suspectMs: 20_000,
   offlineMs: 30_000,
@@ -46,8 +49,8 @@ export const defaultReconcilerSettings: ReconcilerSettings = {
 };
 
 /** What a repair waits for that has to do with contact to workers, for another lease than the default one. */
-export function repairTimes(leaseMs: number): Pick<ReconcilerSettings, 'unacknowledgedMs' | 'suspectMs' | 'offlineMs'> {
-  return { unacknowledgedMs: Math.round(leaseMs / 3), suspectMs: Math.round((leaseMs * 2) / 3), offlineMs: leaseMs };
+export function repairTimes(leaseMs: number): Pick<ReconcilerSettings, 'comeBackMs' | 'unacknowledgedMs' | 'suspectMs' | 'offlineMs'> {
+  return { comeBackMs: Math.round(leaseMs / 2), unacknowledgedMs: Math.round(leaseMs / 3), suspectMs: Math.round((leaseMs * 2) / 3), offlineMs: leaseMs };
 }
 
 export const REPAIRS = [
@@ -76,6 +79,8 @@ export class Reconciler {
   private readonly counts = Object.fromEntries(REPAIRS.map((repair) => [repair, 0])) as Record<Repair, number>;
   private readonly settings: ReconcilerSettings;
   private readonly watch: FleetWatch;
+  private recordWasAway = false;
+  private expireFromMs = Number.NEGATIVE_INFINITY;
 
   constructor(private readonly deps: ReconcilerDeps) {
     this.settings = { ...defaultReconcilerSettings, ...deps.settings };
@@ -113,10 +118,24 @@ export class Reconciler {
   }
 
   private async expireLeases(): Promise<void> {
-    for (const { attempt } of await this.deps.store.listExpired(BATCH)) {
+    for (const { attempt } of await this.listExpired()) {
       const failure: Failure = { class: 'infrastructure', code: 'worker_lost', message: 'the worker was not heard from before its lease ended', param: null, logTail: [] };
       await this.deps.endings.failed(keyOf(attempt), failure, 'lost');
       this.repaired('lease_expired', { attemptId: attempt.id, jobId: attempt.jobId, workerId: attempt.workerId });
+    }
+  }
+
+  /** None for a while after the record was away: no lease could be renewed, and the workers that hold them are alive. */
+  private async listExpired(): ReturnType<FleetStore['listExpired']> {
+    const { store, clock } = this.deps;
+    try {
+      const expired = await store.listExpired(BATCH);
+      if (this.recordWasAway) this.expireFromMs = clock.monotonic() + this.settings.comeBackMs;
+      this.recordWasAway = false;
+      return clock.monotonic() < this.expireFromMs ? [] : expired;
+    } catch (error) {
+      this.recordWasAway = true;
+      throw error;
     }
   }
 
