@@ -34,7 +34,8 @@ const nameSchema = z.string().min(1).max(100);
 const labelsSchema = z.record(z.string().max(100), z.string().max(400)).refine((labels) => Object.keys(labels).length <= LABELS_MAX, `at most ${LABELS_MAX} labels`);
 
 const helloSchema = z.object({
-  protocolVersion: z.int().min(1),
+  // Whichever it is: the session says what is too old, in words.
+  protocolVersion: countSchema,
   workerId: idSchema,
   bootId: idSchema,
   name: nameSchema,

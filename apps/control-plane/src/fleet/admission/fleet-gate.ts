@@ -38,7 +38,12 @@ export class FleetGate {
 
   /** @throws unauthenticated; permission_denied once the worker is revoked */
   async identify(metadata: Metadata): Promise<WorkerCaller> {
-    const shown = parseShown(bearerOf(metadata));
+    const bearer = bearerOf(metadata);
+    const { sharedToken } = this.options;
+    if (sharedToken !== null && isSameText(bearer, sharedToken)) {
+      throw new TunefleetError('unauthenticated', 'this worker shows the token of the fleet with its session, as releases did before workers had credentials of their own: update the worker', { reason: 'worker_too_old' });
+    }
+    const shown = parseShown(bearer);
     const credential = shown === null ? null : await this.access.getCredential(shown.id);
     if (shown === null || credential === null || !isSecret(shown.secret, credential.secretHash)) {
       throw new TunefleetError('unauthenticated', `this control plane does not know the worker's credential: ${HOW_TO_JOIN}`);
