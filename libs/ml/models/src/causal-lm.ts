@@ -77,7 +77,7 @@ export interface CausalLm extends Disposable {
   readonly weightBytes: number;
   /** @returns the last hidden states after the final norm, [rows * columns or outputRows, C] in the compute dtype, the caller's */
   forward(batch: TokenBatch, options?: ForwardOptions): Tensor;
-  /** Runs the blocks without gradients. @returns what a bypass starts from, the caller's */
-  stems(batch: TokenBatch, options?: ForwardOptions): Stems;
+  /** Runs the blocks without gradients. @param states which hidden states   @returns what a bypass starts from, the caller's */
+  stems(batch: TokenBatch, states: readonly number[], options?: ForwardOptions): Stems;
   openCache(rows: number): KeyValueCache;
 }

@@ -76,16 +76,16 @@ export interface PrefixModel {
   ofLayerInputs(inputs: ReadonlyMap<number, Tensor>): readonly KeysValues[];
 }
 
-/** Hidden states that a bypass starts from, without gradient. Where only some rows are wanted, only those. */
-export interface Stems {
-  /** [N, C], what enters the first block. */
-  readonly root: Tensor;
-  /** [N, C] by layer: what its block gives. */
-  readonly blocks: readonly Tensor[];
-}
+/**
+ * Hidden states that a bypass starts from, [N, C] each, without gradient: at 0 what enters the first block, at l + 1 what block l gives; null where nobody asked.
+ * Where only some rows are wanted, only those.
+ */
+export type Stems = readonly (Tensor | null)[];
 
 export interface BypassHook {
-  /** @returns [N, C], what enters the final norm instead */
+  /** Places in `Stems` that it reads, ascending. */
+  readonly states: readonly number[];
+  /** Works on every row by itself. @returns [N, C], what enters the final norm instead */
   run(stems: Stems): Tensor;
 }
 

@@ -55,7 +55,7 @@ function activations({ model, spec, computeDtype, rows, columns, recomputeBlocks
   // Scores in f32, probabilities and their gradient; or the MLP's sigmoid, its product with gate and up, their gradients and what leads to them.
   const scores = rows * H * columns * columns * (2 * size + (softcaps.attention ? 16 : 8));
   const mlp = tokens * F * 8 * size;
-  const kept = recomputeBlocks ? layers * tokens * C * size + perBlock : layers * perBlock;
+  const kept = specHalfOf(spec).stemStates ? 0 : recomputeBlocks ? layers * tokens * C * size + perBlock : layers * perBlock;
   const tuner = tokens * (specHalfOf(spec).keptPerToken?.(spec, model) ?? 0) * size;
   return kept + tuner + Math.max(scores, mlp) + 3 * tokens * C * size;
 }

@@ -16,6 +16,13 @@ export interface TunerSpecHalf<Spec> {
   readonly freeFields: readonly string[];
   /** Elements per token that the backward pass keeps beyond what the blocks do; absent: none worth counting. */
   keptPerToken?(spec: Spec, model: TunableModel): number;
+  /**
+   * A bypass: hidden states per token that it starts from, which depend on the input alone. No gradient flows through the blocks then, so nothing of them is kept
+   * but `keptPerToken`. Absent: gradients flow.
+   */
+  stemStates?(spec: Spec, model: TunableModel): number;
+  /** Tokens that stand before every text and take positions of it; absent: none. */
+  virtualTokens?(spec: Spec): number;
   /** Trainable numbers. @throws TunefleetError `invalid_input` when the specification does not fit the model */
   countParameters(spec: Spec, model: TunableModel): number;
 }

@@ -28,13 +28,13 @@ describe.each(NAMES)('%s', (name) => {
   const asLayerInputs = (): PrefixHook => ({
     length: virtual,
     keysValues: (lent) => {
-      const { root, blocks } = model.stems({ ids: ids.slice(0, virtual), rows: 1, columns: virtual });
-      return lent.ofLayerInputs(new Map([root, ...blocks.slice(0, -1)].map((input, layer) => [layer, input])));
+      const states = model.stems({ ids: ids.slice(0, virtual), rows: 1, columns: virtual }, everyState(model));
+      return lent.ofLayerInputs(new Map(states.slice(0, -1).map((input, layer) => [layer, input as Tensor])));
     },
   });
   const asFirstLayerInput = (): PrefixHook => ({
     length: virtual,
-    keysValues: (lent) => lent.ofLayerInputs(new Map([[0, model.stems({ ids: ids.slice(0, virtual), rows: 1, columns: virtual }).root]])),
+    keysValues: (lent) => lent.ofLayerInputs(new Map([[0, model.stems({ ids: ids.slice(0, virtual), rows: 1, columns: virtual }, [0])[0] as Tensor]])),
   });
 
   test.each([
@@ -130,11 +130,11 @@ describe.each(NAMES)('%s', (name) => {
       let entering: Float32Array = new Float32Array();
       const listening: ModelHook = { modules: new Map([[model.modules.find(({ kind }) => kind === 'block')?.path ?? '', (output, input) => ((entering = device.readFloats(input)), output)]]) };
       logitsOf(model, { ids, rows: 1, columns }, { adapter: listening });
-      const stems = model.stems({ ids, rows: 1, columns }, { outputRows });
-      expect([stems.root, ...stems.blocks].map(({ shape }) => shape)).toEqual(new Array(model.layers + 1).fill([3, model.hiddenSize]));
-      expect(maxDifference(device.readFloats(stems.root), rowsOf(entering, outputRows, model.hiddenSize))).toBe(0);
+      const stems = model.stems({ ids, rows: 1, columns }, everyState(model), { outputRows });
+      expect(stems.map((stem) => stem?.shape)).toEqual(new Array(model.layers + 1).fill([3, model.hiddenSize]));
+      expect(maxDifference(device.readFloats(stems[0] as Tensor), rowsOf(entering, outputRows, model.hiddenSize))).toBe(0);
       const parameter = weight();
-      const adapter: ModelHook = { bypass: { run: ({ blocks }) => mul(blocks.at(-1) as Tensor, parameter) } };
+      const adapter: ModelHook = { bypass: { states: [model.layers], run: (given) => mul(given[model.layers] as Tensor, parameter) } };
       const plain = rowsOf(logitsOf(model, { ids, rows: 1, columns }, { outputRows }), Int32Array.of(0, 1, 2), V);
       expect(maxDifference(logitsOf(model, { ids, rows: 1, columns }, { adapter, outputRows }), plain)).toBe(0);
       expect(maxDifference(logitsOf(model, { ids, rows: 1, columns }, { adapter, outputRows, stems }), plain)).toBe(0);
@@ -148,6 +148,8 @@ function rowsOf(x: Float32Array, rows: Int32Array, width: number): Float32Array 
   return Float32Array.from([...rows].flatMap((row) => [...x.subarray(row * width, (row + 1) * width)]));
 }
 
+const everyState = (model: CausalLm): number[] => Array.from({ length: model.layers + 1 }, (_, state) => state);
+
 /** What the embedding gives for the first tokens. */
 function firstEmbeddings(model: CausalLm, ids: Int32Array): Tensor {
   const seen: Tensor[] = [];
@@ -155,7 +157,7 @@ function firstEmbeddings(model: CausalLm, ids: Int32Array): Tensor {
     seen.push(model.device.alias(embedded).retain());
     return embedded;
   };
-  model.device.scope(() => model.stems({ ids: ids.slice(0, virtual), rows: 1, columns: virtual }, { adapter: { embed } }));
+  model.device.scope(() => model.stems({ ids: ids.slice(0, virtual), rows: 1, columns: virtual }, [], { adapter: { embed } }));
   return model.device.scope(() => {
     const [held] = seen as [Tensor];
     const copy = scale(held, 1);

@@ -94,21 +94,20 @@ export class DecoderModel implements CausalLm {
     const bypass = options.adapter?.bypass;
     if (!bypass) return this.throughBlocks(batch, options, (ids, pass) => this.parts.finalNorm(this.runBlocks(ids, pass)));
     return this.device.scope(() => {
-      const { root, blocks } = options.stems ?? this.stems(batch, options);
-      return this.parts.finalNorm(bypass.run({ root, blocks }));
+      const stems = options.stems ?? this.stems(batch, bypass.states, options);
+      return this.parts.finalNorm(bypass.run(stems));
     });
   }
 
-  stems(batch: TokenBatch, options: ForwardOptions = {}): Stems {
-    const [root, ...blocks] = withoutGradients(this.device, () =>
+  stems(batch: TokenBatch, states: readonly number[], options: ForwardOptions = {}): Stems {
+    return withoutGradients(this.device, () =>
       this.throughBlocks(batch, options, (ids, pass) => {
         const wanted = (x: Tensor): Tensor => (pass.outputRows ? selectRows(x, pass.outputRows) : this.device.alias(x));
-        const kept: Tensor[] = [];
-        this.runBlocks(ids, pass, (x, layer) => kept.push(layer === this.layers - 1 ? this.device.alias(x) : wanted(x)));
+        const kept: (Tensor | null)[] = [];
+        this.runBlocks(ids, pass, (x, layer) => kept.push(!states.includes(layer + 1) ? null : layer === this.layers - 1 ? this.device.alias(x) : wanted(x)));
         return kept;
       }),
-    ) as [Tensor, ...Tensor[]];
-    return { root, blocks };
+    );
   }
 
   [Symbol.dispose](): void {
