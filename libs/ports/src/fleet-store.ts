@@ -87,7 +87,7 @@ export interface FleetStore {
 
   /** Queued jobs that may be placed, of each team the first so that there are about `limit` in all; workers, live attempts, teams. */
   schedulingSnapshot(limit: number): Promise<Snapshot>;
-  /** Creates the attempt with the next epoch and its lease, spends the credit, moves the job to `running`. Null when anything changed since the snapshot. */
+  /** Creates the attempt with the next epoch and its lease, spends the credit, moves the job to `running`, wakes the worker's session. Null when anything changed since the snapshot. */
   place(placement: Placement, leaseMs: number): Promise<AttemptRecord | null>;
   /** What queued jobs are told, by job id. A job that is told of `model_locality` for the first time since it was last placed begins to count its wait. */
   noteWaiting(waiting: ReadonlyMap<string, WaitingJob>): Promise<void>;
@@ -118,7 +118,7 @@ export interface FleetStore {
   appendEvents(key: AttemptKey, events: readonly WorkerEvent[]): Promise<{ result: FencedResult; lastSeq: number }>;
   /** The terminal transaction: result, adapter, result files, usage and state, once. */
   complete(key: AttemptKey, completion: Completion): Promise<FencedResult>;
-  /** Ends the attempt as failed, lost or stopped and applies the decision to its job. */
+  /** Ends the attempt as failed, lost or stopped and applies the decision to its job. Every end wakes the scheduler. */
   endAttempt(
     key: AttemptKey,
     end: { readonly outcome: 'failed' | 'lost' | 'stopped' | 'revoked'; readonly failure: Failure | null; readonly after: AfterFailure },

@@ -5,7 +5,7 @@ import type { AfterFailure, AttemptKey, AttemptOutcome, FencedResult, FleetStore
 import { buildCompletion, type CompletionDeps } from './completion';
 
 export interface AttemptEndingsDeps extends CompletionDeps {
-  readonly fleet: Pick<FleetStore, 'getJob' | 'complete' | 'endAttempt' | 'closeAttempt' | 'wake' | 'listInfraFailures' | 'cordonWorker'>;
+  readonly fleet: Pick<FleetStore, 'getJob' | 'complete' | 'endAttempt' | 'closeAttempt' | 'listInfraFailures' | 'cordonWorker'>;
   readonly records: Pick<RecordStore, 'listMetrics' | 'listAttempts'>;
   readonly logger: Logger;
   readonly cordonRule?: CordonRule;
@@ -64,14 +64,12 @@ export class AttemptEndings {
     // The store has closed the attempt if it was still open.
     if (result === 'stale') return result;
     this.deps.logger.info({ ...key, outcome }, 'attempt settled');
-    await this.deps.fleet.wake('schedule');
     return result;
   }
 
   /** The job went on without this attempt (cancelled, or a newer epoch): only the attempt itself is left to close. */
   private async closeStale(key: AttemptKey): Promise<FencedResult> {
     await this.deps.fleet.closeAttempt(key, 'stopped');
-    await this.deps.fleet.wake('schedule');
     return 'stale';
   }
 }

@@ -205,7 +205,6 @@ export class FleetSession {
 
   private async credit(credit: { jobs: number; modelsOnDisk: readonly string[]; modelInMemory: string | null }): Promise<void> {
     if (!(await this.deps.store.setCredit(this.requireWorkerId(), this.id, credit))) return this.fence();
-    if (credit.jobs > 0) await this.deps.store.wake('schedule');
   }
 
   private async renew(keys: readonly AttemptKey[], memoryBytesFree: number): Promise<void> {

@@ -57,7 +57,6 @@ export class Scheduler {
       placed++;
       this.notes.forget(placement.jobId);
       logger.info({ jobId: attempt.jobId, attemptId: attempt.id, epoch: attempt.epoch, workerId: attempt.workerId }, 'job placed');
-      await store.wake(`worker:${attempt.workerId}`);
     }
     return placed;
   }

@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { backoffDelayMs, errorMessage, sleep, type Logger } from '@tunefleet/foundation';
 import type { WakeTopic } from '@tunefleet/ports';
+import { Prisma } from '../generated/client';
 import type { Transaction } from './database';
 
 const CHANNEL = 'tunefleet_wake';
@@ -10,8 +11,11 @@ const RECONNECT = { firstMs: 200, factor: 2, maxMs: 10_000 };
 
 /** Announces within the transaction: listeners hear it when (and only if) it commits. */
 export async function announce(tx: Pick<Transaction, '$executeRaw'>, topic: WakeTopic): Promise<void> {
-  await tx.$executeRaw`select pg_notify(${CHANNEL}, ${topic})`;
+  await tx.$executeRaw`select ${announcement(topic)}`;
 }
+
+/** The same as an expression, for a statement that says something anyway. */
+export const announcement = (topic: WakeTopic): Prisma.Sql => Prisma.sql`pg_notify(${CHANNEL}, ${topic})`;
 
 interface Listening {
   /** Resolves when the connection has ended. */

@@ -1,12 +1,10 @@
 import type { Placement } from '@tunefleet/domain-scheduling';
-import { newId } from '@tunefleet/foundation';
+import { invariant, newId } from '@tunefleet/foundation';
 import type { AttemptRecord, FleetStore } from '@tunefleet/ports';
 import { inMs } from '../database/clock';
 import type { Database, Transaction } from '../database/database';
 import { isUniqueViolation } from '../database/database-errors';
-import { announce } from '../database/wake-channel';
-import { insertEvents } from '../records/job-events';
-import { attemptRecord } from '../records/mapping';
+import { announcement } from '../database/wake-channel';
 import { preempt } from './preempting';
 import { readSnapshot } from './snapshot';
 import { noteWaiting } from './waiting-notes';
@@ -40,28 +38,43 @@ async function place(tx: Transaction, placement: Placement, leaseMs: number): Pr
       and status = 'online' and not cordoned and credit > 0
     for update`;
   if (worker === undefined) return null;
+  // Whether somebody has them already is looked at here to be told early: the indexes have the last word.
   const [job] = await tx.$queryRaw<{ epoch: number; started: boolean }[]>`
     select epoch, started_at is not null as started from job
     where id = ${placement.jobId} and status = 'queued' and epoch = ${placement.jobEpoch}
       and (not_before is null or not_before <= clock_timestamp())
+      and not exists (select 1 from attempt where status <> 'finished' and (worker_id = ${placement.workerId} or job_id = ${placement.jobId}))
     for no key update`;
   if (job === undefined) return null;
-  const [live] = await tx.$queryRaw<unknown[]>`
-    select 1 as found from attempt where status <> 'finished' and (worker_id = ${placement.workerId} or job_id = ${placement.jobId}) limit 1`;
-  if (live !== undefined) return null;
+  return writePlacement(tx, { placement, leaseMs, epoch: job.epoch + 1, message: job.started ? `Job started again on worker ${worker.name}` : `Job started on worker ${worker.name}` });
+}
 
+interface Write {
+  readonly placement: Placement;
+  readonly leaseMs: number;
+  readonly epoch: number;
+  readonly message: string;
+}
+
+/** All of it in one statement: every round trip is time that a worker waits. The caller holds the locks of worker and job. */
+async function writePlacement(tx: Transaction, { placement, leaseMs, epoch, message }: Write): Promise<AttemptRecord> {
+  const { jobId, workerId, workerBootId, resumeCheckpointId } = placement;
   const id = newId('attempt');
-  await tx.$executeRaw`
-    insert into attempt (id, job_id, epoch, worker_id, worker_boot_id, lease_expires_at, resume_checkpoint_id)
-    values (${id}, ${placement.jobId}, ${job.epoch + 1}, ${placement.workerId}, ${placement.workerBootId},
-      ${inMs(leaseMs)}, ${placement.resumeCheckpointId})`;
-  await tx.$executeRaw`
-    update job set status = 'running', epoch = ${job.epoch + 1}, started_at = coalesce(started_at, clock_timestamp()),
-      not_before = null, waiting_reason = null, waiting_code = null, queue_position = null, estimated_start = null, locality_since = null
-    where id = ${placement.jobId}`;
-  await tx.$executeRaw`update worker set credit = credit - 1 where id = ${placement.workerId}`;
-  const message = job.started ? `Job started again on worker ${worker.name}` : `Job started on worker ${worker.name}`;
-  await insertEvents(tx, placement.jobId, [{ level: 'info', type: 'message', message }]);
-  await announce(tx, `worker:${placement.workerId}`);
-  return attemptRecord(await tx.attempt.findUniqueOrThrow({ where: { id } }));
+  const [row] = await tx.$queryRaw<{ lease_expires_at: Date; assigned_at: Date }[]>`
+    with placed as (
+      insert into attempt (id, job_id, epoch, worker_id, worker_boot_id, lease_expires_at, resume_checkpoint_id)
+      values (${id}, ${jobId}, ${epoch}::int, ${workerId}, ${workerBootId}, ${inMs(leaseMs)}, ${resumeCheckpointId})
+      returning lease_expires_at, assigned_at),
+    started as (
+      update job set status = 'running', epoch = ${epoch}::int, started_at = coalesce(started_at, clock_timestamp()),
+        not_before = null, waiting_reason = null, waiting_code = null, queue_position = null, estimated_start = null, locality_since = null
+      where id = ${jobId}),
+    spent as (update worker set credit = credit - 1 where id = ${workerId}),
+    told as (insert into job_event (job_id, level, type, message) values (${jobId}, 'info', 'message', ${message}))
+    select placed.*, ${announcement(`worker:${workerId}`)}::text from placed`;
+  invariant(row !== undefined, 'a placement was not written');
+  return {
+    ...{ id, jobId, epoch, workerId, workerBootId, resumeCheckpointId, status: 'assigned', outcome: null, leaseExpiresAt: row.lease_expires_at, assignedAt: row.assigned_at },
+    ...{ lastSeq: 0, failure: null, stopReason: null, preemptedForJobId: null, step: 0, steppedAt: null, microBatchSize: null, stuckAt: null, acknowledgedAt: null, finishedAt: null },
+  };
 }

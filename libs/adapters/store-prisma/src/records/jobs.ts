@@ -72,9 +72,11 @@ export function jobMethods(db: Database): JobMethods {
 
     admitJob: (id, admission) =>
       db.transaction(async (tx) => {
-        if ((await lockJob(tx, id)) !== 'validating_files') return false;
-        await tx.job.update({
+        // Takes the job's lock. Its turn counts from its submission, to the microsecond: a file that takes longer to check costs no place.
+        if ((await tx.$executeRaw`update job set queued_at = created_at where id = ${id} and status = 'validating_files'`) === 0) return false;
+        const { afterJobIds } = await tx.job.update({
           where: { id },
+          select: { afterJobIds: true },
           data: {
             status: nextStatus('validating_files', 'validated'),
             spec: toJson(admission.spec),
@@ -86,11 +88,10 @@ export function jobMethods(db: Database): JobMethods {
             memoryModel: toJsonOrNull(admission.memoryModel ?? null),
             trainingDatasetId: admission.trainingDatasetId,
             validationDatasetId: admission.validationDatasetId,
-            queuedAt: await databaseTime(tx),
           },
         });
         await insertEvents(tx, id, [{ level: 'info', type: 'message', message: 'Files validated, moving job to queued state' }]);
-        await explainWaiting(tx, { ids: [id], limit: 1 });
+        if (afterJobIds.length > 0) await explainWaiting(tx, { ids: [id], limit: 1 });
         await announce(tx, 'schedule');
         return true;
       }),
