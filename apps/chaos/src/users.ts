@@ -14,11 +14,13 @@ export interface UserOptions {
 /** Until the job just submitted is seen among those that have not ended. */
 const SUBMIT_MS = 500;
 
+const CANCELLED = 0.2;
+
 type Act = 'cancel' | 'pause' | 'resume' | 'priority';
 
 /** How often each is done, relative to the others. */
 const ACTS: readonly (readonly [Act, number])[] = [
-  ['cancel', 1],
+  ['cancel', 2],
   ['pause', 2],
   ['resume', 4],
   ['priority', 3],
@@ -29,6 +31,8 @@ export class Users {
   readonly wishes: Wish[] = [];
   readonly acts = new Map<string, number>();
   private readonly paused = new Set<string>();
+  /** Jobs that will be cancelled; the others are to come to their ends. */
+  private readonly unwanted = new Set<string>();
   private submitted = 0;
 
   constructor(
@@ -62,6 +66,7 @@ export class Users {
     const options = { idempotencyKey: wish.key };
     const job = await this.api.ask<{ readonly id: string }>((client) => (request.kind === 'eval' ? client.evals.create(request.body, options) : client.fineTuning.jobs.create(request.body, options)));
     wish.jobId = job?.id ?? null;
+    if (this.random.chance(CANCELLED) && wish.jobId !== null) this.unwanted.add(wish.jobId);
     this.count('submit');
     this.log.say('user', wish.jobId === null ? `a submit (${name}) was never answered` : `submits ${name}: ${wish.jobId}`);
     return wish.jobId;
@@ -69,9 +74,11 @@ export class Users {
 
   private async changeMind(open: readonly string[]): Promise<void> {
     const act = this.weighted(ACTS);
-    const jobId = act === 'resume' ? [...this.paused][0] : this.random.pick(open);
+    const choice = act === 'resume' ? [...this.paused] : act === 'cancel' ? open.filter((jobId) => this.unwanted.has(jobId)) : open;
+    if (choice.length === 0) return;
+    const jobId = this.random.pick(choice);
     const wish = this.wishes.find((each) => each.jobId === jobId);
-    if (jobId === undefined || wish === undefined) return;
+    if (wish === undefined) return;
     try {
       if (act === 'cancel') await this.cancel(wish, jobId);
       else if (act === 'resume') await this.resume(jobId);
