@@ -40,7 +40,7 @@ const count = z.int().min(0);
 const stateSchema = z.object({
   format: z.literal(FORMAT),
   identity: z.object({ model: z.string(), dataset: z.string(), settings: z.string() }),
-  choices: z.object({ computeDtype: z.enum(['f32', 'bf16']), weightDtype: z.enum(['f32', 'bf16']), microBatchSize: z.int().min(1), recomputeBlocks: z.boolean() }),
+  choices: z.object({ computeDtype: z.enum(['f32', 'bf16']), weightDtype: z.enum(['f32', 'bf16']), microBatchSize: z.int().min(1), recomputeBlocks: z.boolean(), keepStems: z.boolean().default(false) }),
   /** Names and shapes of the parameters. */
   parameters: z.string(),
   step: count,
@@ -69,7 +69,7 @@ export async function saveCheckpoint(folder: string, { identity, choices, state,
   const json: z.infer<typeof stateSchema> = {
     format: FORMAT,
     identity: { ...identity },
-    choices: { computeDtype: choices.computeDtype, weightDtype: choices.weightDtype, microBatchSize: choices.microBatchSize, recomputeBlocks: choices.recomputeBlocks },
+    choices: { computeDtype: choices.computeDtype, weightDtype: choices.weightDtype, microBatchSize: choices.microBatchSize, recomputeBlocks: choices.recomputeBlocks, keepStems: choices.keepStems ?? false },
     parameters: fingerprintOf(tuner.parameters.map(({ name, shape }) => ({ name, shape }))),
     step: state.step,
     updates: moments.updates,

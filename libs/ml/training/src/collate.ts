@@ -7,6 +7,8 @@ export interface TrainingBatch {
   readonly tokens: TokenBatch;
   /** [rows * columns] label of each position: the token after it, or -100 where that carries no loss. */
   readonly labels: Int32Array;
+  /** Places in the dataset, in the order in which the examples stand in the rows. */
+  readonly examples: readonly number[];
   /** Tokens of the examples: without padding, and a shared prefix as often as it occurs. */
   readonly tokenCount: number;
   /** Labels that carry loss. */
@@ -24,7 +26,7 @@ export function collate(dataset: TokenisedDataset, indices: Int32Array, pairsPer
   const layout = layOut({ lengths: examples.map(({ inputIds }) => inputIds.length), sharedPrefix: sharedPrefix(examples), pairsPerToken });
   const tokenCount = examples.reduce((sum, { inputIds }) => sum + inputIds.length, 0);
   const lossTokens = examples.reduce((sum, example) => sum + countLossTokens(example), 0);
-  return { ...place(examples, layout), tokenCount, lossTokens };
+  return { ...place(examples, layout), examples: layout.rows.flat().map((member) => indices[member] as number), tokenCount, lossTokens };
 }
 
 /** Labels that will carry loss: the first token is never predicted. */
@@ -32,6 +34,13 @@ export function countLossTokens({ labels }: TokenisedExample): number {
   let count = 0;
   for (let position = 1; position < labels.length; position++) if (labels[position] !== IGNORED_LABEL) count++;
   return count;
+}
+
+/** The positions that carry loss, and their labels; all positions where none does, so that there is something to compute. */
+export function labelled(labels: Int32Array): { readonly rows: Int32Array | null; readonly labels: Int32Array } {
+  const rows = Int32Array.from([...labels.keys()].filter((row) => labels[row] !== IGNORED_LABEL));
+  if (rows.length === 0 || rows.length === labels.length) return { rows: null, labels };
+  return { rows, labels: Int32Array.from(rows, (row) => labels[row] as number) };
 }
 
 /** Leading tokens common to all, up to the first that any of them learns: what predicts a learned token belongs to one example. */

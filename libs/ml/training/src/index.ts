@@ -6,5 +6,6 @@ export * from './choose-batching';
 export * from './collate';
 export * from './schedule';
 export * from './settings';
+export { stemCacheBytes } from './stem-cache';
 export * from './trainer';
 export * from './trainer-state';

@@ -19,4 +19,6 @@ export interface Batching {
   readonly microBatchSize: number;
   /** Compute each block again in the backward pass instead of keeping its activations. */
   readonly recomputeBlocks: boolean;
+  /** For tuners with `stemStates`: what the blocks give is kept on the host, so that later epochs do without the blocks. */
+  readonly keepStems?: boolean;
 }

@@ -1,14 +1,15 @@
 import { invariant, TunefleetError } from '@tunefleet/foundation';
-import { IGNORED_LABEL, type TokenisedDataset } from '@tunefleet/ml-data';
+import type { TokenisedDataset } from '@tunefleet/ml-data';
 import type { CausalLm } from '@tunefleet/ml-models';
 import { gradients, headCrossEntropy, type Tensor } from '@tunefleet/ml-tensor';
 import type { DropoutKey, Tuner } from '@tunefleet/ml-tuners';
 import { adamWUpdate, clipFactor, gradientNorm } from './adamw';
 import { planEpoch, planPass, stepsPerEpoch, type StepPlan } from './batch-plan';
-import { collate, type TrainingBatch } from './collate';
+import { collate, labelled, type TrainingBatch } from './collate';
 import { ParameterViews } from './parameter-views';
 import { learningRateAt, warmupStepsOf, type Schedule } from './schedule';
 import type { Batching, TrainingSettings } from './settings';
+import { StemCache } from './stem-cache';
 import type { TrainerState } from './trainer-state';
 
 /** Asked before every pass through the model; true ends the call early. May hand the event loop a turn. */
@@ -64,6 +65,7 @@ export class Trainer {
   readonly #options: TrainerOptions;
   readonly #schedule: Schedule;
   readonly #pairsPerToken: number;
+  readonly #stems = new Map<TokenisedDataset, StemCache>();
   #plan: { readonly epoch: number; readonly steps: readonly StepPlan[] } | null = null;
 
   constructor(options: TrainerOptions) {
@@ -111,8 +113,10 @@ export class Trainer {
     using views = new ParameterViews(model.device, tuner.parameters, state.values);
     for (const [index, batch] of batches.entries()) {
       if (await shouldStop()) return null;
+      const stems = this.#stemsOf(dataset);
+      if (!(await fillStems(stems, batch, shouldStop))) return null;
       const key: DropoutKey = [settings.seed, state.step * MICRO_BATCHES_MAX + index];
-      const part = this.#trainingPass(batch, views, key, 1 / Math.max(1, lossTokens));
+      const part = this.#trainingPass(batch, stems, views, key, 1 / Math.max(1, lossTokens));
       loss += part.loss;
       correct += part.correct;
       gradient = gradient === null ? part.gradient : addInto(gradient, part.gradient);
@@ -139,7 +143,9 @@ export class Trainer {
     for (const micro of planPass(dataset.lengths, batching.microBatchSize)) {
       if (await shouldStop()) return null;
       const batch = collate(dataset, micro, this.#pairsPerToken);
-      const [loss, correct] = this.#plainPass(batch, views);
+      const stems = this.#stemsOf(dataset);
+      if (!(await fillStems(stems, batch, shouldStop))) return null;
+      const [loss, correct] = this.#plainPass(batch, stems, views);
       total.loss += loss;
       total.correct += correct;
       total.tokens += batch.tokenCount;
@@ -159,14 +165,29 @@ export class Trainer {
     return plan;
   }
 
-  #trainingPass(batch: TrainingBatch, views: ParameterViews, key: DropoutKey, scale: number): { loss: number; correct: number; gradient: Float32Array } {
+  /** What the blocks give the examples of a dataset; null where that is not kept. Groups are the passes of the first epoch, which so runs as it would without. */
+  #stemsOf(dataset: TokenisedDataset): StemCache | null {
+    const { model, tuner, batching, settings, dataset: training } = this.#options;
+    if (!batching.keepStems || !tuner.stemStates) return null;
+    const known = this.#stems.get(dataset);
+    if (known) return known;
+    const { seed, batchSize } = settings;
+    const { microBatchSize } = batching;
+    const groups = dataset === training ? planEpoch({ lengths: dataset.lengths, seed, epoch: 0, batchSize, microBatchSize }).flatMap(({ microBatches }) => microBatches) : planPass(dataset.lengths, microBatchSize);
+    const cache = new StemCache({ model, dataset, groups, pairsPerToken: this.#pairsPerToken, states: tuner.stemStates });
+    this.#stems.set(dataset, cache);
+    return cache;
+  }
+
+  #trainingPass(batch: TrainingBatch, cache: StemCache | null, views: ParameterViews, key: DropoutKey, scale: number): { loss: number; correct: number; gradient: Float32Array } {
     const { model, tuner, batching } = this.#options;
     const { device } = model;
     return device.scope(() => {
       const adapter = tuner.bind(model, views.tensors, key);
+      const stems = batch.lossTokens > 0 ? (cache?.stemsOf(batch) ?? null) : null;
       const { result, gradients: parts } = gradients(device, views.tensors, () => {
         const { rows, labels } = labelled(batch.labels);
-        const hidden = model.forward(batch.tokens, { adapter, recomputeBlocks: batching.recomputeBlocks, outputRows: rows });
+        const hidden = model.forward(batch.tokens, { adapter, recomputeBlocks: batching.recomputeBlocks, outputRows: rows, stems });
         return headCrossEntropy(hidden, model.head, labels, { scale });
       });
       return { loss: readScalar(result.loss), correct: readScalar(result.correct), gradient: views.readFlat(device, parts) };
@@ -174,11 +195,12 @@ export class Trainer {
   }
 
   /** @returns sum of the loss, number of correct tokens */
-  #plainPass(batch: TrainingBatch, views: ParameterViews): [loss: number, correct: number] {
+  #plainPass(batch: TrainingBatch, cache: StemCache | null, views: ParameterViews): [loss: number, correct: number] {
     const { model, tuner } = this.#options;
     return model.device.scope(() => {
       const { rows, labels } = labelled(batch.labels);
-      const hidden = model.forward(batch.tokens, { adapter: tuner.bind(model, views.tensors, null), outputRows: rows });
+      const stems = batch.lossTokens > 0 ? (cache?.stemsOf(batch) ?? null) : null;
+      const hidden = model.forward(batch.tokens, { adapter: tuner.bind(model, views.tensors, null), outputRows: rows, stems });
       const { loss, correct } = headCrossEntropy(hidden, model.head, labels, { scale: 1 });
       return [readScalar(loss), readScalar(correct)];
     });
@@ -201,6 +223,16 @@ export class Trainer {
   }
 }
 
+/** @returns false when `shouldStop` said so */
+async function fillStems(cache: StemCache | null, batch: TrainingBatch, shouldStop: StopCheck): Promise<boolean> {
+  for (const [index, group] of (cache?.missing(batch) ?? []).entries()) {
+    // Before the first of them the caller has asked.
+    if (index > 0 && (await shouldStop())) return false;
+    cache?.fill(group);
+  }
+  return true;
+}
+
 /**
  * Query-key pairs that cost as much as a token: a token takes 4 operations per weight of its block, forward and back; a pair 14 per channel, which run slower for
  * their softmax and copies (1,380 pairs measured for SmolLM2-135M on two cores).
@@ -208,13 +240,6 @@ export class Trainer {
 function pairsPerToken({ projections, layers, hiddenSize }: CausalLm): number {
   const weights = projections.reduce((sum, { inSize, outSize }) => sum + inSize * outSize, 0);
   return (4 * weights) / layers / (18 * hiddenSize);
-}
-
-/** The positions that carry loss, and their labels; all positions where none does, so that there is something to compute. */
-function labelled(labels: Int32Array): { readonly rows: Int32Array | null; readonly labels: Int32Array } {
-  const rows = Int32Array.from([...labels.keys()].filter((row) => labels[row] !== IGNORED_LABEL));
-  if (rows.length === 0 || rows.length === labels.length) return { rows: null, labels };
-  return { rows, labels: Int32Array.from(rows, (row) => labels[row] as number) };
 }
 
 function addInto(total: Float32Array, part: Float32Array): Float32Array {

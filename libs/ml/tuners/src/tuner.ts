@@ -20,6 +20,11 @@ export interface Tuner {
   readonly kind: string;
   readonly parameters: readonly ParameterInfo[];
   readonly parameterCount: number;
+  /**
+   * Set by a tuner that is a bypass and nothing else: the places in `Stems` that it reads. What the blocks compute depends on the input alone then, and may be kept
+   * from one epoch to the next.
+   */
+  readonly stemStates?: readonly number[];
   /** Start values; a function of the model, its weights, the spec and the seed. */
   initialValues(seed: number, start: StartContext): Float32Array;
   /**

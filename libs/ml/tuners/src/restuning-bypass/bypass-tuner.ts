@@ -16,6 +16,7 @@ export class BypassTuner implements Tuner {
   readonly kind = 'restuning-bypass';
   readonly parameters: readonly ParameterSlot[];
   readonly parameterCount: number;
+  readonly stemStates: readonly number[];
 
   constructor(
     private readonly spec: BypassSpec,
@@ -23,6 +24,7 @@ export class BypassTuner implements Tuner {
   ) {
     this.parameters = bypassSlots(wiring, 'default');
     this.parameterCount = slotsCount(this.parameters);
+    this.stemStates = wiring.states;
   }
 
   initialValues(seed: number): Float32Array {
@@ -31,7 +33,7 @@ export class BypassTuner implements Tuner {
 
   bind({ computeDtype }: BindableModel, values: readonly Tensor[]): ModelHook {
     invariant(values.length === this.parameters.length, `${this.parameters.length} parameters were bound to ${values.length} tensors`);
-    return { bypass: { states: this.wiring.states, run: (stems) => cast(runBypass(this.wiring, stems, values), computeDtype) } };
+    return { bypass: { states: this.stemStates, run: (stems) => cast(runBypass(this.wiring, stems, values), computeDtype) } };
   }
 
   save(values: Float32Array, folder: string, base: { readonly id: string; readonly revision: string }): Promise<void> {

@@ -123,9 +123,9 @@ class ModuleNames {
     const [first] = this.blocks;
     if (first === undefined) throw badField('kind', `a bypass needs a decoder; this ${model.modelType} model has no blocks that it could start from`);
     const [stack] = first.split('.') as [string];
-    this.finalNorm = `${stack}.${FINAL_NORMS[model.modelType] ?? 'norm'}`;
+    this.finalNorm = model.modules.find(({ kind }) => kind === 'final-norm')?.path ?? `${stack}.norm`;
     const containers = [stack, first.slice(0, first.lastIndexOf('.'))];
-    const inside = [...model.modules.filter(({ kind }) => kind !== 'block'), ...model.projections].map(({ path }) => path);
+    const inside = [...model.modules.filter(({ kind }) => kind !== 'block' && kind !== 'final-norm'), ...model.projections].map(({ path }) => path);
     this.others = [...containers, ...inside, this.finalNorm, 'lm_head'];
     this.inOrder = [...containers, ...this.blocks.flatMap((block) => [block, ...inside.filter((path) => path.startsWith(`${block}.`))]), this.finalNorm, 'lm_head'];
   }
@@ -138,6 +138,3 @@ class ModuleNames {
     throw badField('root_modules', `"${pattern}" matches ${path === undefined ? 'nothing' : `"${path}" first`}; the root is a whole block such as "${this.blocks[0]}"`);
   }
 }
-
-/** By model type, where it is not `norm`. */
-const FINAL_NORMS: Readonly<Record<string, string>> = { gpt2: 'ln_f' };
