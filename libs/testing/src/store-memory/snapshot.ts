@@ -1,4 +1,5 @@
 import { decayedUsage, startOfMonth, type QueuedJob, type RunningJob, type SchedulableWorker, type Snapshot, type TeamAccount } from '@tunefleet/domain-scheduling';
+import type { WorkerRecord } from '@tunefleet/ports';
 import { isUnblocked } from './dependents';
 import type { JobRow, Tables } from './tables';
 import { secondsEstimate } from './usage';
@@ -76,28 +77,40 @@ function runningJobs(tables: Tables, averages: Map<string, number | null>): Runn
 }
 
 function schedulableWorkers(tables: Tables, nowMs: number): SchedulableWorker[] {
-  const seen = [...tables.workers.values()].filter(({ lastSeenAt }) => lastSeenAt.getTime() > nowMs - WORKER_MEMORY_MS).sort((a, b) => (a.id < b.id ? -1 : 1));
+  const seen = tables.workersInOrder().filter(({ lastSeenAt }) => lastSeenAt.getTime() > nowMs - WORKER_MEMORY_MS);
   return seen.map((worker): SchedulableWorker => {
     const busy = tables.isBusy(worker.id);
-    return {
-      id: worker.id,
-      name: worker.name,
-      bootId: worker.bootId,
-      sessionId: worker.sessionId ?? '',
-      online: worker.status === 'online' && worker.sessionId !== null,
-      cordoned: worker.cordoned,
-      busy,
-      credit: worker.credit,
-      jobKinds: worker.jobKinds,
-      labels: worker.labels,
-      memoryBytesTotal: worker.device.memoryBytesTotal,
-      memoryBytesFree: worker.device.memoryBytesFree,
-      modelsOnDisk: worker.modelsOnDisk,
-      modelInMemory: worker.modelInMemory,
-      // Attempts of one worker end in the order in which they began.
-      idleSinceMs: busy ? null : (tables.lastAttemptOn(worker.id)?.finishedAt?.getTime() ?? null),
-    };
+    // Attempts of one worker end in the order in which they began.
+    const idleSinceMs = busy ? null : (tables.lastAttemptOn(worker.id)?.finishedAt?.getTime() ?? null);
+    const known = views.get(worker);
+    if (known?.busy === busy && known.idleSinceMs === idleSinceMs) return known;
+    const view = viewOf(worker, busy, idleSinceMs);
+    views.set(worker, view);
+    return view;
   });
+}
+
+/** Rows are never changed, only replaced; in a large fleet few of them are between two looks. */
+const views = new WeakMap<WorkerRecord, SchedulableWorker>();
+
+function viewOf(worker: WorkerRecord, busy: boolean, idleSinceMs: number | null): SchedulableWorker {
+  return {
+    id: worker.id,
+    name: worker.name,
+    bootId: worker.bootId,
+    sessionId: worker.sessionId ?? '',
+    online: worker.status === 'online' && worker.sessionId !== null,
+    cordoned: worker.cordoned,
+    busy,
+    credit: worker.credit,
+    jobKinds: worker.jobKinds,
+    labels: worker.labels,
+    memoryBytesTotal: worker.device.memoryBytesTotal,
+    memoryBytesFree: worker.device.memoryBytesFree,
+    modelsOnDisk: worker.modelsOnDisk,
+    modelInMemory: worker.modelInMemory,
+    idleSinceMs,
+  };
 }
 
 function teamAccount(tables: Tables, { id, name }: { readonly id: string; readonly name: string }, nowMs: number): TeamAccount {

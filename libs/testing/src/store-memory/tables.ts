@@ -93,6 +93,7 @@ export class Tables {
 
   readonly queued = new Set<string>();
   private queueOrder: readonly string[] | null = null;
+  private workerOrder: readonly string[] | null = null;
   readonly live = new Set<string>();
   private readonly attemptsByJob = new Map<string, string[]>();
   private readonly attemptsByWorker = new Map<string, string[]>();
@@ -160,6 +161,7 @@ export class Tables {
   putWorker(after: WorkerRecord): void {
     const before = this.workers.get(after.id) ?? null;
     this.workers.set(after.id, after);
+    if (before === null) this.workerOrder = null;
     this.options.onChange({ table: 'worker', before, after });
   }
 
@@ -225,6 +227,12 @@ export class Tables {
   queuedJobs(): JobRow[] {
     this.queueOrder ??= [...this.queued].map((id) => this.jobs.get(id) as JobRow).sort(inQueueOrder).map(({ id }) => id);
     return this.queueOrder.map((id) => this.jobs.get(id) as JobRow);
+  }
+
+  /** By id. */
+  workersInOrder(): WorkerRecord[] {
+    this.workerOrder ??= [...this.workers.keys()].sort((a, b) => (a < b ? -1 : 1));
+    return this.workerOrder.map((id) => this.workers.get(id) as WorkerRecord);
   }
 
   childrenOf(jobId: string): JobRow[] {
