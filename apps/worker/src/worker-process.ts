@@ -36,6 +36,8 @@ export async function runWorkerProcess({ config, engineFile, environment, settin
     },
     onRefused: (reason) => {
       logger.error({ controlPlane: config.controlPlane }, `the control plane refused this worker: ${reason}`);
+      // Whoever keeps this process running is told that starting it again would change nothing.
+      if (process.connected) process.send?.({ type: 'refused', reason });
       void agent.kill().finally(() => process.exit(EXIT_REFUSED));
     },
   });

@@ -15,12 +15,15 @@ export interface ChildSpec {
   readonly stopGraceMs: number;
   /** The child's `{type: 'ready', …}` message, at every start. */
   readonly onReady: (message: Readonly<Record<string, unknown>>) => void;
+  /** After the child's `{type: 'refused', reason}` message, once it has ended: it is not started again, because that would change nothing. */
+  readonly onRefused?: (reason: string) => void;
 }
 
 /** A process that is kept running: restarted when it dies, until it is stopped or given up. */
 export class ManagedChild {
   #process: ChildProcess | undefined;
   #exited: Promise<void> = Promise.resolve();
+  #refusal: string | null = null;
   #history: ChildHistory = { failures: 0, everReady: false };
   readonly #stopping = new AbortController();
   #forced = false;
@@ -47,7 +50,8 @@ export class ManagedChild {
     if (typeof log === 'number') closeSync(log);
     this.#process = child;
     child.on('message', (message: unknown) => {
-      if (!isReadyMessage(message)) return;
+      if (isMessage(message, 'refused')) this.#refusal = String(message['reason'] ?? '');
+      if (!isMessage(message, 'ready')) return;
       this.#history = { ...this.#history, everReady: true };
       spec.onReady(message);
     });
@@ -91,6 +95,7 @@ export class ManagedChild {
 
   #onDeath(outcome: string, uptimeMs: number): void {
     if (this.#stopping.signal.aborted) return;
+    if (this.#refusal !== null) return this.spec.onRefused?.(this.#refusal);
     const decision = decideRestart(this.policy, this.#history, uptimeMs);
     if (decision.kind === 'give_up') {
       const where = this.spec.logFile === undefined ? 'its output above' : this.spec.logFile;
@@ -103,8 +108,8 @@ export class ManagedChild {
   }
 }
 
-function isReadyMessage(message: unknown): message is Readonly<Record<string, unknown>> {
-  return typeof message === 'object' && message !== null && 'type' in message && message.type === 'ready';
+function isMessage(message: unknown, type: string): message is Readonly<Record<string, unknown>> {
+  return typeof message === 'object' && message !== null && 'type' in message && message.type === type;
 }
 
 function signalGroup(pid: number | undefined, signal: NodeJS.Signals): void {

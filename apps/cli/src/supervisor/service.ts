@@ -102,7 +102,7 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
 
     const bound = { httpPort: options.httpPort, grpcPort: options.grpcPort, grpcAddress: '', url: '' };
     const shared: NodeJS.ProcessEnv = { ...environment, TUNEFLEET_DATA_DIR: dataDir, TUNEFLEET_CACHE_DIR: cacheDirectory(environment), TUNEFLEET_WORKER_TOKEN: secrets.workerToken };
-    const child = async (name: string, program: string, rest: Pick<ChildSpec, 'env' | 'stopGraceMs' | 'onReady'>): Promise<ManagedChild> => {
+    const child = async (name: string, program: string, rest: Pick<ChildSpec, 'env' | 'stopGraceMs' | 'onReady' | 'onRefused'>): Promise<ManagedChild> => {
       const logFile = options.verbose === true ? undefined : await openLog(join(dataDir, 'logs', `${name}.log`));
       const file = join(options.programs ?? dirname(fileURLToPath(import.meta.url)), program);
       return new ManagedChild({ name, file, logFile, ...rest }, options.restartPolicy ?? DEFAULT_RESTART_POLICY, logger, onGivenUp);
@@ -132,6 +132,7 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
     await until(async () => bound.url !== '' && (await isHealthy(bound.url)), 'the control plane did not become ready', check);
 
     let workersReady = 0;
+    const refused = new Map<string, string>();
     for (let index = 1; index <= options.workers; index++) {
       const name = `worker-${index}`;
       let counted = false;
@@ -144,11 +145,18 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
           if (!counted) workersReady++;
           counted = true;
         },
+        onRefused: (reason) => {
+          if (!counted) refused.set(name, reason);
+          logger.error({ child: name }, refusalText(name, reason, dataDir));
+        },
       });
       stack.workers.push(worker);
       worker.start();
     }
-    await until(() => Promise.resolve(workersReady === options.workers), `only ${workersReady} of ${options.workers} workers connected`, check);
+    await until(() => Promise.resolve(workersReady + refused.size === options.workers), 'not all workers connected', check);
+    const [first] = refused;
+    // Without any worker nothing would ever run.
+    if (first !== undefined && workersReady === 0) throw new TunefleetError('unavailable', refusalText(...first, dataDir));
     await writeAtomically(serverFile(dataDir), `${JSON.stringify({ url: bound.url, grpcAddress: bound.grpcAddress, pid: process.pid })}\n`);
     return {
       url: bound.url,
@@ -167,6 +175,10 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
     await stop();
     throw failure ?? error;
   }
+}
+
+function refusalText(name: string, reason: string, dataDir: string): string {
+  return `the control plane refused ${name} (${reason}): it is not started again. To let it join anew, as another worker, stop the service, delete ${join(dataDir, 'workers', name)} and start it; to do without it, start with one worker less`;
 }
 
 /** Where other commands find the service that runs on a data folder. */

@@ -10,16 +10,17 @@ type EvalBody = z.output<typeof createEvalSchema>;
 /**
  * The request that makes a fine-tune job like this one. What the original left open is left open again and settled for the files and the model
  * of the copy; its seed is kept.
- * @param changes fields of the copy's own. @throws invalid_input
+ * @param changes fields of the copy's own; null: as if the original had not had the field. @throws invalid_input
  */
 export function copyFineTune(job: JobRecord, changes: CloneJob): FineTuneBody {
   const parsed = fineTuneRequestSchema.safeParse(job.spec);
   invariant(parsed.success, `the record of job ${job.id} does not hold a fine-tune request`);
   const { model, trainingFile, validationFile, suffix, seed, computeDtype, ...request } = parsed.data;
   const asked = request.asked ?? { hyperparameters: withoutMultiplier(request.hyperparameters), tuner: request.tuner, maxSequenceLength: request.maxSequenceLength };
-  const { method, hyperparameters, ...others } = checked(cloneFineTuningJobSchema, changes);
+  const { kept, dropped } = withoutNulls(changes);
+  const { method, hyperparameters, ...others } = checked(cloneFineTuningJobSchema, kept);
   const own = { ...hyperparameters, ...method?.supervised?.hyperparameters };
-  return checked(createFineTuningJobSchema, {
+  const original = {
     model,
     training_file: trainingFile,
     ...present({ validation_file: validationFile, suffix, tuner: asked.tuner, max_seq_length: asked.maxSequenceLength, metadata: job.metadata }),
@@ -27,8 +28,11 @@ export function copyFineTune(job: JobRecord, changes: CloneJob): FineTuneBody {
     compute_dtype: computeDtype,
     priority: job.priority,
     worker_selector: job.workerSelector,
+  };
+  return checked(createFineTuningJobSchema, {
+    ...without(original, dropped),
     ...others,
-    method: { ...method, type: method?.type ?? 'supervised', supervised: { hyperparameters: mergeHyperparameters(asked.hyperparameters, own) } },
+    method: { ...method, type: method?.type ?? 'supervised', supervised: { hyperparameters: mergeHyperparameters(without(asked.hyperparameters, droppedParameters(dropped, asked.hyperparameters)), own) } },
   });
 }
 
@@ -37,11 +41,41 @@ export function copyEval(job: JobRecord, changes: CloneJob): EvalBody {
   const parsed = evalRequestSchema.safeParse(job.spec);
   invariant(parsed.success, `the record of job ${job.id} does not hold an eval request`);
   const { model, compareTo, file, metric, limit, samples, maxSequenceLength, computeDtype } = parsed.data;
-  return checked(createEvalSchema, {
+  const { kept, dropped } = withoutNulls(changes);
+  const original = {
     ...{ model, compare_to: compareTo, file, metric, samples, compute_dtype: computeDtype, priority: job.priority, worker_selector: job.workerSelector },
     ...present({ limit, max_seq_length: maxSequenceLength, metadata: job.metadata }),
-    ...checked(cloneEvalSchema, changes),
-  });
+  };
+  return checked(createEvalSchema, { ...without(original, dropped), ...checked(cloneEvalSchema, kept) });
+}
+
+/** Objects of `changes` that hold more fields; others are values as a whole. */
+const HOLDERS: ReadonlySet<string> = new Set(['hyperparameters', 'method', 'method.supervised', 'method.supervised.hyperparameters']);
+
+/** @returns the changes without what is null, and the paths of that */
+function withoutNulls(changes: CloneJob, prefix = ''): { readonly kept: Record<string, unknown>; readonly dropped: readonly string[] } {
+  const kept: Record<string, unknown> = {};
+  const dropped: string[] = [];
+  for (const [name, value] of Object.entries(changes)) {
+    const path = `${prefix}${name}`;
+    if (value === null) dropped.push(path);
+    else if (HOLDERS.has(path) && typeof value === 'object' && !Array.isArray(value)) {
+      const inner = withoutNulls(value as CloneJob, `${path}.`);
+      kept[name] = inner.kept;
+      dropped.push(...inner.dropped);
+    } else kept[name] = value;
+  }
+  return { kept, dropped };
+}
+
+/** Names of hyperparameters, under either of the paths they go by. */
+function droppedParameters(dropped: readonly string[], asked: SupervisedHyperparameters): readonly string[] {
+  if (dropped.some((path) => HOLDERS.has(path))) return Object.keys(asked);
+  return dropped.flatMap((path) => /^(?:method\.supervised\.)?hyperparameters\.(.+)$/.exec(path)?.[1] ?? []);
+}
+
+function without<T extends object>(fields: T, names: readonly string[]): Partial<T> {
+  return Object.fromEntries(Object.entries(fields).filter(([name]) => !names.includes(name))) as Partial<T>;
 }
 
 /** Two names of one rate: the copy's own choice replaces both. */

@@ -169,8 +169,10 @@ test.each([
   expect(reconciler.repairs()).toMatchObject({ stop_overdue: counted });
 });
 
-test('jobs nobody looked at are announced to the schedulers, once for all', async () => {
+test('jobs nobody looked at from one pass to the next are announced to the schedulers, once for all', async () => {
   const { reconciler, done } = setUp({ unevaluated: ['a', 'b'] });
+  await reconciler.pass();
+  expect(reconciler.repairs()).toMatchObject({ job_unevaluated: 0 });
   await reconciler.pass();
   expect(done.filter((line) => line === 'wake schedule')).toHaveLength(1);
   expect(reconciler.repairs()).toMatchObject({ job_unevaluated: 2 });

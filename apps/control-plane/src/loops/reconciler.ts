@@ -79,6 +79,8 @@ export class Reconciler {
   private readonly counts = Object.fromEntries(REPAIRS.map((repair) => [repair, 0])) as Record<Repair, number>;
   private readonly settings: ReconcilerSettings;
   private readonly watch: FleetWatch;
+  /** As of the last pass. */
+  private unevaluated: ReadonlySet<string> = new Set();
   private recordWasAway = false;
   private expireFromMs = Number.NEGATIVE_INFINITY;
 
@@ -165,8 +167,11 @@ export class Reconciler {
 
   private async wakeForUnevaluated(): Promise<void> {
     const jobIds = await this.deps.store.listUnevaluated(this.settings.unevaluatedMs, BATCH);
-    if (jobIds.length > 0) await this.deps.store.wake('schedule');
-    for (const jobId of jobIds) this.repaired('job_unevaluated', { jobId });
+    // One that has only just come into the queue, long after it was submitted, is looked at before the next pass.
+    const again = jobIds.filter((id) => this.unevaluated.has(id));
+    this.unevaluated = new Set(jobIds);
+    if (again.length > 0) await this.deps.store.wake('schedule');
+    for (const jobId of again) this.repaired('job_unevaluated', { jobId });
   }
 
   /** The relay backs off after errors; what it left is handed on as soon as the queue takes it. */

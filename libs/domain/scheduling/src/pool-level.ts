@@ -18,6 +18,8 @@ interface Counts {
   readonly fitting: number;
   /** Not cordoned. */
   readonly open: number;
+  /** Of the cordoned ones, the first few. */
+  readonly cordoned: readonly Pick<SchedulableWorker, 'id' | 'name'>[];
   readonly idle: number;
   readonly ready: number;
 }
@@ -25,6 +27,9 @@ interface Counts {
 interface KnownLevel extends PoolLevel {
   readonly counts: Counts;
 }
+
+/** Named in a reason; more are counted. */
+const NAMED_MAX = 3;
 
 type Asked = Pick<QueuedJob, 'kind' | 'workerSelector'>;
 
@@ -44,21 +49,26 @@ export class PoolLevels {
 
   private workOut(pool: WorkerPool, from: number, asked: Asked): KnownLevel {
     let [open, idle, ready, largestAvailableBytes] = [0, 0, 0, 0];
+    const cordoned: SchedulableWorker[] = [];
     for (let at = from; at < pool.members.length; at++) {
       const worker = this.member(pool, at);
-      if (worker.cordoned) continue;
+      if (worker.cordoned) {
+        if (cordoned.length < NAMED_MAX) cordoned.push(worker);
+        continue;
+      }
       open++;
       if (isIdle(worker)) idle++;
       if (!isReady(worker)) continue;
       ready++;
       largestAvailableBytes = Math.max(largestAvailableBytes, memoryAvailable(worker));
     }
-    return levelOf(pool, asked, { fitting: pool.members.length - from, open, idle, ready }, largestAvailableBytes);
+    return levelOf(pool, asked, { fitting: pool.members.length - from, open, cordoned, idle, ready }, largestAvailableBytes);
   }
 
   private without(excluded: ReadonlySet<string>, { pool, from, asked, level }: { readonly pool: WorkerPool; readonly from: number; readonly asked: Asked; readonly level: KnownLevel }): PoolLevel {
     let { fitting, open, idle, ready } = level.counts;
     let { largestAvailableBytes } = level;
+    const cordoned = level.counts.cordoned.filter(({ id }) => !excluded.has(id));
     for (const id of excluded) {
       const index = this.fleet.indexOf.get(id) ?? -1;
       const worker = this.fleet.workers[index];
@@ -70,7 +80,7 @@ export class PoolLevels {
       ready--;
       if (memoryAvailable(worker) === largestAvailableBytes) largestAvailableBytes = this.largestAvailable(pool, from, excluded);
     }
-    return levelOf(pool, asked, { fitting, open, idle, ready }, largestAvailableBytes);
+    return levelOf(pool, asked, { fitting, open, cordoned, idle, ready }, largestAvailableBytes);
   }
 
   private largestAvailable(pool: WorkerPool, from: number, excluded: ReadonlySet<string>): number {
@@ -97,11 +107,19 @@ function levelOf(pool: WorkerPool, asked: Asked, counts: Counts, largestAvailabl
 }
 
 /** Asks less and less fundamental questions; the first to which no worker answers yes is the reason. */
-function blockedReason(pool: WorkerPool, { kind, workerSelector }: Asked, { fitting, open, idle, ready }: Counts): WaitingReason | null {
+function blockedReason(pool: WorkerPool, { kind, workerSelector }: Asked, { fitting, open, cordoned, idle, ready }: Counts): WaitingReason | null {
   const none = (text: string): WaitingReason => ({ code: 'no_fitting_worker', text });
   if (pool.labelledOnline === 0) return none(`waiting for a worker${Object.keys(workerSelector).length === 0 ? '' : ` with ${selectorText(workerSelector)}`}: none is online`);
   if (pool.members.length === 0) return none(`waiting for a worker that runs ${kind} jobs: ${counted(pool.labelledOnline, 'is online and cannot', 'are online and cannot')}`);
-  if (open === 0) return none(`waiting for a worker: ${counted(fitting, 'fits but is cordoned', 'fit but are cordoned')}`);
+  if (open === 0) return none(`waiting for a worker: ${counted(fitting, 'fits but is cordoned', 'fit but are cordoned')}${releaseOf(cordoned, fitting)}`);
   if (idle > 0 && ready === 0) return none(`waiting for a worker: ${counted(idle, 'fits but is not ready', 'fit but are not ready')} for a job yet`);
   return null;
+}
+
+/** Whom to look after, and how it is let in again: nobody else can. */
+function releaseOf(cordoned: Counts['cordoned'], fitting: number): string {
+  const [first] = cordoned;
+  if (first === undefined) return '';
+  const more = fitting > cordoned.length ? ` and ${fitting - cordoned.length} more` : '';
+  return ` (${cordoned.map(({ name }) => name).join(', ')}${more}). "tunefleet workers" says why; "tunefleet workers uncordon ${first.name}" lets ${fitting === 1 ? 'it' : 'that one'} take jobs again`;
 }

@@ -53,6 +53,13 @@ export function schedulingConformance(name: string, open: () => Promise<StoreUnd
       });
     });
 
+    test('a job\'s turn counts from its submission, however long its files take to check', async () => {
+      const [first, second] = [await steps.create(), await steps.create()];
+      await steps.admit(second);
+      await steps.admit(first);
+      expect((await fleet.schedulingSnapshot(10)).jobs.map(({ id }) => id)).toEqual([first, second]);
+    });
+
     describe('teams', () => {
       test('the queue of one does not hide that of another', async () => {
         const other = await records.ensureTeam('other');

@@ -35,7 +35,8 @@ export function jobMethods(tables: Tables): JobMethods {
       return { items: matching.slice(0, limit).map(jobRecordOf), hasMore: matching.length > limit };
     },
     admitJob: async (id, admission) => {
-      if (tables.jobs.get(id)?.status !== 'validating_files') return false;
+      const job = tables.jobs.get(id);
+      if (job?.status !== 'validating_files') return false;
       tables.changeJob(id, {
         status: nextStatus('validating_files', 'validated'),
         spec: storable(admission.spec),
@@ -47,7 +48,7 @@ export function jobMethods(tables: Tables): JobMethods {
         memoryModel: admission.memoryModel ?? null,
         trainingDatasetId: admission.trainingDatasetId,
         validationDatasetId: admission.validationDatasetId,
-        queuedAt: tables.now(),
+        queuedAt: job.createdAt,
       });
       say(tables, id, 'Files validated, moving job to queued state');
       explainWaiting(tables, [tables.jobs.get(id) as JobRow]);
