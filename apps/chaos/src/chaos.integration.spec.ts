@@ -21,7 +21,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '../../..');
     let report: ChaosReport | undefined;
     try {
       report = await runChaos({ seed: SEED, kinds: KINDS, workers: 2, leaseSeconds: 8, faultsMs: 24_000, betweenFaultsMs: 2_500, programs: join(root, 'dist') }, log);
-      printReport(report, SEED, `npx nx run chaos:run --minutes=0.4 --seed=${SEED} --workers=2 --between=2.5`, log);
+      printReport(report, SEED, `npx nx run chaos:run --minutes=0.4 --seed=${SEED} --workers=2 --between=2.5 ${KINDS.map((kind) => `--only='${kind}'`).join(' ')}`, log);
     } catch (error) {
       throw new Error(`${(error as Error).message}\n${lines.join('\n')}`, { cause: error });
     }

@@ -45,10 +45,14 @@ export class Users {
   ) {}
 
   async act(templates: readonly Template[], signal: AbortSignal): Promise<void> {
+    // One of each that nobody cancels, so that there is something to compare; then as it comes.
+    const first = [...templates];
     while (!signal.aborted) {
       const open = this.inFlight();
       const isShort = open.size < this.options.jobsInFlight;
-      if (isShort) await this.submit(this.weighted(templates.map((template) => [template, template.weight] as const)));
+      const next = isShort ? first.shift() : undefined;
+      if (next !== undefined) await this.submit(next);
+      else if (isShort) await this.submitAny(templates);
       else await this.changeMind([...open]);
       await sleep(isShort ? SUBMIT_MS : this.random.exponential(this.options.betweenActsMs), signal);
     }
@@ -66,10 +70,14 @@ export class Users {
     const options = { idempotencyKey: wish.key };
     const job = await this.api.ask<{ readonly id: string }>((client) => (request.kind === 'eval' ? client.evals.create(request.body, options) : client.fineTuning.jobs.create(request.body, options)));
     wish.jobId = job?.id ?? null;
-    if (this.random.chance(CANCELLED) && wish.jobId !== null) this.unwanted.add(wish.jobId);
     this.count('submit');
     this.log.say('user', wish.jobId === null ? `a submit (${name}) was never answered` : `submits ${name}: ${wish.jobId}`);
     return wish.jobId;
+  }
+
+  private async submitAny(templates: readonly Template[]): Promise<void> {
+    const jobId = await this.submit(this.weighted(templates.map((template) => [template, template.weight] as const)));
+    if (this.random.chance(CANCELLED) && jobId !== null) this.unwanted.add(jobId);
   }
 
   private async changeMind(open: readonly string[]): Promise<void> {

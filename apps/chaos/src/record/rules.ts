@@ -91,11 +91,11 @@ function oneLiveLease({ record }: Evidence): ReturnType<Rule> {
 
 /** `lost`: nobody spoke for the attempt any more. Then either its lease was over, or its worker had come back in a new life. */
 function leasesHeld({ record }: Evidence): ReturnType<Rule> {
-  const lost = record.attemptChanges.filter(({ to, outcome }) => to === 'finished' && outcome === 'lost');
-  const broken = lost
-    .filter(({ atMs, leaseEndsMs, workerIsNew }) => leaseEndsMs > atMs && !workerIsNew)
+  const ends = record.attemptChanges.filter(({ to }) => to === 'finished');
+  const broken = ends
+    .filter(({ outcome, atMs, leaseEndsMs, workerIsNew }) => outcome === 'lost' && leaseEndsMs > atMs && !workerIsNew)
     .map(({ attemptId, jobId, atMs, leaseEndsMs }) => `attempt ${attemptId} of ${jobId} was taken ${Math.round(leaseEndsMs - atMs)} ms before its lease ended`);
-  return { looked: lost.length, broken };
+  return { looked: ends.length, broken };
 }
 
 function epochsGrow({ record }: Evidence): ReturnType<Rule> {
@@ -171,11 +171,11 @@ function tuned(record: ChaosRecord): JobRow[] {
   return record.jobs.filter(({ kind, status }) => kind === 'fine-tune' && status === 'succeeded');
 }
 
-/** Every job that has succeeded against the undisturbed one of its template. */
+/** Every other job that has succeeded against the undisturbed one of its template. */
 function comparedWithReferences(record: ChaosRecord, wishes: readonly Wish[], references: readonly Reference[], kind: string, compare: (job: JobRow, reference: JobRow) => string[]): Omit<Verdict, 'rule'> {
   const pairs = wishes.flatMap(({ key, template }) => {
     const job = record.jobs.find((each) => each.key === key);
-    if (job?.kind !== kind || job.status !== 'succeeded') return [];
+    if (job?.kind !== kind || job.status !== 'succeeded' || references.some(({ jobId }) => jobId === job.id)) return [];
     const reference = record.jobs.find(({ id }) => id === references.find((each) => each.template === template)?.jobId);
     return [{ job, reference }];
   });
