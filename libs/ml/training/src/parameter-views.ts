@@ -23,7 +23,7 @@ export class ParameterViews implements Disposable {
         const size = view.shape.reduce((product, n) => product * n, 1);
         return gradient ? p.reshape(p.cast(gradient, 'f32'), [size]) : p.zeros([size], 'f32');
       });
-      return device.readFloats(p.concat(parts, 0));
+      return device.readFloats(parts.length === 1 ? (parts[0] as Tensor) : p.concat(parts, 0));
     });
   }
 

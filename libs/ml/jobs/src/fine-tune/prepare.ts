@@ -9,6 +9,7 @@ import { availableDeviceBytes, tokensPerPass } from '../runtime/device-limits';
 import type { OpenedModel } from '../runtime/engine-resources';
 import { inputFile, inputFolder } from '../runtime/input-files';
 import type { JobContext } from '../runtime/job-context';
+import { chooseKeepStems } from './keep-stems';
 import { startValues } from './start-values';
 
 type Context = JobContext<FineTuneSpec>;
@@ -44,7 +45,17 @@ export async function prepareRun(context: Context): Promise<PreparedRun> {
     settings: fingerprintOf({ ...settings, tuner: spec.tuner, computeDtype: spec.computeDtype, startAdapter: spec.startAdapter?.map(({ name, sha256 }) => ({ name, sha256 })) ?? null }),
   };
   const longest = Math.max(longestRow(training), validation === null ? 0 : longestRow(validation));
-  const batching = checkpoint === null ? fitBatching(context, opened, tunerSpec, longest) : keepBatching(context, checkpoint.choices);
+  const passes = checkpoint === null ? fitBatching(context, opened, tunerSpec, longest) : keepBatching(context, checkpoint.choices);
+  const batching = {
+    ...passes,
+    keepStems: chooseKeepStems(context, {
+      opened,
+      tuner: tunerSpec,
+      datasets: [training, ...(validation === null ? [] : [validation])],
+      stepBytes: stepBytes(opened, tunerSpec, longest)(passes),
+      before: checkpoint === null ? null : (checkpoint.choices.keepStems ?? false),
+    }),
+  };
   const state = checkpoint?.load(identity, tuner) ?? startState(await firstValues(context, opened, tuner));
   if (checkpoint !== null) events.log('info', `going on after step ${checkpoint.step} from its checkpoint`);
   return { opened, tuner, training, validation, settings, identity, choices: { ...batching, computeDtype: opened.computeDtype, weightDtype: opened.weightDtype }, state, notes: checkpoint?.notes ?? {} };
@@ -76,22 +87,26 @@ async function tokenise({ spec, inputFiles, engine, events, stop, clock }: Conte
 }
 
 /** @throws TunefleetError `out_of_device_memory` */
-function fitBatching({ spec, engine, events }: Context, { config, computeDtype, weightDtype }: OpenedModel, tuner: TunerSpec, longest: number): Batching {
-  const columns = paddedWidth(longest);
-  const model = describeCausalLm(config);
+function fitBatching({ spec, engine, events }: Context, opened: OpenedModel, tuner: TunerSpec, longest: number): Batching {
   const batching = chooseBatching({
     batchSize: spec.batchSize,
-    longestRow: columns,
+    longestRow: paddedWidth(longest),
     microBatchSizeMax: spec.microBatchSize,
     tokensPerPass: tokensPerPass(engine.device),
     availableBytes: availableDeviceBytes(engine.device),
-    estimateBytes: ({ microBatchSize: rows, recomputeBlocks }) => {
-      const { totalBytes, weightBytes } = estimateMemory({ model, spec: tuner, computeDtype, weightDtype, rows, columns, recomputeBlocks });
-      return totalBytes - weightBytes;
-    },
+    estimateBytes: stepBytes(opened, tuner, longest),
   });
   if (batching.recomputeBlocks) events.log('warn', 'memory is short: activations are computed a second time instead of kept, which takes about a third longer');
   return batching;
+}
+
+/** Bytes of a step beyond the weights, for passes of examples of the longest row. */
+function stepBytes({ config, computeDtype, weightDtype }: OpenedModel, tuner: TunerSpec, longest: number): (batching: Batching) => number {
+  const model = describeCausalLm(config);
+  return ({ microBatchSize: rows, recomputeBlocks }) => {
+    const { totalBytes, weightBytes } = estimateMemory({ model, spec: tuner, computeDtype, weightDtype, rows, columns: paddedWidth(longest), recomputeBlocks });
+    return totalBytes - weightBytes;
+  };
 }
 
 /** As in the run before, unless the user or a retry after a lack of memory asks for less: then the bits differ from there on, the mathematics do not. */

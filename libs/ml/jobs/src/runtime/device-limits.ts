@@ -11,6 +11,14 @@ export function availableDeviceBytes({ info }: Device): number {
   return info.gpu ? Number.POSITIVE_INFINITY : USABLE_SHARE * process.availableMemory();
 }
 
+/** Of the host's memory that nothing else needs, what kept hidden states may take. */
+const STEMS_SHARE = 0.5;
+
+/** Host bytes for hidden states that are kept across epochs. @param stepBytes what a step takes, of the same memory on a processor */
+export function stemBudgetBytes({ info }: Device, stepBytes: number): number {
+  return STEMS_SHARE * Math.max(0, process.availableMemory() - (info.gpu ? 0 : stepBytes));
+}
+
 /** Tokens in one pass through a model from which on the device is busy: measured on 2 processor cores (ml/training/README.md), a guess for GPUs. */
 export function tokensPerPass({ info }: Device): number {
   return info.gpu ? 16_384 : 1024;
