@@ -23,7 +23,7 @@ export function writeLoraAdapter(folder: string, { config, tensors }: LoraAdapte
       base: config.base_model_name_or_path,
       revision: config.revision,
       tag: 'lora',
-      method: `LoRA, rank ${config.r}, alpha ${config.lora_alpha}${config.use_rslora ? ', rank-stabilised' : ''}`,
+      method: `${config.use_dora ? 'DoRA' : 'LoRA'}, rank ${config.r}, alpha ${config.lora_alpha}${config.use_rslora ? ', rank-stabilised' : ''}`,
       library: 'peft',
     }),
   });

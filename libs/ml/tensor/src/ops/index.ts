@@ -8,10 +8,12 @@ export { attention, branchMask, causalMask, paddingMask, segmentMask, type Atten
 export { geglu, gelu, geluTanh } from './gelu/gelu';
 export { layerNorm } from './layer-norm/layer-norm';
 export { swiglu } from './swiglu/swiglu';
-export { frozenMatrix, multiplyBack, multiplyForward, type FrozenMap, type FrozenMatrix } from './linear/frozen-matrix';
+export { frozenMatrix, multiplyBack, multiplyForward, outputSquares, selectOutputs, type FrozenMap, type FrozenMatrix } from './linear/frozen-matrix';
 export { linear } from './linear/linear';
 export { linearGroup, type LinearGroupOptions } from './linear/linear-group';
-export { bundleLora, type Dropout, type LoraBundle, type LoraUpdate } from './linear/lora-bundle';
+export { bundleLora, type BundleOptions, type LoraBundle, type LoraUpdate } from './linear/lora-bundle';
+export type { Dropout } from './linear/input-dropout';
+export type { Magnitude, WeightDecomposition } from './linear/weight-decomposition';
 export { headCrossEntropy, type HeadCrossEntropyResult } from './head-cross-entropy/head-cross-entropy';
 export { headLogits, type OutputHead } from './head-cross-entropy/output-head';
 export { embedding } from './embedding/embedding';

@@ -15,10 +15,11 @@ import { layerNorm } from './layer-norm/layer-norm';
 import { mergeHeads, splitAxis, splitHeads } from './layout/heads';
 import { precede } from './layout/precede';
 import { meanOfRows, selectRows } from './layout/rows';
-import { frozenMatrix, multiplyForward } from './linear/frozen-matrix';
+import { frozenMatrix, multiplyForward, outputSquares } from './linear/frozen-matrix';
 import { linear } from './linear/linear';
 import { linearGroup } from './linear/linear-group';
-import { bundleLora, type Dropout } from './linear/lora-bundle';
+import type { Dropout } from './linear/input-dropout';
+import { bundleLora } from './linear/lora-bundle';
 import { rmsNorm } from './rms-norm/rms-norm';
 import { rope, ropeTables } from './rope/rope';
 import { swiglu } from './swiglu/swiglu';
@@ -245,10 +246,49 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
   test.each([null, { rate: 0.4, key: [3, 4] as const }])('linearGroup: low-rank updates of stacked and of separate maps, dropout %j', (dropout) => {
     const maps = () => [6, 3].map((outSize) => ({ weight: frozen([outSize, 4], outSize), bias: null }));
     checkGradients(device, [[5, 4], ...factorShapes], (x, ...factors) => {
-      const lora = bundleLora(device, updatesOf(factors, dropout), [6, 3], 'f32');
+      const lora = bundleLora(device, updatesOf(factors, dropout), maps().map(({ weight }) => weight), 'f32');
       const [y, z] = linearGroup(x, maps(), { lora }) as [Tensor, Tensor];
       return add(project(y, 11), project(z, 12));
     }, (sum) => sum);
+  });
+
+  test.each([null, { rate: 0.4, key: [3, 4] as const }])('linearGroup: decomposed weights, dropout %j', (dropout) => {
+    // Norms count as constants, so magnitudes follow them here: the gain stays what it is while factors move.
+    const magnitudeShapes = [[2], [3], [3]];
+    const run = (follow: boolean) => (x: Tensor, ...rest: Tensor[]) => {
+      const factors = rest.slice(0, 6);
+      const maps = [6, 3].map((outSize) => ({ weight: frozen([outSize, 4], outSize), bias: device.tensor(values(outSize, 9), [outSize], 'f32') }));
+      const weights = maps.map(({ weight }) => weight);
+      const squares = weights.map(outputSquares);
+      const updates = updatesOf(factors, dropout);
+      const bundle = (magnitudes: readonly Tensor[]) =>
+        bundleLora(device, updates, weights, 'f32', { squares, magnitudes: placed.map(({ map, row }, update) => ({ map, row, update, magnitude: magnitudes[update] as Tensor })) });
+      const p = device.primitives;
+      const following = () => {
+        const { norms } = bundle(magnitudeShapes.map((shape) => p.zeros(shape, 'f32'))).decomposition as { norms: readonly Tensor[] };
+        return placed.map(({ map, row }, index) => p.mul(device.tensor(values(magnitudeShapes[index]?.[0] ?? 0, 40 + index), magnitudeShapes[index] ?? [], 'f32'), p.slice(norms[map] as Tensor, [row], magnitudeShapes[index] ?? [])));
+      };
+      const [y, z] = linearGroup(x, maps, { lora: bundle(follow ? following() : rest.slice(6)) }) as [Tensor, Tensor];
+      return add(project(y, 11), project(z, 12));
+    };
+    checkGradients(device, [[5, 4], ...factorShapes], run(true), (sum) => sum);
+    const factors = factorShapes.map((shape, index) => device.tensor(values(size(shape), 20 + index), shape, 'f32'));
+    checkGradients(device, [[5, 4], ...magnitudeShapes], (x, ...magnitudes) => run(false)(x, ...factors, ...magnitudes), (sum) => sum);
+    for (const factor of factors) factor.dispose();
+  });
+
+  test('linearGroup: decomposed weights are (W + s B A) of the given row lengths', () => {
+    device.scope(() => {
+      const p = device.primitives;
+      const [x, plain] = [device.tensor(values(20, 1), [5, 4], 'f32'), device.tensor(values(24, 7), [6, 4], 'f32')];
+      const weight = frozen([6, 4], 7);
+      const [a, b, m] = [device.tensor(values(8, 2), [2, 4], 'f32'), device.tensor(values(12, 3), [2, 6], 'f32'), device.tensor(values(6, 4), [6], 'f32')];
+      const lora = bundleLora(device, [{ a, b, scale: 2, map: 0, row: 0, dropout: null }], [weight], 'f32', { magnitudes: [{ magnitude: m, map: 0, row: 0, update: 0 }], squares: [outputSquares(weight)] });
+      const updated = p.add(plain, p.scale(p.matMul(b, a, true, false), 2)); // [6, 4]
+      const lengths = p.unary('sqrt', p.reduce('sum', p.unary('square', updated), [1], true)); // [6, 1]
+      const expected = device.readFloats(p.matMul(x, p.mul(updated, p.div(p.reshape(m, [6, 1]), lengths)), false, true));
+      device.readFloats(linearGroup(x, [{ weight, bias: null }], { lora })[0] as Tensor).forEach((value, i) => expect(value).toBeCloseTo(expected[i] ?? NaN, 4));
+    });
   });
 
   test('linearGroup is x Wᵀ + scale (x Aᵀ) Bᵀ', () => {
@@ -257,7 +297,7 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
       const [x, weight] = [device.tensor(values(20, 1), [5, 4], 'f32'), frozen([6, 4], 7)];
       const factors = factorShapes.map((shape, index) => device.tensor(values(size(shape), 20 + index), shape, 'f32'));
       const updates = updatesOf(factors, null).slice(0, 2);
-      const [y] = linearGroup(x, [{ weight, bias: null }], { lora: bundleLora(device, updates, [6], 'f32') }) as [Tensor];
+      const [y] = linearGroup(x, [{ weight, bias: null }], { lora: bundleLora(device, updates, [weight], 'f32') }) as [Tensor];
       const parts = updates.map(({ a, b, scale: factor }) => p.scale(p.matMul(p.matMul(x, a, false, true), b), factor)); // [5, 2] and [5, 3]
       const update = p.concat([p.zeros([5, 1], 'f32'), ...parts], 1);
       const expected = device.readFloats(p.add(multiplyForward(x, weight), update));
@@ -303,7 +343,7 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
         const b = device.tensor(values(8, 3), [2, 4], 'f32');
         const weight = frozen([4, 4], 7);
         const block = () => {
-          const lora = bundleLora(device, [{ a, b, scale: 1, map: 0, row: 0, dropout: { rate: 0.3, key: [1, 2] } }], [4], 'f32');
+          const lora = bundleLora(device, [{ a, b, scale: 1, map: 0, row: 0, dropout: { rate: 0.3, key: [1, 2] } }], [weight], 'f32');
           return swiglu(x, linearGroup(x, [{ weight, bias: null }], { lora })[0] as Tensor);
         };
         const { gradients: grads } = gradients(device, [a, b], () => ({ loss: project(wrap ? checkpoint(device, [x], block) : block(), 4) }));

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { SafetensorsFile } from '@tunefleet/ml-formats';
 import { architectureSpecs, loadCausalLm, type CausalLm } from '@tunefleet/ml-models';
 import { gradients, headCrossEntropy, headLogits, openDevice, type FloatDType } from '@tunefleet/ml-tensor';
-import { loadAdapter, matchProjections, parseTunerSpec, type LoadedAdapter } from '..';
+import { loadAdapter, matchProjections, tunerSpecs, type LoadedAdapter } from '..';
 
 const libraries = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
 const [rows, columns] = [2, 24];
@@ -46,9 +46,9 @@ describe.each(TYPES)('%s', (type) => {
   test('all-linear means the maps that PEFT adapts; written again the file is the same', async () => {
     using model = await openBase(type, 'tensorflow', 'f32');
     const adapter = await loadAdapter(model, adapterFolder(type));
-    const targets = matchProjections(parseTunerSpec({ kind: 'lora', target_modules: 'all-linear' }), model).map(({ path }) => path);
+    const targets = matchProjections(tunerSpecs.lora.parse({ kind: 'lora', target_modules: 'all-linear' }), model).map(({ path }) => path);
     expect(adapter.tuner.parameters.map(({ name }) => name)).toEqual(targets.flatMap((path) => [`${path}.lora_A.weight`, `${path}.lora_B.weight`]));
-    expect(matchProjections(parseTunerSpec({ kind: 'lora' }), model).length).toBeGreaterThan(0);
+    expect(matchProjections(tunerSpecs.lora.parse({ kind: 'lora' }), model).length).toBeGreaterThan(0);
     const folder = join(work, type);
     await adapter.tuner.save(adapter.values, folder, { id: `tiny/${type}`, revision: 'local-1' });
     using theirs = SafetensorsFile.open(join(adapterFolder(type), 'adapter_model.safetensors'));

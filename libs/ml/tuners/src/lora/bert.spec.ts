@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { SafetensorsFile } from '@tunefleet/ml-formats';
 import { loadBert, type EncoderBatch } from '@tunefleet/ml-models';
 import { gradients, openDevice, singleOutputOp, type Tensor } from '@tunefleet/ml-tensor';
-import { loadAdapter, matchProjections, parseTunerSpec } from '..';
+import { loadAdapter, matchProjections, tunerSpecs } from '..';
 
 const libraries = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
 const BASE = join(libraries, 'models', 'fixtures', 'bert');
@@ -21,7 +21,7 @@ test.each([
   const config: unknown = JSON.parse(readFileSync(join(BASE, 'config.json'), 'utf8'));
   using model = await loadBert(device, { folder: BASE, config, computeDtype: 'f32' });
   const adapter = await loadAdapter(model, ADAPTER);
-  const usual = matchProjections(parseTunerSpec({ kind: 'lora' }), model).map(({ path }) => path.split('.').at(-1));
+  const usual = matchProjections(tunerSpecs.lora.parse({ kind: 'lora' }), model).map(({ path }) => path.split('.').at(-1));
   expect(usual).toEqual(['query', 'value', 'query', 'value']);
 
   using inputs = SafetensorsFile.open(join(BASE, 'golden.safetensors'));

@@ -1,16 +1,30 @@
 import { assertNever, fillNormal, fillUniform } from '@tunefleet/foundation';
+import type { ProjectionGroup } from '@tunefleet/ml-nn';
+import type { LoraBundle, Tensor } from '@tunefleet/ml-tensor';
+import type { BindableModel } from '../tuner';
 import type { LoraTarget } from './match';
+import { aOf, bOf, magnitudeOf, placesOf, sizeOf, type LoraParameter } from './parameters';
 import type { LoraSpec } from './spec';
 
+/** Binds tensors, one per parameter, to the groups of a model; tensors of the enclosing scope. */
+export type BindBundles = (tensors: readonly Tensor[]) => ReadonlyMap<ProjectionGroup, LoraBundle>;
+
 /**
- * Start values of A and B of every target, one after the other. Element i of parameter k depends on (seed, k, i) only.
+ * Start values of every parameter, one after the other. Element i of a target's A and B depends on (seed, target, i) only; magnitudes are the row lengths of the
+ * weights as they then are.
  * @see huggingface/peft `tuners/lora/layer.py`, `reset_lora_parameters`
  */
-export function loraInitialValues(init: LoraSpec['init_lora_weights'], targets: readonly LoraTarget[], seed: number): Float32Array {
-  const parts = targets.flatMap(({ rank, inSize, outSize }, index) => {
-    const a = new Float32Array(rank * inSize);
-    const b = new Float32Array(outSize * rank);
+export function loraInitialValues(spec: LoraSpec, targets: readonly LoraTarget[], parameters: readonly LoraParameter[], seed: number, start: { readonly model: BindableModel; readonly bundles: BindBundles }): Float32Array {
+  const places = placesOf(parameters);
+  const values = new Float32Array(parameters.reduce((sum, parameter) => sum + sizeOf(parameter), 0));
+  const partOf = (name: string): Float32Array => {
+    const { parameter, offset } = places.get(name) as { parameter: LoraParameter; offset: number };
+    return values.subarray(offset, offset + sizeOf(parameter));
+  };
+  for (const [index, { path, rank, inSize }] of targets.entries()) {
+    const [a, b] = [partOf(aOf(path)), partOf(bOf(path))];
     const [streamA, streamB] = [2 * index, 2 * index + 1];
+    const init = spec.init_lora_weights;
     switch (init) {
       case true:
         fillUniform(a, 1 / Math.sqrt(inSize), seed, streamA);
@@ -25,13 +39,22 @@ export function loraInitialValues(init: LoraSpec['init_lora_weights'], targets: 
       default:
         assertNever(init, 'init_lora_weights');
     }
-    return [a, b];
-  });
-  const all = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
   }
-  return all;
+  if (spec.use_dora) fillMagnitudes(values, parameters, start, partOf);
+  return values;
+}
+
+function fillMagnitudes(values: Float32Array, parameters: readonly LoraParameter[], { model, bundles }: { readonly model: BindableModel; readonly bundles: BindBundles }, partOf: (name: string) => Float32Array): void {
+  const { device } = model;
+  device.scope(() => {
+    let at = 0;
+    const tensors = parameters.map((parameter) => device.tensor(values.slice(at, (at += sizeOf(parameter))), parameter.shape, 'f32'));
+    for (const [group, { decomposition }] of bundles(tensors)) {
+      const norms = decomposition?.norms.map((norm) => norm && device.readFloats(norm)) ?? [];
+      for (const { path, map, row, outSize } of group.members) {
+        const norm = norms[map];
+        if (norm && parameters.some(({ name }) => name === magnitudeOf(path))) partOf(magnitudeOf(path)).set(norm.subarray(row, row + outSize));
+      }
+    }
+  });
 }

@@ -1,13 +1,13 @@
 import { loraAdapterOf, type AdapterFiles, type AdapterTensor, type LoadedLoraAdapter, type LoraAdapterConfig } from '@tunefleet/ml-formats';
-import type { Tensor } from '@tunefleet/ml-tensor';
 import { patternValue } from '../matching/module-names';
 import { withinTimeLimit } from '../matching/time-limit';
 import { floatsOf, unusableAdapter } from '../adapter-tensors';
 import type { LoadedAdapter } from '../loaded-adapter';
 import type { BindableModel } from '../tuner';
-import { transposed } from './adapter-file';
-import { bundleByGroup, loraHook, LoraTuner } from './lora-tuner';
+import { forInference, loraHook, tensorsOf } from './bundles';
+import { LoraTuner } from './lora-tuner';
 import { loraTarget, type LoraTarget } from './match';
+import { magnitudeOf, sizeOf, transposed } from './parameters';
 import { loraSpecSchema, type LoraSpec } from './spec';
 
 /** A PEFT LoRA folder, whoever wrote it, for one model. @throws TunefleetError `incompatible_artifact` */
@@ -19,40 +19,31 @@ export function loadLora(model: BindableModel, files: AdapterFiles): LoadedAdapt
   const targets = withinTimeLimit(() => targetsOf(file, model, tensors));
   const tuner = new LoraTuner(spec, targets);
   const values = new Float32Array(tuner.parameterCount);
-  const placed: { readonly offset: number; readonly length: number }[] = [];
   let at = 0;
-  for (const [index, { name }] of tuner.parameters.entries()) {
+  for (const { name, turned } of tuner.parameters) {
     const tensor = tensors.get(name) as AdapterTensor;
     const [rows = 0, columns = 0] = tensor.shape;
-    const part = index % 2 === 0 ? floatsOf(tensor) : transposed(floatsOf(tensor), rows, columns);
+    const part = turned ? transposed(floatsOf(tensor), rows, columns) : floatsOf(tensor);
     values.set(part, at);
-    placed.push({ offset: at, length: part.length });
     at += part.length;
   }
   const bundles = device.detached(() => {
-    const factors = targets.map(({ path, scale }, index) => {
-      const [a, b] = [2 * index, 2 * index + 1].map((parameter) => {
-        const { offset = 0, length = 0 } = placed[parameter] ?? {};
-        return device.tensor(values.slice(offset, offset + length), tuner.parameters[parameter]?.shape ?? [], 'f32');
-      }) as [Tensor, Tensor];
-      return [path, { a, b, scale, dropout: null }] as const;
-    });
-    // Without what only training needs.
-    return new Map([...bundleByGroup(model, new Map(factors))].map(([group, bundle]) => [group, { ...bundle, updates: [] }]));
+    let offset = 0;
+    const bound = tuner.parameters.map((parameter) => device.tensor(values.slice(offset, (offset += sizeOf(parameter))), parameter.shape, 'f32'));
+    return new Map([...tuner.bundles(model, bound, null)].map(([group, bundle]) => [group, forInference(bundle)]));
   });
   return {
     hook: loraHook(bundles),
     tuner,
     values,
     notices: file.ignoredFields.length > 0 ? [`fields of adapter_config.json that are not known and were ignored: ${file.ignoredFields.join(', ')}`] : [],
-    dispose: () => [...bundles.values()].flatMap(({ a, b }) => [a, ...b]).forEach((tensor) => tensor?.dispose()),
+    dispose: () => [...bundles.values()].flatMap(tensorsOf).forEach((tensor) => tensor.dispose()),
   };
 }
 
 /** Fields that make it more than a plain LoRA, with the value that does not. `fan_in_fan_out` follows from the base, whatever the file says, as in PEFT. */
 const PLAIN: readonly (readonly [field: keyof LoraAdapterConfig, off: unknown])[] = [
   ['bias', 'none'],
-  ['use_dora', false],
   ['lora_bias', false],
   ['modules_to_save', null],
   ['trainable_token_indices', null],
@@ -74,6 +65,7 @@ function specOf(config: LoraAdapterConfig): LoraSpec {
     lora_alpha: config.lora_alpha,
     lora_dropout: config.lora_dropout,
     use_rslora: config.use_rslora,
+    use_dora: config.use_dora,
     // How it once began no longer matters; only the forms known here are kept.
     init_lora_weights: typeof init === 'boolean' || init === 'gaussian' ? init : true,
     rank_pattern: config.rank_pattern,
@@ -95,10 +87,13 @@ function targetsOf({ config }: LoadedLoraAdapter, model: BindableModel, tensors:
     const [a, b] = [tensors.get(`${path}.lora_A.weight`), tensors.get(`${path}.lora_B.weight`)];
     if (!a || !b) continue;
     used.add(a.name).add(b.name);
+    if (config.use_dora) used.add(magnitudeOf(path));
     const rank = a.shape[0] ?? 0;
     if (a.shape.length !== 2 || b.shape.length !== 2 || a.shape[1] !== inSize || b.shape[0] !== outSize) {
       throw unusableAdapter(`"${path}" maps ${inSize} to ${outSize} in this model, but the adapter maps ${a.shape[1]} to ${b.shape[0]}; it was made for another base model${config.base_model_name_or_path === null ? '' : ` (${config.base_model_name_or_path})`}`);
     }
+    const magnitude = tensors.get(magnitudeOf(path));
+    if (config.use_dora && (magnitude?.shape.length !== 1 || magnitude.shape[0] !== outSize)) throw unusableAdapter(`it has use_dora, but "${magnitudeOf(path)}" is not a vector of ${outSize} numbers`);
     const alpha = patternValue(config.alpha_pattern, path) ?? config.lora_alpha;
     targets.push(loraTarget(projection, rank, alpha, config.use_rslora));
   }

@@ -1,86 +1,53 @@
 import { invariant, philox4x32 } from '@tunefleet/foundation';
 import { writeLoraAdapter } from '@tunefleet/ml-formats';
-import type { ProjectionGroup, ModelHook } from '@tunefleet/ml-nn';
-import { bundleLora, linearGroup, type Dropout, type LoraBundle, type Tensor } from '@tunefleet/ml-tensor';
-import type { BindableModel, DropoutKey, ParameterInfo, Tuner } from '../tuner';
+import type { ModelHook } from '@tunefleet/ml-nn';
+import type { Tensor } from '@tunefleet/ml-tensor';
+import type { BindableModel, DropoutKey, StartContext, Tuner } from '../tuner';
 import { loraAdapterFile } from './adapter-file';
+import { bundleByGroup, loraHook, type LoraFactors } from './bundles';
 import { loraInitialValues } from './initial-values';
-import { loraParameterCount, type LoraTarget } from './match';
+import type { LoraTarget } from './match';
+import { aOf, bOf, loraParameters, magnitudeOf, sizeOf, type LoraParameter } from './parameters';
 import type { LoraSpec } from './spec';
 
-/** LoRA on fixed targets. Parameters are A and Bᵀ of the first target, A and Bᵀ of the second, and so on: B is turned so that nothing has to be turned while it trains. */
+/** LoRA on fixed targets. */
 export class LoraTuner implements Tuner {
   readonly kind = 'lora';
-  readonly parameters: readonly ParameterInfo[];
+  readonly parameters: readonly LoraParameter[];
   readonly parameterCount: number;
 
   constructor(
     private readonly spec: LoraSpec,
     private readonly targets: readonly LoraTarget[],
   ) {
-    this.parameters = targets.flatMap(({ path, rank, inSize, outSize }) => [
-      { name: `${path}.lora_A.weight`, shape: [rank, inSize] },
-      { name: `${path}.lora_B.weight`, shape: [rank, outSize] },
-    ]);
-    this.parameterCount = loraParameterCount(targets);
+    this.parameters = loraParameters(spec, targets);
+    this.parameterCount = this.parameters.reduce((sum, parameter) => sum + sizeOf(parameter), 0);
   }
 
-  initialValues(seed: number): Float32Array {
-    return loraInitialValues(this.spec.init_lora_weights, this.targets, seed);
+  initialValues(seed: number, { model }: StartContext): Float32Array {
+    return loraInitialValues(this.spec, this.targets, this.parameters, seed, { model, bundles: (tensors) => this.bundles(model, tensors, null) });
   }
 
   bind(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): ModelHook {
+    return loraHook(this.bundles(model, values, dropout));
+  }
+
+  /** @param values one tensor per parameter   @returns tensors of the enclosing scope */
+  bundles(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): ReturnType<typeof bundleByGroup> {
     invariant(values.length === this.parameters.length, `${this.parameters.length} parameters were bound to ${values.length} tensors`);
+    const byName = new Map(this.parameters.map(({ name }, index) => [name, values[index] as Tensor]));
     const rate = this.spec.lora_dropout;
-    const bound = this.targets.map(({ path, scale }, index) => {
-      const [a, b] = [values[2 * index], values[2 * index + 1]] as [Tensor, Tensor];
-      return [path, { a, b, scale, dropout: dropout && rate > 0 ? { rate, key: maskKey(dropout, index) } : null }] as const;
+    const bound = this.targets.map(({ path, scale }, index): [string, LoraFactors] => {
+      const [a, b] = [byName.get(aOf(path)), byName.get(bOf(path))] as [Tensor, Tensor];
+      return [path, { a, b, scale, magnitude: byName.get(magnitudeOf(path)) ?? null, dropout: dropout && rate > 0 ? { rate, key: maskKey(dropout, index) } : null }];
     });
-    return loraHook(bundleByGroup(model, new Map(bound)));
+    return bundleByGroup(model, new Map(bound));
   }
 
   save(values: Float32Array, folder: string, base: { readonly id: string; readonly revision: string }): Promise<void> {
-    const { adapter, card } = loraAdapterFile(this.spec, this.targets, values, base);
+    const { adapter, card } = loraAdapterFile(this.spec, this.targets, this.parameters, values, base);
     return writeLoraAdapter(folder, adapter, card);
   }
-}
-
-/** Factors of one target. */
-export interface LoraFactors {
-  /** [R, in] f32 */
-  readonly a: Tensor;
-  /** Bᵀ, [R, out] f32 */
-  readonly b: Tensor;
-  readonly scale: number;
-  readonly dropout: Dropout | null;
-}
-
-/** The factors known by module path, bundled for every group of the model that has any. Tensors of the enclosing scope. */
-export function bundleByGroup(model: BindableModel, byPath: ReadonlyMap<string, LoraFactors>): Map<ProjectionGroup, LoraBundle> {
-  const bundles = new Map<ProjectionGroup, LoraBundle>();
-  for (const group of model.projectionGroups) {
-    const bundle = bundleOf(model, group, byPath);
-    if (bundle) bundles.set(group, bundle);
-  }
-  return bundles;
-}
-
-/** Applies bundles to their groups and leaves other groups alone. */
-export function loraHook(bundles: ReadonlyMap<ProjectionGroup, LoraBundle>): ModelHook {
-  return {
-    project(x, group, residual) {
-      const lora = bundles.get(group);
-      return lora ? linearGroup(x, group.maps, { lora, residual }) : null;
-    },
-  };
-}
-
-function bundleOf({ device, computeDtype }: BindableModel, group: ProjectionGroup, byPath: ReadonlyMap<string, LoraFactors>): LoraBundle | null {
-  const updates = group.members.flatMap(({ path, map, row }) => {
-    const factors = byPath.get(path);
-    return factors ? [{ ...factors, map, row }] : [];
-  });
-  return updates.length > 0 ? bundleLora(device, updates, group.maps.map(({ weight }) => weight.outSize), computeDtype) : null;
 }
 
 /** A mask of its own for every target and step. */

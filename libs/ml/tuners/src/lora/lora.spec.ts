@@ -8,7 +8,7 @@ import { loadCausalLm, type CausalLm, type ForwardOptions } from '@tunefleet/ml-
 import { gradients, headCrossEntropy, multiplyForward, openDevice, type Device } from '@tunefleet/ml-tensor';
 import { createTuner, loadAdapter, parseTunerSpec, type LoadedAdapter, type ParameterInfo, type Tuner } from '..';
 import { startWith } from '../testing';
-import { transposed } from './adapter-file';
+import { transposed } from './parameters';
 
 const libraries = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
 const BASE = join(libraries, 'models', 'fixtures', 'tied');
@@ -133,7 +133,7 @@ describe('adapters that do not fit are refused', () => {
   };
 
   test.each([
-    [{ use_dora: true }, 'use_dora = true, which is not supported yet'],
+    [{ use_dora: true }, 'it has use_dora, but "model.layers.0.self_attn.q_proj.lora_magnitude_vector" is not a vector of 32 numbers'],
     [{ bias: 'all' }, 'bias = "all", which is not supported yet'],
     [{ modules_to_save: ['lm_head'] }, 'modules_to_save = ["lm_head"], which is not supported yet'],
     [{ init_lora_weights: 'pissa' }, 'changes the base weights'],

@@ -70,10 +70,6 @@ export function loraScale(alpha: number, rank: number, rankStabilised: boolean):
   return alpha / (rankStabilised ? Math.sqrt(rank) : rank);
 }
 
-export function loraParameterCount(targets: readonly LoraTarget[]): number {
-  return targets.reduce((sum, { rank, inSize, outSize }) => sum + rank * (inSize + outSize), 0);
-}
-
 function targetTest(spec: LoraSpec, model: TunableModel): NameTest {
   const given = spec.target_modules;
   if (typeof given === 'string' && given.toLowerCase() === 'all-linear') return model.projections.map(({ path }) => path);

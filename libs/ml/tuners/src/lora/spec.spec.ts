@@ -6,11 +6,11 @@ const model = {
   ...{ modelType: 'llama', vocabSize: 32, hiddenSize: 8, layers: 3, keyValueHeads: 1, headDim: 4, modules: [] },
   projections: [0, 1, 2].flatMap((layer) => NAMES.map((name) => ({ path: `model.layers.${layer}.${name}`, inSize: 8, outSize: 16 }))),
 };
-const paths = (fields: object) => matchProjections(parseTunerSpec({ kind: 'lora', ...fields }), model).map(({ path }) => path);
+const paths = (fields: object) => matchProjections(tunerSpecs.lora.parse({ kind: 'lora', ...fields }), model).map(({ path }) => path);
 
 test('defaults are those of PEFT', () => {
   expect(parseTunerSpec({ kind: 'lora' })).toEqual({
-    kind: 'lora', r: 8, lora_alpha: 8, lora_dropout: 0, target_modules: null, exclude_modules: null, use_rslora: false, init_lora_weights: true,
+    kind: 'lora', r: 8, lora_alpha: 8, lora_dropout: 0, target_modules: null, exclude_modules: null, use_rslora: false, use_dora: false, init_lora_weights: true,
     layers_to_transform: null, layers_pattern: null, rank_pattern: {}, alpha_pattern: {}, bias: 'none',
   });
 });
@@ -32,17 +32,17 @@ test.each([
 ])('usual targets of %s', (modelType, name) => {
   const path = `some.layers.0.${name}`;
   const other = { ...model, modelType, projections: [path, 'some.layers.0.q_proj', 'some.layers.0.v_proj', 'some.layers.0.up'].map((each) => ({ path: each, inSize: 8, outSize: 8 })) };
-  const hits = matchProjections(parseTunerSpec({ kind: 'lora' }), other).map((target) => target.path);
+  const hits = matchProjections(tunerSpecs.lora.parse({ kind: 'lora' }), other).map((target) => target.path);
   expect(hits).toContain(path);
   expect(hits).not.toContain('some.layers.0.up');
 });
 
 test('rank and alpha patterns, rank-stabilised scale', () => {
   const fields = { target_modules: ['q_proj', 'v_proj'], r: 4, lora_alpha: 6, rank_pattern: { q_proj: 16 }, alpha_pattern: { '^model.layers.1.self_attn.q_proj': 32 } };
-  const of = (rslora: boolean) => matchProjections(parseTunerSpec({ kind: 'lora', ...fields, use_rslora: rslora }), model).map(({ rank, alpha, scale }) => [rank, alpha, scale]);
+  const of = (rslora: boolean) => matchProjections(tunerSpecs.lora.parse({ kind: 'lora', ...fields, use_rslora: rslora }), model).map(({ rank, alpha, scale }) => [rank, alpha, scale]);
   expect(of(false)).toEqual([[16, 6, 6 / 16], [4, 6, 1.5], [16, 32, 2], [4, 6, 1.5], [16, 6, 6 / 16], [4, 6, 1.5]]);
   expect(of(true)[2]).toEqual([16, 32, 8]);
-  expect(tunerSpecs.lora.countParameters(parseTunerSpec({ kind: 'lora', ...fields }), model)).toBe(3 * (16 + 4) * 24);
+  expect(tunerSpecs.lora.countParameters(tunerSpecs.lora.parse({ kind: 'lora', ...fields }), model)).toBe(3 * (16 + 4) * 24);
 });
 
 test('fields of other methods are fine while they are switched off', () => {
@@ -51,7 +51,7 @@ test('fields of other methods are fine while they are switched off', () => {
 
 test.each([
   [null, 'tuner', 'must be an object'],
-  [{ kind: 'adapter' }, 'tuner.kind', 'there is no tuner "adapter"; there are lora'],
+  [{ kind: 'nonsense' }, 'tuner.kind', 'there is no tuner "nonsense"; there are lora'],
   [{}, 'tuner.kind', 'there is no tuner'],
   [{ kind: 'lora', r: 0 }, 'tuner.r', '>=1'],
   [{ kind: 'lora', r: 1.5 }, 'tuner.r', 'int'],
@@ -59,7 +59,7 @@ test.each([
   [{ kind: 'lora', lora_dropout: 1 }, 'tuner.lora_dropout', '<1'],
   [{ kind: 'lora', bias: 'all' }, 'tuner.bias', 'only "none" is supported'],
   [{ kind: 'lora', init_lora_weights: 'pissa' }, 'tuner.init_lora_weights', 'must be true, false or "gaussian"'],
-  [{ kind: 'lora', use_dora: true }, 'tuner.use_dora', 'is not supported yet; leave it out'],
+  [{ kind: 'lora', target_parameters: ['x'] }, 'tuner.target_parameters', 'is not supported yet; leave it out'],
   [{ kind: 'lora', rank: 8 }, 'tuner.rank', 'is not a field of LoRA; the fields are r, lora_alpha'],
   [{ kind: 'lora', target_modules: [] }, 'tuner.target_modules', ''],
   [{ kind: 'lora', target_modules: 'all-linear', layers_to_transform: [1] }, 'tuner.layers_to_transform', 'cannot be used together with a string'],

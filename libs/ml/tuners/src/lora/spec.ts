@@ -2,7 +2,8 @@ import { TunefleetError } from '@tunefleet/foundation';
 import { z } from 'zod';
 import type { TunerSpecHalf } from '../tuner-spec';
 import { patternProblem } from '../matching/python-pattern';
-import { loraParameterCount, matchProjections } from './match';
+import { matchProjections } from './match';
+import { loraParameterCount } from './parameters';
 
 const nameList = z.array(z.string().min(1).max(500)).max(100_000);
 const namesOrPattern = z.union([z.string().min(1).max(1000), nameList.min(1)]);
@@ -22,6 +23,8 @@ export const loraSpecSchema = z
     exclude_modules: namesOrPattern.nullish().transform((value) => value ?? null),
     /** alpha / sqrt(r) instead of alpha / r. @see arXiv:2312.03732 */
     use_rslora: z.boolean().default(false),
+    /** DoRA: the length of every row of W + s B A is trained apart from its direction. @see Liu et al. 2024, arXiv:2402.09353 */
+    use_dora: z.boolean().default(false),
     /** true: A Kaiming-uniform, B zero; gaussian: A normal with deviation 1/r; false: B random too, for tests. */
     init_lora_weights: z.union([z.boolean(), z.literal('gaussian')], { error: 'must be true, false or "gaussian"' }).default(true),
     layers_to_transform: z.union([layer, z.array(layer).max(100_000)]).nullish().transform((value) => value ?? null),
@@ -56,7 +59,7 @@ function patternsOf(spec: Pick<LoraSpec, 'target_modules' | 'exclude_modules' | 
 
 /** PEFT fields of methods still to come; a value that switches them off is as good as none. */
 const LATER = [
-  'use_dora', 'lora_bias', 'modules_to_save', 'trainable_token_indices', 'target_parameters', 'loftq_config', 'eva_config',
+  'lora_bias', 'modules_to_save', 'trainable_token_indices', 'target_parameters', 'loftq_config', 'eva_config',
   'corda_config', 'lora_ga_config', 'layer_replication', 'use_qalora', 'ensure_weight_tying', 'megatron_config', 'alora_invocation_tokens', 'arrow_config',
 ];
 
@@ -68,7 +71,7 @@ export const loraSpec: TunerSpecHalf<LoraSpec> = {
   summary: 'a low-rank update of linear maps; the usual choice',
   // As in QLoRA's experiments with models of 7 and 13 B parameters: Dettmers et al. 2023, arXiv:2305.14314, table 9.
   learningRate: 2e-4,
-  shapeKey: ({ r }) => `lora-${r}`,
+  shapeKey: ({ r, use_dora }) => `${use_dora ? 'dora' : 'lora'}-${r}`,
   freeFields: ['lora_dropout', 'init_lora_weights'],
   parse(fields) {
     const given = Object.fromEntries(Object.entries(fields).filter(([name, value]) => !(LATER.includes(name) && isOff(value)) && !(name === FOLLOWS_FROM_BASE && typeof value === 'boolean')));
@@ -76,7 +79,9 @@ export const loraSpec: TunerSpecHalf<LoraSpec> = {
     if (parsed.success) return parsed.data;
     throw refusal(parsed.error.issues[0]);
   },
-  countParameters: (spec, model) => loraParameterCount(matchProjections(spec, model)),
+  countParameters: (spec, model) => loraParameterCount(spec, matchProjections(spec, model)),
+  // What the gain multiplies.
+  keptPerToken: (spec, model) => (spec.use_dora ? matchProjections(spec, model).reduce((sum, { outSize }) => sum + outSize, 0) : 0),
 };
 
 function isOff(value: unknown): boolean {

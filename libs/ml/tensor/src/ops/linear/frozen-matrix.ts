@@ -36,6 +36,20 @@ export function multiplyBack(g: Tensor, weight: FrozenMatrix): Tensor {
   return multiply(g, weight, weight.layout === 'inOut');
 }
 
+/** Some outputs of a map as a map of their own. @returns its `value` is the caller's */
+export function selectOutputs(weight: FrozenMatrix, row: number, rows: number): FrozenMatrix {
+  const { value, layout, outSize, inSize } = weight;
+  if (rows === outSize) return { ...weight, value: value.device.alias(value) };
+  const [begin, size] = layout === 'outIn' ? [[row, 0], [rows, inSize]] : [[0, row], [inSize, rows]];
+  return { value: value.device.primitives.slice(value, begin as number[], size as number[]), layout, outSize: rows, inSize };
+}
+
+/** Square of the Euclidean norm of every output's weights, [out] f32. */
+export function outputSquares({ value, layout }: FrozenMatrix): Tensor {
+  const p = value.device.primitives;
+  return value.device.scope(() => p.reduce('sum', p.unary('square', p.cast(value, 'f32')), [layout === 'outIn' ? 1 : 0]));
+}
+
 function multiply(x: Tensor, { value }: FrozenMatrix, transposed: boolean): Tensor {
   const p = x.device.primitives;
   using factor = p.cast(value, x.dtype);

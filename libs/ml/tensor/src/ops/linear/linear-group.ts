@@ -3,7 +3,9 @@ import type { Primitives } from '../../primitives';
 import { customOp } from '../../tape/perform';
 import type { Tensor } from '../../tensor';
 import { multiplyBack, multiplyForward, type FrozenMap } from './frozen-matrix';
+import { dropsInput } from './input-dropout';
 import { factorGradients, inputBranch, narrowProduct, productGradient, type LoraBundle } from './lora-bundle';
+import { droppedProduct, gainedInputGradients, magnitudeGradients, withGain, type WeightDecomposition } from './weight-decomposition';
 
 export interface LinearGroupOptions {
   /** Low-rank updates of the maps, in the dtype of the input. */
@@ -14,8 +16,9 @@ export interface LinearGroupOptions {
 
 /**
  * Frozen linear maps of one input, with their low-rank updates: y_i = x W_iᵀ + bias_i + (drop(x) Aᵀ) B_i, plus the residual.
+ * Outputs with decomposed weights (`Magnitude`) have (x W_iᵀ + (x Aᵀ) B_i) times a gain in place of the first and last term.
  * What the maps share is done once: the narrow product x Aᵀ, its gradient, and the sum of the gradients by x.
- * Keeps x, the narrow product [N, R] and dropout masks.
+ * Keeps x, the narrow product [N, R] and dropout masks; with decomposed weights also what the gain multiplies, [N, out_i].
  * @param x [N, in] in the compute dtype; weights of another one are cast as they are used
  * @returns per map [N, out_i]
  */
@@ -24,30 +27,63 @@ export function linearGroup(x: Tensor, maps: readonly FrozenMap[], { lora = null
   const p = x.device.primitives;
   const updates = lora?.updates ?? [];
   const extra = residual ? [residual] : [];
+  const decomposition = lora?.decomposition ?? null;
   return customOp(x.device, {
     name: 'linearGroup',
-    inputs: [x, ...extra, ...updates.flatMap(({ a, b }) => [a, b])],
+    inputs: [x, ...extra, ...updates.flatMap(({ a, b, gradientTo }) => [gradientTo?.a ?? a, gradientTo?.b ?? b]), ...(decomposition?.magnitudes ?? []).map(({ magnitude }) => magnitude)],
     run: () => {
       const narrow = lora ? narrowProduct(p, x, lora) : null;
-      const outputs = maps.map(({ weight, bias }, index) => {
+      const known: Tensor[] = [];
+      const outputs = maps.map((map, index) => {
         const b = lora?.b[index] ?? null;
-        const base = multiplyForward(x, weight);
-        const terms = [bias ? p.add(base, bias) : base, ...(narrow && b ? [p.matMul(narrow.product, b)] : []), ...extra];
+        let base = multiplyForward(x, map.weight);
+        const gain = decomposition?.gains[index];
+        if (lora && narrow && gain) {
+          const gained = dropsInput(lora) ? droppedProduct(p, x, { map, index }, lora, narrow.masks) : base;
+          known.push(gained);
+          base = withGain(p, base, gained, gain, lora);
+        }
+        const terms = [map.bias ? p.add(base, map.bias) : base, ...(narrow && b ? [p.matMul(narrow.product, b)] : []), ...extra];
         return sumOf(p, terms);
       });
-      return { outputs, save: [x, ...maps.map(({ weight }) => weight.value), ...(lora && narrow ? [lora.a, ...lora.b.filter((b) => b !== null), narrow.product, ...narrow.masks] : [])] };
+      // First what the backward pass reads, then what it reads from the bundle and the maps.
+      const held = lora && narrow ? [narrow.product, ...narrow.masks, ...known, lora.a, ...present(lora.b), ...heldBy(decomposition)] : [];
+      return { outputs, save: [x, ...held, ...maps.map(({ weight }) => weight.value)] };
     },
     backward: ({ gradients, saved, needs }) => {
-      const [source] = saved;
+      const [source, product] = saved;
       if (!source) return [];
-      const [product, ...masks] = lora ? saved.slice(1 + maps.length + 1 + lora.b.filter((b) => b !== null).length) : [];
-      const dProduct = lora ? productGradient(p, gradients, lora) : null;
-      const parts = gradients.flatMap((g, index) => (g && needs[0] ? [multiplyBack(g, (maps[index] as FrozenMap).weight)] : []));
-      if (lora && dProduct && needs[0]) parts.push(inputBranch(p, dProduct, lora, masks));
-      const factors = lora && dProduct && product ? factorGradients(p, { x: source, product, dProduct, masks, gradients, lora }) : updates.flatMap(() => [null, null]);
-      return [parts.length > 0 ? sumOf(p, parts) : null, ...(residual ? [gradients[0] ?? null] : []), ...factors];
+      const parts: Tensor[] = [];
+      if (!lora) {
+        if (needs[0]) gradients.forEach((g, index) => g && parts.push(multiplyBack(g, (maps[index] as FrozenMap).weight)));
+        return [parts.length > 0 ? sumOf(p, parts) : null, ...(residual ? [gradients[0] ?? null] : [])];
+      }
+      const maskCount = updates.filter(({ dropout }) => dropout).length;
+      const masks = saved.slice(2, 2 + maskCount);
+      let at = 2 + maskCount;
+      const known = maps.map((_, index) => (decomposition?.gains[index] ? (saved[at++] ?? null) : null));
+      const dProduct = productGradient(p, gradients, lora);
+      if (needs[0]) gradients.forEach((g, index) => g && parts.push(...gainedInputGradients(p, g, { map: maps[index] as FrozenMap, index }, lora, masks)));
+      if (dProduct && needs[0]) parts.push(inputBranch(p, dProduct, lora, masks));
+      const trained = dProduct && product ? factorGradients(p, { x: source, product, dProduct, masks, gradients, lora }) : null;
+      return [
+        parts.length > 0 ? sumOf(p, parts) : null,
+        ...(residual ? [gradients[0] ?? null] : []),
+        ...(trained?.factors ?? updates.flatMap(() => [null, null])),
+        ...(trained ? magnitudeGradients(p, gradients, known, trained.dFactors, lora) : []),
+      ];
     },
   });
+}
+
+function present(tensors: readonly (Tensor | null)[]): Tensor[] {
+  return tensors.filter((tensor) => tensor !== null);
+}
+
+function heldBy(decomposition: WeightDecomposition | null): Tensor[] {
+  if (!decomposition) return [];
+  const { wideGains, gains, norms, factors } = decomposition;
+  return [wideGains, gains, norms, factors].flatMap(present);
 }
 
 function sumOf(p: Primitives, terms: readonly Tensor[]): Tensor {

@@ -3,13 +3,9 @@ import type { Device } from '../../device';
 import type { FloatDType } from '../../dtype';
 import type { Primitives } from '../../primitives';
 import type { Tensor } from '../../tensor';
-
-export interface Dropout {
-  /** Share of elements dropped, 0 < rate < 1. */
-  readonly rate: number;
-  /** Names the mask: equal keys give equal masks. */
-  readonly key: readonly [number, number];
-}
+import type { FrozenMatrix } from './frozen-matrix';
+import { dropoutMasks, dropped, dropsInput, type Dropout } from './input-dropout';
+import { decompose, type Magnitude, type WeightDecomposition } from './weight-decomposition';
 
 /**
  * A low-rank update scale * B A of some output rows of one map of a group.
@@ -27,6 +23,8 @@ export interface LoraUpdate {
   readonly row: number;
   /** Of this update's view of the input. */
   readonly dropout: Dropout | null;
+  /** Tensors that get the gradients by `a` and `b` in their place: where those are made of trainable ones, as a - a0. */
+  readonly gradientTo?: { readonly a?: Tensor; readonly b?: Tensor };
 }
 
 /** The updates of one group side by side, so that one narrow product serves them all. R is the sum of their ranks. */
@@ -34,24 +32,38 @@ export interface LoraBundle {
   readonly updates: readonly LoraUpdate[];
   /** [R, in] */
   readonly a: Tensor;
-  /** Per map [R, out]: scale * Bᵀ where an update adds to the map, zero elsewhere; null where none does. */
+  /** Per map [R, out]: scale * Bᵀ where an update adds to the map, zero elsewhere, times the gain where weights are decomposed; null where none does. */
   readonly b: readonly (Tensor | null)[];
+  readonly decomposition: WeightDecomposition | null;
+}
+
+export interface BundleOptions {
+  /** Outputs whose weights are decomposed into magnitude and direction. */
+  readonly magnitudes?: readonly Magnitude[];
+  /** With magnitudes: what every map's outputs have, see `outputSquares`; [out] f32, borrowed. */
+  readonly squares?: readonly (Tensor | null)[];
 }
 
 /**
- * @param outSizes output size of every map of the group
+ * The updates of a group's maps. An output is updated by one adapter only where its weights are decomposed.
  * @returns tensors in `dtype`, the caller's
  */
-export function bundleLora(device: Device, updates: readonly LoraUpdate[], outSizes: readonly number[], dtype: FloatDType): LoraBundle {
+export function bundleLora(device: Device, updates: readonly LoraUpdate[], weights: readonly FrozenMatrix[], dtype: FloatDType, { magnitudes = [], squares = [] }: BundleOptions = {}): LoraBundle {
   const p = device.primitives;
   return device.scope(() => {
-    const a = p.cast(stack(p, updates.map((update) => update.a), 0), dtype);
-    const b = outSizes.map((outSize, map) => {
+    const wide = stack(p, updates.map((update) => update.a), 0); // [R, in] f32
+    const a = p.cast(wide, dtype);
+    const factors = weights.map(({ outSize }, map) => {
       if (!updates.some((update) => update.map === map)) return null;
       const rows = updates.map((update) => (update.map === map ? spread(p, update, outSize) : p.zeros([update.a.dim(0), outSize], 'f32')));
-      return p.cast(stack(p, rows, 0), dtype);
+      return stack(p, rows, 0); // [R, out] f32
     });
-    return { updates, a, b };
+    const decomposition = magnitudes.length === 0 ? null : decompose({ a: wide, typedA: a, factors, weights, magnitudes, squares });
+    const b = factors.map((factor, map) => {
+      const gain = decomposition?.wideGains[map];
+      return factor && p.cast(gain ? p.mul(factor, gain) : factor, dtype);
+    });
+    return { updates, a, b, decomposition };
   });
 }
 
@@ -64,10 +76,10 @@ function spread(p: Primitives, { b, scale, row }: LoraUpdate, outSize: number): 
   return stack(p, [...zeros(before), scaled(p, b, scale), ...zeros(after)], 1);
 }
 
-/** drop(x) Aᵀ of every update, [N, R], and the masks by update where there is dropout. */
+/** drop(x) Aᵀ of every update, [N, R], and the masks of the updates that have dropout. */
 export function narrowProduct(p: Primitives, x: Tensor, lora: LoraBundle): { readonly product: Tensor; readonly masks: readonly Tensor[] } {
   if (!dropsInput(lora)) return { product: p.matMul(x, lora.a, false, true), masks: [] };
-  const masks = lora.updates.map(({ dropout }) => dropoutMask(p, x, dropout));
+  const masks = dropoutMasks(p, x, lora);
   const factors = p.split(lora.a, ranks(lora), 0);
   return { product: stack(p, factors.map((factor, index) => p.matMul(dropped(p, x, lora, masks, index), factor, false, true)), 1), masks };
 }
@@ -88,7 +100,7 @@ export function inputBranch(p: Primitives, dProduct: Tensor, lora: LoraBundle, m
   return p.addAll(parts.map((part, index) => dropped(p, p.matMul(part, factors[index] as Tensor), lora, masks, index)));
 }
 
-/** Gradients by A and Bᵀ of every update, f32, in the order a, b, a, b. */
+/** Gradients by A and Bᵀ of every update, f32, in the order a, b, a, b; and by the factors of every map without gain, [R, out]. */
 export function factorGradients(
   p: Primitives,
   parts: {
@@ -99,29 +111,30 @@ export function factorGradients(
     readonly gradients: readonly (Tensor | null)[];
     readonly lora: LoraBundle;
   },
-): (Tensor | null)[] {
+): { readonly factors: (Tensor | null)[]; readonly dFactors: readonly (Tensor | null)[] } {
   const { x, product, dProduct, masks, gradients, lora } = parts;
   const sizes = ranks(lora);
   const dA = dropsInput(lora)
     ? cut(p, dProduct, sizes, 1).map((part, index) => p.matMul(part, dropped(p, x, lora, masks, index), true, false))
     : cut(p, p.matMul(dProduct, x, true, false), sizes, 0);
-  const dB = gradients.map((g, map) => (g && lora.b[map] ? p.matMul(product, g, true, false) : null)); // [R, out]
+  const dFactors = gradients.map((g, map) => (g && lora.b[map] ? p.matMul(product, g, true, false) : null)); // [R, out], before the gain
+  const dB = dFactors.map((whole, map) => {
+    const gain = lora.decomposition?.wideGains[map];
+    return whole && gain ? p.mul(p.cast(whole, 'f32'), gain) : whole;
+  });
   let start = 0;
-  return lora.updates.flatMap(({ b, scale, map, row }, index) => {
+  const factors = lora.updates.flatMap(({ b, scale, map, row }, index) => {
     const rank = sizes[index] as number;
     const whole = dB[map];
     const block = whole ? block2d(p, whole, [start, row], [rank, b.dim(1)]) : null;
     start += rank;
     return [p.cast(dA[index] as Tensor, 'f32'), block && scaled(p, p.cast(block, 'f32'), scale)];
   });
+  return { factors, dFactors };
 }
 
 function ranks({ updates }: LoraBundle): number[] {
   return updates.map(({ a }) => a.dim(0));
-}
-
-function dropsInput({ updates }: LoraBundle): boolean {
-  return updates.some(({ dropout }) => dropout !== null);
 }
 
 function scaled(p: Primitives, x: Tensor, scale: number): Tensor {
@@ -138,17 +151,4 @@ function block2d(p: Primitives, x: Tensor, begin: readonly [number, number], siz
 
 function cut(p: Primitives, x: Tensor, sizes: readonly number[], axis: number): readonly Tensor[] {
   return sizes.length === 1 ? [x] : p.split(x, sizes, axis);
-}
-
-/** True where an element stays. */
-function dropoutMask(p: Primitives, x: Tensor, dropout: Dropout | null): Tensor {
-  const { rate, key } = dropout ?? { rate: 0, key: [0, 0] as const };
-  return p.compare('greaterEqual', p.randomUniform(x.shape, key), x.device.scalar(rate, 'f32'));
-}
-
-/** Zeroes the masked elements and raises the others, so that the expectation stays. Its own adjoint. */
-function dropped(p: Primitives, x: Tensor, { updates }: LoraBundle, masks: readonly Tensor[], index: number): Tensor {
-  const [mask, dropout] = [masks[index], updates[index]?.dropout];
-  if (!mask || !dropout) return x;
-  return p.scale(p.mul(x, p.cast(mask, x.dtype)), 1 / (1 - dropout.rate));
 }

@@ -1,0 +1,49 @@
+import type { ParameterInfo } from '../tuner';
+import type { LoraTarget } from './match';
+import type { LoraSpec } from './spec';
+
+/** One trained tensor, and how its file holds it. */
+export interface LoraParameter extends ParameterInfo {
+  /** The file holds the transposed matrix: B is turned so that nothing has to be turned while it trains. */
+  readonly turned: boolean;
+}
+
+/** Trained tensors of every target, one target after the other. */
+export function loraParameters({ use_dora }: Pick<LoraSpec, 'use_dora'>, targets: readonly LoraTarget[]): LoraParameter[] {
+  return targets.flatMap(({ path, rank, inSize, outSize }) => [
+    { name: aOf(path), shape: [rank, inSize], turned: false },
+    { name: bOf(path), shape: [rank, outSize], turned: true },
+    ...(use_dora ? [{ name: magnitudeOf(path), shape: [outSize], turned: false }] : []),
+  ]);
+}
+
+export const aOf = (path: string): string => `${path}.lora_A.weight`;
+export const bOf = (path: string): string => `${path}.lora_B.weight`;
+export const magnitudeOf = (path: string): string => `${path}.lora_magnitude_vector`;
+
+export function loraParameterCount(spec: Pick<LoraSpec, 'use_dora'>, targets: readonly LoraTarget[]): number {
+  return loraParameters(spec, targets).reduce((sum, parameter) => sum + sizeOf(parameter), 0);
+}
+
+export function sizeOf({ shape }: ParameterInfo): number {
+  return shape.reduce((product, size) => product * size, 1);
+}
+
+/** Where each parameter lies in the flat vector. */
+export function placesOf<P extends ParameterInfo>(parameters: readonly P[]): ReadonlyMap<string, { readonly parameter: P; readonly offset: number }> {
+  let offset = 0;
+  return new Map(
+    parameters.map((parameter) => {
+      const place = { parameter, offset };
+      offset += sizeOf(parameter);
+      return [parameter.name, place];
+    }),
+  );
+}
+
+/** @param x [rows, columns]    @returns [columns, rows] */
+export function transposed(x: Float32Array, rows: number, columns: number): Float32Array {
+  const result = new Float32Array(x.length);
+  for (let row = 0; row < rows; row++) for (let column = 0; column < columns; column++) result[column * rows + row] = x[row * columns + column] as number;
+  return result;
+}
