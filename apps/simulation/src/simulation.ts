@@ -29,6 +29,8 @@ export interface Outcome {
   readonly jobs: Readonly<Record<string, number>>;
   readonly attempts: Readonly<Record<string, number>>;
   readonly faults: Readonly<Record<string, number>>;
+  /** By team: for how long attempts held workers until users and faults stopped. */
+  readonly heldSeconds: Readonly<Record<string, number>>;
   /** Two runs of one seed agree in it. */
   readonly fingerprint: number;
 }
@@ -58,6 +60,7 @@ export class Simulation {
   private replicaLives = 0;
   private events = 0;
   private isActive = true;
+  private heldSeconds: Readonly<Record<string, number>> = {};
 
   /** @param sabotage breaks the store on purpose, to see that it is noticed */
   constructor(
@@ -142,6 +145,7 @@ export class Simulation {
   private async settle(thrown: () => unknown): Promise<void> {
     const { time, scenario } = this;
     this.isActive = false;
+    this.heldSeconds = this.held();
     this.weather.failing = 0;
     this.blobs.full = 0;
     this.journal.note(() => 'users and faults have stopped');
@@ -242,6 +246,16 @@ export class Simulation {
     return count;
   }
 
+  private held(): Record<string, number> {
+    const { attempts, jobs, teams } = this.store.tables;
+    const seconds: Record<string, number> = {};
+    for (const { jobId, assignedAt, finishedAt } of attempts.values()) {
+      const team = teams.get(jobs.get(jobId)?.teamId ?? '')?.name ?? '';
+      seconds[team] = (seconds[team] ?? 0) + ((finishedAt?.getTime() ?? this.time.now()) - assignedAt.getTime()) / 1000;
+    }
+    return seconds;
+  }
+
   private outcome(): Outcome {
     const { jobs, attempts } = this.store.tables;
     return {
@@ -251,6 +265,7 @@ export class Simulation {
       jobs: tally([...jobs.values()].map(({ status }) => status)),
       attempts: tally([...attempts.values()].map(({ outcome, failure, stopReason }) => [outcome, failure?.code ?? stopReason].filter((part) => part !== null).join(' '))),
       faults: this.faultCounts.all(),
+      heldSeconds: this.heldSeconds,
       fingerprint: this.fingerprint,
     };
   }
