@@ -1,17 +1,20 @@
 import { until } from '@tunefleet/testing';
 import { LightWorker } from './light-worker';
 import type { BenchService } from './service';
-import { progressOf, type Row } from './statistics';
+import { cpuRows, progressOf, type Row } from './statistics';
 
 /** How many jobs a second get to workers: when as many workers are idle as jobs come, and when each worker ends its job and wants the next one. */
 export async function measureAssignments(service: BenchService, workers: number): Promise<Row[]> {
   const fleet = await LightWorker.connect(service.grpcAddress, workers);
   try {
     const burst = await measureBurst(service, fleet);
+    const before = await service.cpuMs();
     const turnover = await measureTurnover(service, fleet, 2 * workers);
+    const after = await service.cpuMs();
     return [
       { name: `assignments, ${workers} jobs for ${workers} idle workers at once`, unit: '1/s', value: burst },
       { name: `assignments, ${workers} workers that end each job at once and take the next`, unit: '1/s', value: turnover },
+      ...cpuRows('each of these jobs, from placement to its end', before, after, 2 * workers),
     ];
   } finally {
     for (const worker of fleet) worker.close();

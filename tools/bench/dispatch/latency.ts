@@ -3,7 +3,7 @@ import { Redis } from 'ioredis';
 import { until } from '@tunefleet/testing';
 import { LightWorker, wallMs, type Assigned } from './light-worker';
 import type { BenchService } from './service';
-import { latencyRows, progressOf, type Row } from './statistics';
+import { cpuRows, latencyRows, progressOf, type Row } from './statistics';
 
 interface Sample {
   readonly submitToWorker: number;
@@ -20,17 +20,19 @@ export async function measureLatency(service: BenchService, rounds: number): Pro
   const peer = await RawBullmq.open(service.redis.url);
   const dispatch = await Dispatch.open(service, worker);
   const [samples, peers]: [Sample[], number[]] = [[], []];
-  let progress = progressOf('submit to worker', rounds);
+  let [progress, cpu] = [progressOf('submit to worker', rounds), await service.cpuMs()];
+  let cpuAfter = cpu;
   try {
     // The first ones only warm up what is compiled and connected on first use.
     for (let round = -5; round < rounds; round++) {
       const [sample, bare] = [await dispatch.once(), await peer.once()];
-      if (round < 0) progress = progressOf('submit to worker', rounds);
+      if (round < 0) [progress, cpu] = [progressOf('submit to worker', rounds), await service.cpuMs()];
       if (round < 0) continue;
       samples.push(sample);
       peers.push(bare);
       progress(round + 1);
     }
+    cpuAfter = await service.cpuMs();
   } finally {
     await peer.close();
     worker.close();
@@ -42,6 +44,7 @@ export async function measureLatency(service: BenchService, rounds: number): Pro
     ...latencyRows('of it: request to answer', of('submitToAnswer')),
     ...latencyRows('of it: on record to queued (intake: files, model, memory)', of('createdToQueued')),
     ...latencyRows('of it: queued to placed', of('queuedToPlaced')),
+    ...cpuRows('a job from submit to its end', cpu, cpuAfter, rounds),
   ];
 }
 

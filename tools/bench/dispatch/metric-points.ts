@@ -2,7 +2,7 @@ import { sleep } from '@tunefleet/foundation';
 import { until } from '@tunefleet/testing';
 import { LightWorker } from './light-worker';
 import type { BenchService } from './service';
-import { latencyRows, type Row } from './statistics';
+import { cpuRows, latencyRows, type Row } from './statistics';
 
 const WORKERS = 8;
 const VALUES = 4;
@@ -17,10 +17,13 @@ export async function measureMetricPoints(service: BenchService, seconds: number
   try {
     const jobIds = await begin(service, fleet);
     process.stderr.write(`metric points: ${3 * seconds} s left\n`);
-    const sustained = await tellAtFullSpeed(service, fleet, seconds);
+    const before = await service.cpuMs();
+    const { points, rate: sustained } = await tellAtFullSpeed(service, fleet, seconds);
+    const after = await service.cpuMs();
     const { committed, shown, rate } = await tellPaced(service, fleet, jobIds, 2 * seconds);
     return [
       { name: `metric points committed, ${WORKERS} workers at full speed`, unit: '1/s', value: sustained },
+      ...cpuRows('a thousand points', before, after, points / 1000),
       ...latencyRows(`metric points at ${PACED_POINTS_PER_SECOND}/s (kept up: ${rate.toFixed(0)}/s): told to committed`, committed),
       ...latencyRows('the same: told to shown by the API', shown),
     ];
@@ -44,7 +47,7 @@ async function begin(service: BenchService, fleet: readonly LightWorker[]): Prom
   return fleet.map((worker) => jobs.get(worker) as string);
 }
 
-async function tellAtFullSpeed(service: BenchService, fleet: readonly LightWorker[], seconds: number): Promise<number> {
+async function tellAtFullSpeed(service: BenchService, fleet: readonly LightWorker[], seconds: number): Promise<{ readonly points: number; readonly rate: number }> {
   const startedAt = performance.now();
   const untilMs = startedAt + 1000 * seconds;
   await Promise.all(
@@ -53,7 +56,8 @@ async function tellAtFullSpeed(service: BenchService, fleet: readonly LightWorke
     }),
   );
   const took = (performance.now() - startedAt) / 1000;
-  return Number((await service.one<{ points: string }>('select count(*) as points from metric_point')).points) / took;
+  const points = Number((await service.one<{ points: string }>('select count(*) as points from metric_point')).points);
+  return { points, rate: points / took };
 }
 
 /** Steps come at an even pace; each worker sends what has gathered once its last batch is stored, as agents do. */

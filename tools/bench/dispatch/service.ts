@@ -79,9 +79,26 @@ export class BenchService {
     await this.db.query(`select pg_notify('tunefleet_wake', 'schedule')`);
   }
 
+  /** CPU time so far, of the control plane and of PostgreSQL's processes: what a measure costs, whatever else the machine does. Linux only; 0 elsewhere. */
+  async cpuMs(): Promise<{ readonly controlPlane: number; readonly postgres: number }> {
+    const { rows } = await this.db.query<{ pid: number }>('select pid from pg_stat_activity');
+    const times = await Promise.all(rows.map(({ pid }) => cpuMsOf(pid)));
+    return { controlPlane: await cpuMsOf(this.process.pid ?? 0), postgres: times.reduce((sum, ms) => sum + ms, 0) };
+  }
+
   async one<T>(text: string, values: readonly unknown[] = []): Promise<T> {
     const { rows } = await this.db.query(text, [...values]);
     if (rows[0] === undefined) throw new Error(`no row for ${text}`);
     return rows[0] as T;
+  }
+}
+
+/** Ticks of /proc are hundredths of a second. */
+async function cpuMsOf(pid: number): Promise<number> {
+  try {
+    const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ')[1]?.split(' ') ?? [];
+    return 10 * (Number(fields[11]) + Number(fields[12]));
+  } catch {
+    return 0;
   }
 }

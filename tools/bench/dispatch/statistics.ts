@@ -21,6 +21,19 @@ export function latencyRows(name: string, values: readonly number[], peers?: rea
   });
 }
 
+interface Cpu {
+  readonly controlPlane: number;
+  readonly postgres: number;
+}
+
+/** CPU time per piece of work. @param before, after as `BenchService.cpuMs` */
+export function cpuRows(name: string, before: Cpu, after: Cpu, pieces: number): Row[] {
+  return [
+    { name: `${name}, CPU of the control plane`, unit: 'ms', value: (after.controlPlane - before.controlPlane) / pieces },
+    { name: `${name}, CPU of PostgreSQL`, unit: 'ms', value: (after.postgres - before.postgres) / pieces },
+  ];
+}
+
 /** Tells how far a part is, on stderr. */
 export function progressOf(part: string, total: number): (done: number) => void {
   const startedAt = performance.now();

@@ -303,10 +303,11 @@ export class FleetSession {
 
   private async sendOwedOnce(workerId: string): Promise<void> {
     const { store, settings } = this.deps;
-    for (const { key, reason, graceMs } of await store.listStopRequests(workerId)) {
+    const [stops, owed] = await Promise.all([store.listStopRequests(workerId), store.listUnacknowledged(workerId)]);
+    for (const { key, reason, graceMs } of stops) {
       if (this.stopped.get(key.attemptId) !== reason) this.sendStop(key, reason, graceMs);
     }
-    for (const assignment of await store.listUnacknowledged(workerId)) {
+    for (const assignment of owed) {
       if (this.assigned.has(assignment.key.attemptId)) continue;
       // The worker counts its lease from receipt, so the record's has to start now, not at placement.
       if ((await store.renewLease(assignment.key, settings.leaseMs)) === 'stale') continue;

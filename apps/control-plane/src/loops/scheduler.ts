@@ -23,6 +23,8 @@ export interface PassOutcome {
  */
 const HEAD_JOBS = 1_000;
 const SNAPSHOT_JOBS = 10_000;
+/** Fewer than the store has connections. */
+const PLACED_AT_ONCE = 4;
 
 /**
  * Reads a snapshot, plans purely, applies with conditional updates. What changed under the plan is dropped by the store and planned anew in
@@ -48,15 +50,17 @@ export class Scheduler {
     return { placed, lookAgainInMs: lookAgainAtMs === null ? null : Math.max(0, lookAgainAtMs - snapshot.nowMs) };
   }
 
+  /** Some side by side: they concern different jobs and workers, and most of the time of each is spent waiting for the disk. */
   private async place(placements: readonly Placement[]): Promise<number> {
-    const { store, leaseMs, logger } = this.deps;
     let placed = 0;
-    for (const placement of placements) {
-      const attempt = await store.place(placement, leaseMs);
-      if (attempt === null) continue;
-      placed++;
-      this.notes.forget(placement.jobId);
-      logger.info({ jobId: attempt.jobId, attemptId: attempt.id, epoch: attempt.epoch, workerId: attempt.workerId }, 'job placed');
+    for (let index = 0; index < placements.length; index += PLACED_AT_ONCE) {
+      const attempts = await Promise.all(placements.slice(index, index + PLACED_AT_ONCE).map((placement) => this.deps.store.place(placement, this.deps.leaseMs)));
+      for (const attempt of attempts) {
+        if (attempt === null) continue;
+        placed++;
+        this.notes.forget(attempt.jobId);
+        this.deps.logger.info({ jobId: attempt.jobId, attemptId: attempt.id, epoch: attempt.epoch, workerId: attempt.workerId }, 'job placed');
+      }
     }
     return placed;
   }

@@ -2,7 +2,7 @@ import type { JobStatus } from '@tunefleet/domain-jobs';
 import type { JsonValue } from '@tunefleet/foundation';
 import type { JobEventRecord } from '@tunefleet/ports';
 import type { Transaction } from '../database/database';
-import { jsonText } from './mapping';
+import { jsonText, plainText } from './mapping';
 
 export type NewEvent = Pick<JobEventRecord, 'level' | 'type' | 'message'> & { readonly data?: JsonValue };
 
@@ -28,6 +28,14 @@ export async function insertEvents(tx: Transaction, jobId: string, events: reado
     from rows from (jsonb_to_recordset(${json}::jsonb) as (level text, type text, message text, data jsonb))
       with ordinality as e (level, type, message, data, position)
     order by e.position`;
+}
+
+/** One event, with the job's lock taken in the same statement; nothing when there is no such job. */
+export async function insertEventLocking(tx: Pick<Transaction, '$executeRaw'>, jobId: string, event: NewEvent): Promise<void> {
+  await tx.$executeRaw`
+    with locked as (select id from job where id = ${jobId} for no key update)
+    insert into job_event (job_id, level, type, message, data)
+    select id, ${event.level}, ${event.type}, ${plainText(event.message).slice(0, MESSAGE_CHARS_MAX)}, nullif(${jsonText([event.data ?? null])}::jsonb -> 0, 'null'::jsonb) from locked`;
 }
 
 /** Locks the job against every other writer and says its status. Null: there is no such job. */

@@ -1,6 +1,6 @@
 import type { RecordStore } from '@tunefleet/ports';
 import type { Database } from '../database/database';
-import { insertEvents, lockJob } from './job-events';
+import { insertEventLocking } from './job-events';
 import { attemptRecord, checkpointRecord, jobEventRecord, parseEventId } from './mapping';
 import { toPage, unknownAfter } from './paging';
 
@@ -22,10 +22,7 @@ export function progressMethods(db: Database): ProgressMethods {
         return toPage(rows, limit, jobEventRecord);
       }),
 
-    appendEvent: ({ jobId, ...event }) =>
-      db.transaction(async (tx) => {
-        if ((await lockJob(tx, jobId)) !== null) await insertEvents(tx, jobId, [event]);
-      }),
+    appendEvent: ({ jobId, ...event }) => db.repeating(() => insertEventLocking(prisma, jobId, event)),
 
     listCheckpoints: (jobId, { after, limit }) =>
       db.repeating(async () => {
