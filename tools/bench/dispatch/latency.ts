@@ -80,8 +80,8 @@ export class Dispatch {
     worker.accept(attempt);
     await worker.finish(attempt);
     const at = await service.one<Record<'created' | 'queued' | 'placed', number>>(
-      `select extract(epoch from j.created_at)::float8 * 1000 as created, extract(epoch from j.queued_at)::float8 * 1000 as queued, extract(epoch from a.assigned_at)::float8 * 1000 as placed
-       from job j join attempt a on a.job_id = j.id where j.id = $1`,
+      `select extract(epoch from j.created_at)::float8 * 1000 as created, extract(epoch from e.created_at)::float8 * 1000 as queued, extract(epoch from a.assigned_at)::float8 * 1000 as placed
+       from job j join attempt a on a.job_id = j.id join job_event e on e.job_id = j.id and e.message like 'Files validated%' where j.id = $1`,
       [id],
     );
     return { submitToWorker: atMs - submittedMs, submitToAnswer: answeredMs - submittedMs, createdToQueued: at.queued - at.created, queuedToPlaced: at.placed - at.queued, queuedToWorker: atMs - at.queued };
