@@ -89,6 +89,8 @@ export interface FleetAccess {
   noteUpload(workerId: string, key: AttemptKey, upload: Pick<ArtifactRef, 'sha256' | 'bytes'>): Promise<boolean>;
   /** Those of the artifacts that no worker has sent for the job in that size. */
   missingUploads(jobId: string, artifacts: readonly ArtifactRef[]): Promise<readonly ArtifactRef[]>;
+  /** Bytes that were sent for the job and are in none of its checkpoints. */
+  unpublishedBytes(jobId: string): Promise<number>;
 }
 
 export interface AttemptInputs {

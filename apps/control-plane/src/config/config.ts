@@ -32,6 +32,7 @@ const environmentSchema = z.object({
   TUNEFLEET_GRPC_TLS_CLIENT_CA: optionalText,
   TUNEFLEET_TEAM: z.string().regex(/^[a-z0-9][a-z0-9-]{0,39}$/, 'lower-case letters, digits and hyphens').default('default'),
   TUNEFLEET_MAX_FILE_BYTES: z.coerce.number().int().min(1).default(512 * MEBIBYTE),
+  TUNEFLEET_WORKER_UPLOAD_BYTES: z.coerce.number().int().min(MEBIBYTE).default(defaultFleetSettings.maxUnpublishedBytes),
   TUNEFLEET_LEASE_SECONDS: z.coerce.number().min(6).max(3_600).default(defaultFleetSettings.leaseMs / 1_000),
   TUNEFLEET_CORDON_FAILURES: z.coerce.number().int().min(0).max(1_000).default(defaultCordonRule.failures),
   TUNEFLEET_RETENTION: optionalText.transform((text, context): readonly RetentionRule[] => {
@@ -80,6 +81,8 @@ export interface ControlPlaneConfig {
   /** The team the API key belongs to; also the organisation in model names. */
   readonly team: string;
   readonly maxFileBytes: number;
+  /** Of a worker's uploads that no checkpoint or result names. */
+  readonly workerUploadBytes: number;
   /** How long a worker may go on without contact; beats, silence and repairs follow from it. */
   readonly leaseMs: number;
   /** Infrastructure failures within an hour, of two jobs at least, that cordon a worker; 0: none do. */
@@ -119,6 +122,7 @@ export function parseConfig(environment: Readonly<Record<string, string | undefi
     grpcPlaintext: env.TUNEFLEET_GRPC_PLAINTEXT,
     team: env.TUNEFLEET_TEAM,
     maxFileBytes: env.TUNEFLEET_MAX_FILE_BYTES,
+    workerUploadBytes: env.TUNEFLEET_WORKER_UPLOAD_BYTES,
     leaseMs: Math.round(env.TUNEFLEET_LEASE_SECONDS * 1_000),
     cordonFailures: env.TUNEFLEET_CORDON_FAILURES,
     retention: env.TUNEFLEET_RETENTION,

@@ -18,8 +18,11 @@ export interface ArtifactCaller {
  * artifacts its spec names and the checkpoint it resumes from.
  */
 export class ArtifactService {
+  /** Bytes announced by uploads under way, by worker. */
+  private readonly underWay = new Map<string, number>();
+
   constructor(
-    private readonly access: Pick<FleetAccess, 'inputsOf' | 'isHeldBy' | 'noteUpload' | 'missingUploads'>,
+    private readonly access: Pick<FleetAccess, 'inputsOf' | 'isHeldBy' | 'noteUpload' | 'missingUploads' | 'unpublishedBytes'>,
     private readonly blobs: BlobStore,
     private readonly settings: FleetSettings,
   ) {}
@@ -38,7 +41,12 @@ export class ArtifactService {
         throw new TunefleetError('invalid_input', `artifact ${artifact.name} has ${artifact.bytes} bytes; the limit is ${this.settings.maxArtifactBytes}`);
       }
       if (await this.wasSent(attempt, artifact)) return { alreadyPresent: true };
-      await this.blobs.put(dataOf(parts), { maxBytes: artifact.bytes, expected: { sha256: artifact.sha256, bytes: artifact.bytes } });
+      const settle = await this.reserve(workerId, attempt, artifact);
+      try {
+        await this.blobs.put(dataOf(parts), { maxBytes: artifact.bytes, expected: { sha256: artifact.sha256, bytes: artifact.bytes } });
+      } finally {
+        settle();
+      }
       if (!(await this.access.noteUpload(workerId, attempt, artifact))) throw over(attempt);
       return { alreadyPresent: false };
     } finally {
@@ -77,6 +85,30 @@ export class ArtifactService {
     } finally {
       signal.removeEventListener('abort', end);
       source.destroy();
+    }
+  }
+
+  /**
+   * A worker has one live attempt, so what was sent for its job is what it has sent. What earlier workers sent for it in vain counts, too.
+   * @returns what to call when the upload has ended    @throws invalid_input
+   */
+  private async reserve(workerId: string, { jobId }: AttemptKey, { name, bytes }: ArtifactRef): Promise<() => void> {
+    const { maxUnpublishedBytes } = this.settings;
+    const change = (by: number): void => void this.underWay.set(workerId, (this.underWay.get(workerId) ?? 0) + by);
+    change(bytes);
+    const settle = (): void => {
+      change(-bytes);
+      if (this.underWay.get(workerId) === 0) this.underWay.delete(workerId);
+    };
+    try {
+      const total = (await this.access.unpublishedBytes(jobId)) + (this.underWay.get(workerId) ?? 0);
+      if (total <= maxUnpublishedBytes) return settle;
+      throw new TunefleetError('invalid_input', `with artifact ${name} (${bytes} bytes) worker ${workerId} would have ${total} bytes under way or in no checkpoint yet; the limit is ${maxUnpublishedBytes}. TUNEFLEET_WORKER_UPLOAD_BYTES of the control plane raises it`, {
+        reason: 'upload_limit',
+      });
+    } catch (error) {
+      settle();
+      throw error;
     }
   }
 

@@ -10,6 +10,8 @@ export interface FleetSettings {
   /** Largest message either way; an event batch is far below it. */
   readonly maxMessageBytes: number;
   readonly maxArtifactBytes: number;
+  /** Of a worker, under way and sent, as long as no checkpoint or result names them. */
+  readonly maxUnpublishedBytes: number;
   /** Messages waiting to be written to one worker; a worker that reads slower than this is cut off. */
   readonly maxUnsentMessages: number;
   /** Artifact calls of one worker at a time; it makes one after the other, and two when a cut one is not noticed yet. */
@@ -27,6 +29,7 @@ export const defaultFleetSettings: FleetSettings = {
   artifactChunkBytes: 256 * 1024,
   maxMessageBytes: 4 * 1024 * 1024,
   maxArtifactBytes: 64 * 1024 ** 3,
+  maxUnpublishedBytes: 128 * 1024 ** 3,
   maxUnsentMessages: 1_000,
   maxArtifactCalls: 16,
   maxConcurrentStreams: 100,

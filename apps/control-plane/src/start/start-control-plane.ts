@@ -56,7 +56,7 @@ async function openAll(config: ControlPlaneConfig, logger: Logger, shutdown: Shu
 
   const endings = new AttemptEndings({ fleet, records, blobs, resultCsv, logger, cordonRule: { ...defaultCordonRule, failures: config.cordonFailures } });
   const fleetServer = new FleetServer(
-    { host: config.grpcHost, port: config.grpcPort, sharedToken: config.sharedToken, plaintextAllowed: config.grpcPlaintext, settings: leaseTimes(config.leaseMs), ...(tls === null ? {} : { tls }) },
+    { host: config.grpcHost, port: config.grpcPort, sharedToken: config.sharedToken, plaintextAllowed: config.grpcPlaintext, settings: { ...leaseTimes(config.leaseMs), maxUnpublishedBytes: config.workerUploadBytes }, ...(tls === null ? {} : { tls }) },
     { store: fleet, access, blobs, endings, clock: systemClock, logger },
   );
   shutdown.add('fleet', STOP_LIMIT_MS.fleet, () => fleetServer.stop());

@@ -112,6 +112,11 @@ export function fleetAccessConformance(name: string, open: () => Promise<StoreUn
         expect(await access.missingUploads(jobId, [artifact])).toEqual([]);
         expect(await access.missingUploads(jobId, [{ ...artifact, bytes: 6 }])).toHaveLength(1);
         expect(await access.missingUploads(otherId, [artifact])).toEqual([artifact]);
+        const other = { name: 'b.bin', sha256: 'd'.repeat(64), bytes: 7 };
+        await access.noteUpload('w', key, other);
+        expect([await access.unpublishedBytes(jobId), await access.unpublishedBytes(otherId)]).toEqual([12, 0]);
+        await steps.store.fleet.appendEvents(key, [{ seq: 1, type: 'checkpoint', step: 1, artifacts: [artifact], metrics: {} }]);
+        expect(await access.unpublishedBytes(jobId)).toBe(7);
         await steps.store.records.cancelJob(steps.teamId, jobId);
         expect(await access.noteUpload('w', key, artifact)).toBe(false);
       });

@@ -81,7 +81,7 @@ function revoke(tables: Tables, workerId: string, cordonReason: string): Revocat
   return { worker: tables.workers.get(workerId) ?? null, releasedJobs };
 }
 
-function artifactMethods(tables: Tables): Pick<FleetAccess, 'inputsOf' | 'isHeldBy' | 'noteUpload' | 'missingUploads'> {
+function artifactMethods(tables: Tables): Pick<FleetAccess, 'inputsOf' | 'isHeldBy' | 'noteUpload' | 'missingUploads' | 'unpublishedBytes'> {
   return {
     inputsOf: async (workerId, key) => {
       const fence = heldBy(tables, workerId, key);
@@ -97,6 +97,10 @@ function artifactMethods(tables: Tables): Pick<FleetAccess, 'inputsOf' | 'isHeld
       return true;
     },
     missingUploads: async (jobId, artifacts): Promise<ArtifactRef[]> => artifacts.filter(({ sha256, bytes }) => tables.uploads.get(`${jobId} ${sha256}`) !== bytes),
+    unpublishedBytes: async (jobId) => {
+      const published = new Set([...tables.checkpoints.values()].filter((checkpoint) => checkpoint.jobId === jobId).flatMap(({ artifacts }) => artifacts.map(({ sha256 }) => `${jobId} ${sha256}`)));
+      return [...tables.uploads].reduce((sum, [key, bytes]) => (key.startsWith(`${jobId} `) && !published.has(key) ? sum + bytes : sum), 0);
+    },
   };
 }
 

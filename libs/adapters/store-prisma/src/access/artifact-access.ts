@@ -4,7 +4,7 @@ import type { AttemptKey, FleetAccess } from '@tunefleet/ports';
 import type { Database } from '../database/database';
 import { Prisma } from '../generated/client';
 
-type ArtifactAccessMethods = Pick<FleetAccess, 'inputsOf' | 'isHeldBy' | 'noteUpload' | 'missingUploads'>;
+type ArtifactAccessMethods = Pick<FleetAccess, 'inputsOf' | 'isHeldBy' | 'noteUpload' | 'missingUploads' | 'unpublishedBytes'>;
 
 /** What a worker may read and write: the attempt is live, and it is the worker's own. */
 export function artifactAccessMethods(db: Database): ArtifactAccessMethods {
@@ -32,6 +32,15 @@ export function artifactAccessMethods(db: Database): ArtifactAccessMethods {
         const rows = await prisma.jobUpload.findMany({ where: { jobId, sha256: { in: artifacts.map(({ sha256 }) => sha256) } } });
         const sent = new Map(rows.map((row) => [row.sha256, Number(row.bytes)]));
         return artifacts.filter(({ sha256, bytes }) => sent.get(sha256) !== bytes);
+      }),
+
+    unpublishedBytes: (jobId) =>
+      db.repeating(async () => {
+        const [row] = await prisma.$queryRaw<{ bytes: number }[]>`
+          select coalesce(sum(u.bytes), 0)::float8 as bytes from job_upload u
+          where u.job_id = ${jobId}
+            and not exists (select 1 from checkpoint c, jsonb_array_elements(c.artifacts) as a (ref) where c.job_id = u.job_id and a.ref ->> 'sha256' = u.sha256)`;
+        return row?.bytes ?? 0;
       }),
   };
 }
