@@ -1,5 +1,6 @@
 import { invariant } from '@tunefleet/foundation';
 import type { ModelHook } from '@tunefleet/ml-nn';
+import { HeldPrefix } from './held-prefix';
 import type { BindableModel, Tuner } from './tuner';
 
 /** An adapter read from a folder, ready for inference; `tuner` and `values` are there to train it further or save it. */
@@ -14,7 +15,10 @@ export interface LoadedAdapter {
   dispose(): void;
 }
 
-/** Puts an adapter's values on the model's device. For tuners whose `bind` makes no tensors of its own. */
+/**
+ * Puts an adapter's values on the model's device. For tuners whose `bind` makes no tensors of its own; keys and values of virtual tokens, which hooks compute
+ * when they are first asked for, are held until `dispose`.
+ */
 export function openAdapter(model: BindableModel, tuner: Tuner, values: Float32Array, notices: readonly string[] = []): LoadedAdapter {
   invariant(values.length === tuner.parameterCount, `${values.length} values for a tuner of ${tuner.parameterCount} parameters`);
   const { device } = model;
@@ -23,7 +27,12 @@ export function openAdapter(model: BindableModel, tuner: Tuner, values: Float32A
     return tuner.parameters.map(({ shape }) => device.tensor(values.slice(at, (at += shape.reduce((product, size) => product * size, 1))), shape, 'f32'));
   });
   const handles = device.memory.liveHandles;
-  const hook = tuner.bind(model, tensors, null);
+  const bound = tuner.bind(model, tensors, null);
   invariant(device.memory.liveHandles === handles, `${tuner.kind} made tensors while it was bound, which nobody would free`);
-  return { hook, tuner, values, notices, dispose: () => tensors.forEach((tensor) => tensor.dispose()) };
+  const held = bound.prefix ? new HeldPrefix(device, bound.prefix) : null;
+  const dispose = (): void => {
+    held?.[Symbol.dispose]();
+    for (const tensor of tensors) tensor.dispose();
+  };
+  return { hook: held ? { ...bound, prefix: held } : bound, tuner, values, notices, dispose };
 }

@@ -1,9 +1,16 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import { readAdapterFiles, type AdapterFiles } from '@tunefleet/ml-formats';
+import { createDeepPromptTuning, loadDeepPromptTuning } from './deep-prompt-tuning/deep-prompt-tuning';
 import type { LoadedAdapter } from './loaded-adapter';
 import { loadLora } from './lora/load';
 import { LoraTuner } from './lora/lora-tuner';
 import { matchProjections } from './lora/match';
+import { createPTuning, loadPTuning } from './p-tuning/p-tuning';
+import { createPrefixTuning, loadPrefixTuning } from './prefix-tuning/prefix-tuning';
+import { createPromptTuning, loadPromptTuning } from './prompt-tuning/prompt-tuning';
+import { BypassTuner } from './restuning-bypass/bypass-tuner';
+import { loadBypass } from './restuning-bypass/load';
+import { wireBypass } from './restuning-bypass/wiring';
 import type { TunerKind, TunerSpec, TunerSpecs } from './spec-registry';
 import type { BindableModel, TunableModel, Tuner } from './tuner';
 
@@ -18,6 +25,11 @@ interface TunerHalf<Spec> {
 /** The computing half of every tuner in `spec-registry.ts`. */
 export const tuners: { readonly [K in TunerKind]: TunerHalf<TunerSpecs[K]> } = {
   lora: { create: (spec, model) => new LoraTuner(spec, matchProjections(spec, model)), folder: { peft_type: 'LORA' }, load: loadLora },
+  'prompt-tuning': { create: createPromptTuning, folder: { peft_type: 'PROMPT_TUNING' }, load: loadPromptTuning },
+  'prefix-tuning': { create: createPrefixTuning, folder: { peft_type: 'PREFIX_TUNING' }, load: loadPrefixTuning },
+  'p-tuning': { create: createPTuning, folder: { peft_type: 'P_TUNING' }, load: loadPTuning },
+  'deep-prompt-tuning': { create: createDeepPromptTuning, folder: { swift_type: 'PROMPT' }, load: loadDeepPromptTuning },
+  'restuning-bypass': { create: (spec, model) => new BypassTuner(spec, wireBypass(spec, model)), folder: { swift_type: 'RESTUNING' }, load: loadBypass },
 };
 
 /** Attaches a method to a model. @throws TunefleetError `invalid_input` when the specification does not fit the model */

@@ -1,10 +1,20 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import { loraSpec, type LoraSpec } from './lora/spec';
+import { bypassSpec, type BypassSpec } from './restuning-bypass/spec';
+import { deepPromptTuningSpec, type DeepPromptTuningSpec } from './deep-prompt-tuning/spec';
+import { pTuningSpec, type PTuningSpec } from './p-tuning/spec';
+import { prefixTuningSpec, type PrefixTuningSpec } from './prefix-tuning/spec';
+import { promptTuningSpec, type PromptTuningSpec } from './prompt-tuning/spec';
 import type { TunerSpecHalf } from './tuner-spec';
 
 /** Specifications by kind. */
 export interface TunerSpecs {
   readonly lora: LoraSpec;
+  readonly 'prompt-tuning': PromptTuningSpec;
+  readonly 'prefix-tuning': PrefixTuningSpec;
+  readonly 'p-tuning': PTuningSpec;
+  readonly 'deep-prompt-tuning': DeepPromptTuningSpec;
+  readonly 'restuning-bypass': BypassSpec;
 }
 export type TunerKind = keyof TunerSpecs;
 export type TunerSpec = TunerSpecs[TunerKind];
@@ -12,6 +22,11 @@ export type TunerSpec = TunerSpecs[TunerKind];
 /** The TensorFlow-free half of every tuner. Each has its other half in `registry.ts`. */
 export const tunerSpecs: { readonly [K in TunerKind]: TunerSpecHalf<TunerSpecs[K]> } = {
   lora: loraSpec,
+  'prompt-tuning': promptTuningSpec,
+  'prefix-tuning': prefixTuningSpec,
+  'p-tuning': pTuningSpec,
+  'deep-prompt-tuning': deepPromptTuningSpec,
+  'restuning-bypass': bypassSpec,
 };
 
 /** The half that belongs to a specification. */
@@ -20,6 +35,8 @@ export function specHalfOf(spec: TunerSpec): TunerSpecHalf<TunerSpec> {
 }
 
 /** Checks a user's tuner settings and fills in defaults. @throws TunefleetError `invalid_input` with param `tuner.<field>` */
+export function parseTunerSpec<K extends TunerKind>(value: { readonly kind: K; readonly [field: string]: unknown }): TunerSpecs[K];
+export function parseTunerSpec(value: unknown): TunerSpec;
 export function parseTunerSpec(value: unknown): TunerSpec {
   if (value === null || typeof value !== 'object' || Array.isArray(value)) {
     throw new TunefleetError('invalid_input', 'tuner: must be an object such as {"kind": "lora", "r": 8}', { reason: 'invalid_tuner', param: 'tuner' });
