@@ -1,4 +1,4 @@
-import { TunefleetError, canonicalJson, type JsonObject } from '@tunefleet/foundation';
+import { TunefleetError, canonicalJson } from '@tunefleet/foundation';
 import { parseTunerSpec, specHalfOf, type TunerSpec } from '@tunefleet/ml-tuners/specs';
 
 /**
@@ -10,7 +10,7 @@ import { parseTunerSpec, specHalfOf, type TunerSpec } from '@tunefleet/ml-tuners
 export function continuedTuner(asked: TunerSpec | null, { own, modelName }: { readonly own: TunerSpec; readonly modelName: string }): TunerSpec {
   if (asked === null || (asked.kind === own.kind && same(asked, parseTunerSpec({ kind: asked.kind })))) return own;
   const { freeFields } = specHalfOf(own);
-  const [given, fixed]: readonly JsonObject[] = [asked, own];
+  const [given, fixed]: readonly Readonly<Record<string, unknown>>[] = [asked, own];
   for (const field of new Set(['kind', ...Object.keys(asked), ...Object.keys(own)])) {
     if (freeFields.includes(field) || same(given?.[field], fixed?.[field])) continue;
     throw new TunefleetError('invalid_input', `tuner.${field} is ${JSON.stringify(given?.[field])}, but ${modelName} was tuned with ${JSON.stringify(fixed?.[field])}, which its weights fix: leave the tuner out to go on with it`, {

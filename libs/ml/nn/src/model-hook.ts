@@ -35,14 +35,14 @@ export interface ModelHook {
 export type ModuleHook = (output: Tensor, input: Tensor) => Tensor;
 
 /** What a module's path means in a block's computation. */
-export type ModuleKind = 'attention' | 'attention-output' | 'mlp' | 'mlp-output' | 'block';
+export type ModuleKind = 'attention' | 'attention-output' | 'mlp' | 'mlp-output' | 'block' | 'final-norm';
 
 /** A module whose output a tuner may change. Several may give the same tensor: they are hooked in the order of the model's list. */
 export interface ModuleSite {
   /** Module path in the Hugging Face model: `model.layers.0.mlp`. */
   readonly path: string;
   readonly kind: ModuleKind;
-  /** Block it belongs to, from 0. */
+  /** Block it belongs to, from 0; the number of blocks for what comes after them. */
   readonly layer: number;
   readonly inSize: number;
   readonly outSize: number;

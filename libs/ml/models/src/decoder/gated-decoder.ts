@@ -7,7 +7,7 @@ import type { DecoderBlock } from './block';
 import { gatedKeysValues, runGatedBlock, type GatedBlock } from './gated-block';
 import { DecoderModel } from './model';
 import { inverseFrequencies } from './rope-frequencies';
-import { blockMaps, blockNorms, blockPaths, decoderWeights, isRedundantWeight } from './weight-table';
+import { FINAL_NORM, blockMaps, blockNorms, blockPaths, decoderWeights, isRedundantWeight } from './weight-table';
 
 /** The computing half of a model type that is a decoder with RMS norms, rotary positions and gated MLPs. @param parse throws `incompatible_artifact` */
 export function gatedDecoder(parse: (config: unknown) => DecoderConfig): Architecture {
@@ -49,7 +49,7 @@ function build(device: Device, config: DecoderConfig, computeDtype: FloatDType, 
       keysValues: (x, context) => gatedKeysValues(config, block, x, context),
     };
   });
-  const finalNorm = norm('model.norm.weight');
+  const finalNorm = norm(`${FINAL_NORM}.weight`);
   return new DecoderModel(
     device,
     {
@@ -57,6 +57,7 @@ function build(device: Device, config: DecoderConfig, computeDtype: FloatDType, 
       kinds: kinds.map(({ rope, window }) => ({ inverseFrequencies: inverseFrequencies(rope, config.headDim), window })),
       embeddings: table,
       blocks,
+      finalNormPath: FINAL_NORM,
       finalNorm: (x) => rmsNorm(x, finalNorm, config.normEpsilon),
       head: config.tiedHead ? parts.tiedHead(table, config.logitSoftcap) : parts.head('lm_head.weight', config.logitSoftcap),
       owned: parts.owned,

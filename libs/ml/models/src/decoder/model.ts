@@ -27,6 +27,7 @@ export interface DecoderParts {
   /** Models with learned positions: adds them. @param x [B*T, C], borrowed   @returns alike */
   addPositions?(x: Tensor, positions: Int32Array): Tensor;
   readonly blocks: readonly DecoderBlock[];
+  readonly finalNormPath: string;
   finalNorm(x: Tensor): Tensor;
   readonly head: OutputHead;
   /** Every tensor of the model once, for counting and disposal. */
@@ -77,7 +78,7 @@ export class DecoderModel implements CausalLm {
     this.head = parts.head;
     this.projectionGroups = parts.blocks.flatMap(({ groups }) => groups);
     this.projections = this.projectionGroups.flatMap(({ members }) => members);
-    this.modules = moduleSites(parts.blocks.map(({ paths }) => paths), { ...parts, attentionWidth: parts.heads * parts.headDim });
+    this.modules = moduleSites(parts.blocks.map(({ paths }) => paths), parts.finalNormPath, { ...parts, attentionWidth: parts.heads * parts.headDim });
     this.keyValueHeads = parts.keyValueHeads;
     this.headDim = parts.headDim;
     this.embeddings = parts.embeddings;
@@ -92,10 +93,10 @@ export class DecoderModel implements CausalLm {
 
   forward(batch: TokenBatch, options: ForwardOptions = {}): Tensor {
     const bypass = options.adapter?.bypass;
-    if (!bypass) return this.throughBlocks(batch, options, (ids, pass) => this.parts.finalNorm(this.runBlocks(ids, pass)));
+    if (!bypass) return this.throughBlocks(batch, options, (ids, pass) => this.finalNorm(this.runBlocks(ids, pass), pass.adapter));
     return this.device.scope(() => {
       const stems = options.stems ?? this.stems(batch, bypass.states, options);
-      return this.parts.finalNorm(bypass.run(stems));
+      return this.finalNorm(bypass.run(stems), options.adapter ?? null);
     });
   }
 
@@ -158,6 +159,10 @@ export class DecoderModel implements CausalLm {
     const { adapter, outputRows } = context;
     if (!isHooked(adapter, paths.block)) return run(x, context);
     return this.device.scope(() => hooked(run(x, context), outputRows ? selectRows(x, outputRows) : x, adapter, paths.block));
+  }
+
+  private finalNorm(x: Tensor, adapter: ModelHook | null): Tensor {
+    return this.device.scope(() => hooked(this.parts.finalNorm(x), x, adapter, this.parts.finalNormPath));
   }
 
   private blockContext(layer: number, { rows, sequences, adapter, keysValues, outputRows }: Pass): BlockContext {

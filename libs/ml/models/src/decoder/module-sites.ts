@@ -19,9 +19,10 @@ export interface BlockSizes {
 }
 
 /** The modules of a decoder whose output a tuner may change, in forward order. */
-export function moduleSites(paths: readonly BlockPaths[], { hiddenSize: C, attentionWidth, intermediateSize: F }: BlockSizes): ModuleSite[] {
-  return paths.flatMap(({ block, attention, attentionOutput, mlp, mlpOutput }, layer) => {
+export function moduleSites(paths: readonly BlockPaths[], finalNorm: string, { hiddenSize: C, attentionWidth, intermediateSize: F }: BlockSizes): ModuleSite[] {
+  const inBlocks = paths.flatMap(({ block, attention, attentionOutput, mlp, mlpOutput }, layer) => {
     const site = (path: string, kind: ModuleKind, inSize: number): ModuleSite => ({ path, kind, layer, inSize, outSize: C });
     return [site(attentionOutput, 'attention-output', attentionWidth), site(attention, 'attention', C), site(mlpOutput, 'mlp-output', F), site(mlp, 'mlp', C), site(block, 'block', C)];
   });
+  return [...inBlocks, { path: finalNorm, kind: 'final-norm', layer: paths.length, inSize: C, outSize: C }];
 }

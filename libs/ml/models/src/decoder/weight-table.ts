@@ -34,6 +34,8 @@ export function blockMaps(config: DecoderConfig, layer: number): BlockMaps {
   };
 }
 
+export const FINAL_NORM = 'model.norm';
+
 export function blockPaths(config: DecoderConfig, layer: number): BlockPaths {
   const { output, down } = blockMaps(config, layer);
   const block = `model.layers.${layer}`;
@@ -86,7 +88,7 @@ export function decoderWeights(config: DecoderConfig): ExpectedWeight[] {
     { name: 'model.embed_tokens.weight', shape: [V, C] },
     ...norms,
     ...maps,
-    { name: 'model.norm.weight', shape: [C] },
+    { name: `${FINAL_NORM}.weight`, shape: [C] },
     ...(config.tiedHead ? [] : [{ name: 'lm_head.weight', shape: [V, C] }]),
   ];
 }

@@ -7,7 +7,7 @@ import type { DecoderBlock } from '../decoder/block';
 import { DecoderModel } from '../decoder/model';
 import { gpt2KeysValues, runGpt2Block, type Gpt2Block, type LayerNormWeights } from './block';
 import { parseGpt2, type Gpt2Config } from './spec';
-import { gpt2BlockMaps, gpt2BlockPaths, gpt2Weights, isRedundantGpt2Weight } from './weight-table';
+import { GPT2_FINAL_NORM, gpt2BlockMaps, gpt2BlockPaths, gpt2Weights, isRedundantGpt2Weight } from './weight-table';
 
 export const gpt2: Architecture = {
   weights(value) {
@@ -65,6 +65,7 @@ function build(device: Device, config: Gpt2Config, computeDtype: FloatDType, wei
         return add(x, embedding(places, positions, computeDtype));
       },
       blocks,
+      finalNormPath: GPT2_FINAL_NORM,
       finalNorm: (x) => layerNorm(x, finalNorm.weight, finalNorm.bias, config.normEpsilon),
       head: config.tiedHead ? parts.tiedHead(tokens, null) : parts.head('lm_head.weight', null),
       owned: parts.owned,

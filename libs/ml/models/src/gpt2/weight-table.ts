@@ -16,6 +16,8 @@ export function gpt2BlockMaps({ hiddenSize: C, intermediateSize: F }: Gpt2Config
   return { qkv: map('attn.c_attn', C, 3 * C), output: map('attn.c_proj', C, C), up: map('mlp.c_fc', C, F), down: map('mlp.c_proj', F, C) };
 }
 
+export const GPT2_FINAL_NORM = 'transformer.ln_f';
+
 export function gpt2BlockPaths(config: Gpt2Config, layer: number): BlockPaths {
   const { output, down } = gpt2BlockMaps(config, layer);
   const block = `transformer.h.${layer}`;
