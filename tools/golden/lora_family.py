@@ -35,11 +35,23 @@ def record(name: str, config, base: str = "tied", disturb: bool = True, optimise
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(libraries / "models/fixtures" / base, dtype=torch.float32), config).eval()
     model.peft_config["default"].base_model_name_or_path = f"tiny/{base}"
     golden = {f"start.{key}": value.detach().clone() for key, value in trained(model).items()}
+    converts = isinstance(config.init_lora_weights, str)
+    if converts:
+        # As PEFT wants the start kept, to write the adapter as a plain LoRA later.
+        initial = folder / "initial"
+        kind, model.peft_config["default"].init_lora_weights = config.init_lora_weights, True
+        model.save_pretrained(initial)
+        model.peft_config["default"].init_lora_weights = kind
     if disturb:
         with torch.no_grad():
             for value in trained(model).values():
                 value.add_(0.1 * torch.randn_like(value) * (value.std() + 0.5))
-    model.save_pretrained(folder)
+        golden |= {f"adapter.{key}": value.detach().clone() for key, value in trained(model).items()}
+    if converts:
+        model.save_pretrained(folder, path_initial_model_for_weight_conversion=str(initial))
+        shutil.rmtree(initial)
+    else:
+        model.save_pretrained(folder)
     (folder / "README.md").unlink()
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.randint(0, vocabulary, (2, 24))

@@ -32,8 +32,11 @@ export interface Tuner {
    * @returns a hook that may hold tensors of the enclosing scope (so bind in one): bind outside of `gradients`, whose backward pass may call the hook again
    */
   bind(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): ModelHook;
-  /** Writes the adapter's files into an existing folder. */
-  save(values: Float32Array, folder: string, base: { readonly id: string; readonly revision: string }): Promise<void>;
+  /**
+   * Writes the adapter's files into an existing folder.
+   * @param model the one it was trained on; a tuner whose start values follow from the weights may need them
+   */
+  save(values: Float32Array, folder: string, base: { readonly id: string; readonly revision: string }, model?: BindableModel): Promise<void>;
 }
 
 /** What start values may depend on beside the seed. */

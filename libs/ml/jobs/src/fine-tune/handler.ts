@@ -116,7 +116,7 @@ class FineTuneRun {
     const { tuner, identity, choices, state, opened } = this.prepared;
     const notes = this.#validated === null ? {} : { validatedStep: this.#validated.step, validLoss: this.#validated.loss };
     const folder = await writeFolder(join(this.context.outputDir, `ckpt-${state.step}`), async (dir) => {
-      await tuner.save(state.values, dir, opened.base);
+      await tuner.save(state.values, dir, opened.base, opened.model);
       await saveCheckpoint(dir, { identity, choices: { ...choices, ...this.#batching }, state, notes }, tuner);
     });
     this.#checkpointedStep = state.step;
@@ -137,7 +137,7 @@ class FineTuneRun {
     const { lossFirst, lossLast } = state;
     invariant(lossFirst !== null && lossLast !== null, 'a run ends after its last step');
     this.#meter.report(state.step, 'save');
-    const folder = await writeFolder(join(outputDir, 'result'), (dir) => tuner.save(state.values, dir, opened.base));
+    const folder = await writeFolder(join(outputDir, 'result'), (dir) => tuner.save(state.values, dir, opened.base, opened.model));
     const result: FineTuneResult = {
       steps: state.step,
       trainedTokens: state.trainedTokens,

@@ -1,17 +1,12 @@
 import type { ModelHook, ProjectionGroup } from '@tunefleet/ml-nn';
-import { bundleLora, linearGroup, type Dropout, type LoraBundle, type Tensor } from '@tunefleet/ml-tensor';
+import { bundleLora, linearGroup, type LoraBundle, type LoraUpdate, type Magnitude, type Tensor } from '@tunefleet/ml-tensor';
 import type { BindableModel } from '../tuner';
 import { squaresOf } from './squares';
 
-/** Factors of one target. */
+/** What one target adds to its map. */
 export interface LoraFactors {
-  /** [R, in] f32 */
-  readonly a: Tensor;
-  /** Bᵀ, [R, out] f32 */
-  readonly b: Tensor;
-  readonly scale: number;
-  readonly dropout: Dropout | null;
-  /** DoRA's m, [out] f32. */
+  readonly updates: readonly Omit<LoraUpdate, 'map' | 'row'>[];
+  /** DoRA's m, [out] f32; shares the dropout of the first update. */
   readonly magnitude: Tensor | null;
 }
 
@@ -37,7 +32,7 @@ export function loraHook(bundles: ReadonlyMap<ProjectionGroup, LoraBundle>): Mod
 
 /** Without what only training needs. */
 export function forInference({ a, b, decomposition }: LoraBundle): LoraBundle {
-  const none = (b ?? []).map(() => null);
+  const none = b.map(() => null);
   return { updates: [], a, b, decomposition: decomposition && { magnitudes: [], gains: decomposition.gains, wideGains: none, norms: none, factors: none } };
 }
 
@@ -46,13 +41,16 @@ export function tensorsOf({ a, b, decomposition }: LoraBundle): Tensor[] {
 }
 
 function bundleOf({ device, computeDtype }: BindableModel, group: ProjectionGroup, byPath: ReadonlyMap<string, LoraFactors>): LoraBundle | null {
-  const updates = group.members.flatMap(({ path, map, row }) => {
+  const updates: LoraUpdate[] = [];
+  const magnitudes: Magnitude[] = [];
+  for (const { path, map, row } of group.members) {
     const factors = byPath.get(path);
-    return factors ? [{ ...factors, map, row }] : [];
-  });
+    if (!factors) continue;
+    if (factors.magnitude) magnitudes.push({ magnitude: factors.magnitude, map, row, update: updates.length });
+    updates.push(...factors.updates.map((update) => ({ ...update, map, row })));
+  }
   if (updates.length === 0) return null;
   const weights = group.maps.map(({ weight }) => weight);
-  const magnitudes = updates.flatMap(({ magnitude, map, row }, update) => (magnitude ? [{ magnitude, map, row, update }] : []));
   const squares = device.scope(() => weights.map((weight, map) => (magnitudes.some((each) => each.map === map) ? squaresOf(weight) : null)));
   return bundleLora(device, updates, weights, computeDtype, { magnitudes, squares });
 }

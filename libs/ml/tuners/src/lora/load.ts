@@ -67,7 +67,7 @@ function specOf(config: LoraAdapterConfig): LoraSpec {
     use_rslora: config.use_rslora,
     use_dora: config.use_dora,
     // How it once began no longer matters; only the forms known here are kept.
-    init_lora_weights: typeof init === 'boolean' || init === 'gaussian' ? init : true,
+    init_lora_weights: typeof init === 'boolean' || init === 'gaussian' || (init === 'orthogonal' && config.r % 2 === 0) ? init : true,
     rank_pattern: config.rank_pattern,
     alpha_pattern: config.alpha_pattern,
   });

@@ -1,20 +1,24 @@
 import { invariant, philox4x32 } from '@tunefleet/foundation';
 import { writeLoraAdapter } from '@tunefleet/ml-formats';
 import type { ModelHook } from '@tunefleet/ml-nn';
-import type { Tensor } from '@tunefleet/ml-tensor';
+import type { LoraUpdate, Tensor } from '@tunefleet/ml-tensor';
 import type { BindableModel, DropoutKey, StartContext, Tuner } from '../tuner';
 import { loraAdapterFile } from './adapter-file';
 import { bundleByGroup, loraHook, type LoraFactors } from './bundles';
-import { loraInitialValues } from './initial-values';
 import type { LoraTarget } from './match';
 import { aOf, bOf, loraParameters, magnitudeOf, sizeOf, type LoraParameter } from './parameters';
 import type { LoraSpec } from './spec';
+import { startsFromWeights, type StartFactors } from './start/from-weights';
+import { loraInitialValues } from './start/initial-values';
+import { isWeightStart } from './start/weight-start';
 
 /** LoRA on fixed targets. */
 export class LoraTuner implements Tuner {
   readonly kind = 'lora';
   readonly parameters: readonly LoraParameter[];
   readonly parameterCount: number;
+  /** Computed once: it takes minutes for large models. */
+  #starts: ReadonlyMap<string, StartFactors> | null = null;
 
   constructor(
     private readonly spec: LoraSpec,
@@ -25,7 +29,7 @@ export class LoraTuner implements Tuner {
   }
 
   initialValues(seed: number, { model }: StartContext): Float32Array {
-    return loraInitialValues(this.spec, this.targets, this.parameters, seed, { model, bundles: (tensors) => this.bundles(model, tensors, null) });
+    return loraInitialValues(this.spec, this.targets, this.parameters, seed, { model, bundles: (tensors) => this.bundles(model, tensors, null), factors: this.startFactors(model) });
   }
 
   bind(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): ModelHook {
@@ -37,17 +41,49 @@ export class LoraTuner implements Tuner {
     invariant(values.length === this.parameters.length, `${this.parameters.length} parameters were bound to ${values.length} tensors`);
     const byName = new Map(this.parameters.map(({ name }, index) => [name, values[index] as Tensor]));
     const rate = this.spec.lora_dropout;
+    const starts = this.startFactors(model);
     const bound = this.targets.map(({ path, scale }, index): [string, LoraFactors] => {
       const [a, b] = [byName.get(aOf(path)), byName.get(bOf(path))] as [Tensor, Tensor];
-      return [path, { a, b, scale, magnitude: byName.get(magnitudeOf(path)) ?? null, dropout: dropout && rate > 0 ? { rate, key: maskKey(dropout, index) } : null }];
+      const update = { a, b, scale, dropout: dropout && rate > 0 ? { rate, key: maskKey(dropout, index) } : null };
+      const start = starts?.get(path);
+      return [path, { updates: start ? updatesLessStart(update, start) : [update], magnitude: byName.get(magnitudeOf(path)) ?? null }];
     });
     return bundleByGroup(model, new Map(bound));
   }
 
-  save(values: Float32Array, folder: string, base: { readonly id: string; readonly revision: string }): Promise<void> {
-    const { adapter, card } = loraAdapterFile(this.spec, this.targets, this.parameters, values, base);
+  save(values: Float32Array, folder: string, base: { readonly id: string; readonly revision: string }, model?: BindableModel): Promise<void> {
+    const starts = isWeightStart(this.spec.init_lora_weights) ? this.startFactors(model) : null;
+    const { adapter, card } = loraAdapterFile({ spec: this.spec, targets: this.targets, parameters: this.parameters, starts }, values, base);
     return writeLoraAdapter(folder, adapter, card);
   }
+
+  /** Null: the adapter starts from nothing of the base. */
+  private startFactors(model: BindableModel | undefined): ReadonlyMap<string, StartFactors> | null {
+    const { init_lora_weights: init } = this.spec;
+    if (!isWeightStart(init)) return null;
+    if (this.#starts === null) {
+      invariant(model, `a LoRA that began as ${init} needs the model to be saved`);
+      this.#starts = startsFromWeights(init, this.targets, model);
+    }
+    return this.#starts;
+  }
+}
+
+/**
+ * The adapter with its start taken out of the base, y = (W - s B0 A0) x + s B A x, without touching the base, which other jobs use: y = W x + s (B A - B0 A0) x.
+ * Without dropout as (B - B0) A + B0 (A - A0), which is exactly zero at the start and keeps its precision in bf16; with dropout, which acts on the trained branch
+ * only, as the two products.
+ */
+function updatesLessStart(update: Omit<LoraUpdate, 'map' | 'row'>, start: StartFactors): Omit<LoraUpdate, 'map' | 'row'>[] {
+  const { a, b, scale, dropout } = update;
+  const { device } = a;
+  const p = device.primitives;
+  const [a0, b0] = [device.tensor(start.a.slice(), a.shape, 'f32'), device.tensor(start.b.slice(), b.shape, 'f32')];
+  if (dropout) return [update, { a: a0, b: b0, scale: -scale, dropout: null }];
+  return [
+    { a, b: p.sub(b, b0), scale, dropout: null, gradientTo: { b } },
+    { a: p.sub(a, a0), b: b0, scale, dropout: null, gradientTo: { a } },
+  ];
 }
 
 /** A mask of its own for every target and step. */

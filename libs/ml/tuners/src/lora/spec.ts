@@ -4,11 +4,23 @@ import type { TunerSpecHalf } from '../tuner-spec';
 import { patternProblem } from '../matching/python-pattern';
 import { matchProjections } from './match';
 import { loraParameterCount } from './parameters';
+import { isWeightStart } from './start/weight-start';
 
 const nameList = z.array(z.string().min(1).max(500)).max(100_000);
 const namesOrPattern = z.union([z.string().min(1).max(1000), nameList.min(1)]);
-const rank = z.int().min(1).max(1024);
+const RANK_MAX = 1024;
+const rank = z.int().min(1).max(RANK_MAX);
 const layer = z.int().min(0).max(100_000);
+
+/** Starts of PEFT that look at data or quantise the base first. */
+const DATA_STARTS = ['eva', 'corda', 'lora_ga', 'loftq'];
+
+function startProblem({ input }: { readonly input?: unknown }): string {
+  if (typeof input === 'string' && DATA_STARTS.includes(input.toLowerCase())) {
+    return `"${input}" is not offered: it needs ${input.toLowerCase() === 'loftq' ? 'a base quantised to fit it' : 'passes over the data before training'}; "pissa_niter_16" is the nearest start that follows from the weights`;
+  }
+  return 'must be true, false, "gaussian", "orthogonal", "pissa", "pissa_niter_<k>" (as "pissa_niter_16") or "olora"';
+}
 
 /** LoRA's fields, spelled and defaulted as in PEFT. @see Hu et al. 2021, arXiv:2106.09685 */
 export const loraSpecSchema = z
@@ -25,8 +37,13 @@ export const loraSpecSchema = z
     use_rslora: z.boolean().default(false),
     /** DoRA: the length of every row of W + s B A is trained apart from its direction. @see Liu et al. 2024, arXiv:2402.09353 */
     use_dora: z.boolean().default(false),
-    /** true: A Kaiming-uniform, B zero; gaussian: A normal with deviation 1/r; false: B random too, for tests. */
-    init_lora_weights: z.union([z.boolean(), z.literal('gaussian')], { error: 'must be true, false or "gaussian"' }).default(true),
+    /**
+     * true: A Kaiming-uniform, B zero; gaussian: A normal with deviation 1/r; orthogonal: both random, B A = 0; pissa, pissa_niter_<k>, olora: what is largest, or comes
+     * first, in the base weights; false: B random too, for tests.
+     */
+    init_lora_weights: z
+      .union([z.boolean(), z.literal(['gaussian', 'orthogonal', 'pissa', 'olora']), z.templateLiteral(['pissa_niter_', z.int().min(0).max(99)])], { error: startProblem })
+      .default(true),
     layers_to_transform: z.union([layer, z.array(layer).max(100_000)]).nullish().transform((value) => value ?? null),
     layers_pattern: z.union([z.string().min(1).max(500), nameList]).nullish().transform((value) => value ?? null),
     rank_pattern: z.record(z.string().min(1).max(500), rank).nullish().transform((value) => value ?? {}),
@@ -38,6 +55,15 @@ export const loraSpecSchema = z
     const layers = spec.layers_to_transform;
     if (layers !== null && typeof spec.target_modules === 'string') issue('layers_to_transform', 'cannot be used together with a string in target_modules; list the names instead');
     if (spec.layers_pattern !== null && layers === null) issue('layers_pattern', 'needs layers_to_transform');
+    const init = spec.init_lora_weights;
+    const ranks = [spec.r, ...Object.values(spec.rank_pattern)];
+    if (init === 'orthogonal' && ranks.some((each) => each % 2 !== 0)) issue('init_lora_weights', `"orthogonal" needs even ranks, not ${ranks.join(', ')}`);
+    if (isWeightStart(init)) {
+      const patterned = ranks.length + Object.keys(spec.alpha_pattern).length > 1;
+      if (spec.use_rslora && patterned) issue('use_rslora', `cannot be used together with rank_pattern or alpha_pattern when the start is "${init}": such an adapter has no plain LoRA form to be saved in`);
+      if (ranks.some((each) => each > RANK_MAX / 2)) issue('r', `can be at most ${RANK_MAX / 2} when the start is "${init}", which is saved with twice the rank`);
+      if (spec.use_dora && spec.lora_dropout > 0) issue('lora_dropout', `must be 0 when use_dora is used with the start "${init}"`);
+    }
     for (const [field, patterns] of Object.entries(patternsOf(spec))) {
       const bad = patterns.map(patternProblem).find((problem) => problem !== null);
       if (bad !== undefined) issue(field, bad);
