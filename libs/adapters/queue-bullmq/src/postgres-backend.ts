@@ -28,6 +28,8 @@ export async function openPostgresBackend(url: string, log: ConnectionLog): Prom
     keepAliveInitialDelayMillis: KEEP_ALIVE_FIRST_MS,
   });
   pool.on('error', (error) => log.failed(error));
+  // Nobody else listens in the moment in which a connection is handed out; an error event then would end the process.
+  pool.on('connect', (client) => client.on('error', (error) => log.failed(error)));
   const { Queue, Worker } = withBackend(createPostgresBackend);
   // BullMQ describes a pool by its shape, in which the overloads of the real one do not fit.
   const shared = { connection: pool as unknown as PgPool };

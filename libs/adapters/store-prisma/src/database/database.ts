@@ -31,6 +31,8 @@ export class Database {
     });
     // A connection that dies while idle is replaced; without a listener it would end the process.
     this.pool.on('error', (error) => logger.warn({ reason: error.message }, 'a database connection was lost'));
+    // The pool stops listening as it hands a connection out, and who gets it begins a moment later: in between, a server that goes down would end the process.
+    this.pool.on('connect', (client) => client.on('error', (error) => logger.debug({ reason: error.message }, 'a database connection broke')));
     // For the batches that `$transaction` takes as a list, which have no options of their own.
     this.prisma = new PrismaClient({ adapter: new PrismaPg(this.pool), transactionOptions: { timeout: TRANSACTION_TIMEOUT_MS, maxWait: WAIT_FOR_CONNECTION_MS } });
   }
