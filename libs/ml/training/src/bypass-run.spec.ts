@@ -1,6 +1,6 @@
 /**
- * ResTuning-Bypass through the trainer: ten steps as SWIFT's own classes and torch make them (`tools/golden/restuning_fixture.py`), and hidden states that are kept
- * across epochs: they change no bit where they are computed in the same passes, spare the blocks later on, and a resumed run equals one that was not stopped.
+ * ResTuning through the trainer: ten steps as SWIFT's own classes and torch make them (`tools/golden/restuning*_fixture.py`), and hidden states that are kept across
+ * epochs: they change no bit where they are computed in the same passes, spare the blocks later on, and a resumed run equals one that was not stopped.
  */
 import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -23,13 +23,13 @@ jest.setTimeout(60_000);
 
 const libraries = fileURLToPath(new URL('../../', import.meta.url));
 const BASE = join(libraries, 'models', 'fixtures', 'tied');
-const FIXTURES = join(libraries, 'tuners', 'fixtures', 'swift-restuning');
+const FIXTURES = join(libraries, 'tuners', 'fixtures');
 
 async function openBase(backend: 'tensorflow' | 'wasm' = 'tensorflow', computeDtype: 'f32' | 'bf16' = 'f32'): Promise<CausalLm> {
   return loadCausalLm(await openDevice({ backend }), { folder: BASE, config: JSON.parse(readFileSync(join(BASE, 'config.json'), 'utf8')), computeDtype });
 }
 
-describe.each(['plain', 'mixed'])('%s: ten steps', (name) => {
+describe.each(['swift-restuning/plain', 'swift-restuning/mixed', 'restuning-branches/adapter', 'restuning-branches/prefix'])('%s: ten steps', (name) => {
   using file = SafetensorsFile.open(join(FIXTURES, name, 'golden.safetensors'));
   const bytes = (key: string) => file.read(key).slice().buffer;
   const golden = new Map([...file.tensors.keys()].map((key) => [key, bytes(key)]));
@@ -44,7 +44,7 @@ describe.each(['plain', 'mixed'])('%s: ten steps', (name) => {
     ['tensorflow', true],
     ['tensorflow', false],
     ['wasm', true],
-  ] as const)('on %s, stems kept %p: losses and final weights are those of SWIFT', async (backend, keepStems) => {
+  ] as const)('on %s, stems kept %p: losses and final weights are those of the reference', async (backend, keepStems) => {
     using model = await openBase(backend);
     const { tuner, values, dispose } = await loadAdapter(model, join(FIXTURES, name));
     const state = startState(values.slice());

@@ -1,6 +1,10 @@
 import { TunefleetError } from '@tunefleet/foundation';
+import { adapterSpec, type AdapterSpec } from './adapter/spec';
+import { ia3Spec, type Ia3Spec } from './ia3/spec';
+import { sideTuningSpec, type SideTuningSpec } from './side-tuning/spec';
 import { loraSpec, type LoraSpec } from './lora/spec';
 import { bypassSpec, type BypassSpec } from './restuning-bypass/spec';
+import { resTuningSpec, type ResTuningSpec } from './restuning/spec';
 import { deepPromptTuningSpec, type DeepPromptTuningSpec } from './deep-prompt-tuning/spec';
 import { pTuningSpec, type PTuningSpec } from './p-tuning/spec';
 import { prefixTuningSpec, type PrefixTuningSpec } from './prefix-tuning/spec';
@@ -10,10 +14,14 @@ import type { TunerSpecHalf } from './tuner-spec';
 /** Specifications by kind. */
 export interface TunerSpecs {
   readonly lora: LoraSpec;
+  readonly ia3: Ia3Spec;
+  readonly adapter: AdapterSpec;
+  readonly 'side-tuning': SideTuningSpec;
   readonly 'prompt-tuning': PromptTuningSpec;
   readonly 'prefix-tuning': PrefixTuningSpec;
   readonly 'p-tuning': PTuningSpec;
   readonly 'deep-prompt-tuning': DeepPromptTuningSpec;
+  readonly restuning: ResTuningSpec;
   readonly 'restuning-bypass': BypassSpec;
 }
 export type TunerKind = keyof TunerSpecs;
@@ -22,10 +30,14 @@ export type TunerSpec = TunerSpecs[TunerKind];
 /** The TensorFlow-free half of every tuner. Each has its other half in `registry.ts`. */
 export const tunerSpecs: { readonly [K in TunerKind]: TunerSpecHalf<TunerSpecs[K]> } = {
   lora: loraSpec,
+  ia3: ia3Spec,
+  adapter: adapterSpec,
+  'side-tuning': sideTuningSpec,
   'prompt-tuning': promptTuningSpec,
   'prefix-tuning': prefixTuningSpec,
   'p-tuning': pTuningSpec,
   'deep-prompt-tuning': deepPromptTuningSpec,
+  restuning: resTuningSpec,
   'restuning-bypass': bypassSpec,
 };
 

@@ -1,7 +1,6 @@
-import { invariant } from '@tunefleet/foundation';
 import { formatAdapterConfig, formatModelCard, type AdapterTensor } from '@tunefleet/ml-formats';
-import { tensorOf } from '../adapter-tensors';
-import { sizeOf, type ParameterSlot } from '../restuning/parameter-slots';
+import { tensorsOf } from '../restuning/named-tensors';
+import type { ParameterSlot } from '../restuning/parameter-slots';
 import type { BypassSpec } from './spec';
 import type { BypassWiring } from './wiring';
 
@@ -49,18 +48,6 @@ export function bypassFiles(
       facts: [`Parameters: ${values.length}`, ...(ours ? ['bypass_init and bypass_mix are not known to SWIFT, which would compute something else'] : [])],
     }),
   };
-}
-
-/** All parameters under their names. */
-export function tensorsOf(slots: readonly ParameterSlot[], values: Float32Array): AdapterTensor[] {
-  let at = 0;
-  const tensors = slots.map(({ name, shape }) => {
-    const tensor = tensorOf(name, shape, values, at);
-    at += sizeOf(shape);
-    return tensor;
-  });
-  invariant(at === values.length, `the adapter has ${at} parameters, got ${values.length} values`);
-  return tensors;
 }
 
 function widthOf(slots: readonly ParameterSlot[]): number | null {

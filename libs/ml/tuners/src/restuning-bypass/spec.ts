@@ -25,7 +25,7 @@ export const bypassSpecSchema = z.strictObject({
   target_modules: pattern.nullable().default(null),
   target_modules_hook: hook.default('input'),
   target_hidden_pos: z.union([z.int(), z.string().max(100)]).nullable().default(null),
-  tuner_cfg: z.unknown().default('res_adapter'),
+  tuner_cfg: z.json().default('res_adapter'),
   use_upsample: z.literal(false, { error: 'enlarges images; a language model has none, leave it out' }).default(false),
   upsample_out_channels: z.null({ error: 'is for images; a language model has none, leave it out' }).default(null),
   zero_init_last: z.boolean().default(false),

@@ -1,7 +1,8 @@
-import type { AdapterTensor } from '@tunefleet/ml-formats';
-import { floatsOf, unusableAdapter } from '../adapter-tensors';
+import { invariant, isTunefleetError } from '@tunefleet/foundation';
+import type { AdapterFiles, AdapterTensor } from '@tunefleet/ml-formats';
+import { floatsOf, tensorOf, unusableAdapter } from '../adapter-tensors';
 import type { ParameterInfo } from '../tuner';
-import { slotsCount } from './parameter-slots';
+import { sizeOf, slotsCount } from './parameter-slots';
 
 /**
  * Tensors whose names hold the adapter's, as SWIFT writes them, under names that hold another.
@@ -39,6 +40,36 @@ export function valuesOf(parameters: readonly ParameterInfo[], tensors: readonly
   }
   if (byName.size > 0) throw unusableAdapter(`${byName.size} of its tensors have no place in this model: ${listed([...byName.keys()])}`);
   return values;
+}
+
+/** All parameters under their names. */
+export function tensorsOf(parameters: readonly ParameterInfo[], values: Float32Array): AdapterTensor[] {
+  let at = 0;
+  const tensors = parameters.map(({ name, shape }) => {
+    const tensor = tensorOf(name, shape, values, at);
+    at += sizeOf(shape);
+    return tensor;
+  });
+  invariant(at === values.length, `the adapter has ${at} parameters, got ${values.length} values`);
+  return tensors;
+}
+
+/**
+ * What `adapter_config.json` says, read as a user's fields.
+ * @param known fields of the method; others are ignored, which a notice says   @param read may refuse as for a user
+ * @throws TunefleetError `incompatible_artifact`
+ */
+export function specOfFile<T>(config: AdapterFiles['config'], known: readonly string[], read: (fields: Readonly<Record<string, unknown>>) => T): { readonly value: T; readonly notices: readonly string[] } {
+  const { swift_type: _type, model_key_mapping: mapping, ...fields } = config;
+  if (mapping !== null && mapping !== undefined) throw unusableAdapter(`model_key_mapping is ${JSON.stringify(mapping)?.slice(0, 100)}, which is for adapters made from several models`);
+  const ignored = Object.keys(fields).filter((name) => !known.includes(name));
+  const given = Object.fromEntries(Object.entries(fields).filter(([name]) => known.includes(name)));
+  try {
+    return { value: read(given), notices: ignored.length > 0 ? [`fields of adapter_config.json that are not known and were ignored: ${ignored.slice(0, 20).join(', ')}`] : [] };
+  } catch (error) {
+    if (!isTunefleetError(error) || error.code !== 'invalid_input') throw error;
+    throw unusableAdapter(`adapter_config.json does not fit this model: ${error.message.replace(/^tuner\./, '')}`);
+  }
 }
 
 function listed(names: readonly string[]): string {
