@@ -2,7 +2,7 @@ import { fineTuneSpecSchema, type ArtifactRef, type BaseModelRef, type FineTuneR
 import type { MemoryModel } from '@tunefleet/domain-scheduling';
 import { TunefleetError } from '@tunefleet/foundation';
 import type { CausalLmDescription } from '@tunefleet/ml-models/specs';
-import { specHalfOf, type TunerSpec } from '@tunefleet/ml-tuners/specs';
+import { specHalfOf, textPositions, type TunerSpec } from '@tunefleet/ml-tuners/specs';
 import type { WorkerRecord } from '@tunefleet/ports';
 import type { CheckedFile } from './check-file';
 import { settleHyperparameters, stepsOf } from './hyperparameters';
@@ -44,7 +44,7 @@ export function planFineTune(facts: FineTuneFacts): FineTunePlan {
   const hyperparameters = settleHyperparameters(request.hyperparameters, training.report.examples, specHalfOf(tuner).learningRate);
   const length = settleSequenceLength({
     asked: request.maxSequenceLength,
-    maxPositions: model.maxPositions,
+    maxPositions: textPositions(tuner, model.maxPositions),
     files: [{ param: 'training_file', lengths: training.lengths }, ...(validation === null ? [] : [{ param: 'validation_file', lengths: validation.lengths }])],
   });
   const workerSpec = fineTuneSpecSchema.parse({

@@ -44,20 +44,24 @@ export function estimateMemory(shape: TrainingShape): MemoryEstimate {
 }
 
 /**
- * Kept per token and block: what the description says, and the probabilities of short rows; with recomputation the block's input only.
+ * Kept per token and block: what the description says, and the probabilities of short rows; with recomputation the block's input only. Virtual tokens are keys of every
+ * row, copied before its own, and pass through the blocks once, which is not computed again.
  */
 function activations({ model, spec, computeDtype, rows, columns, recomputeBlocks = false }: TrainingShape): number {
-  const { hiddenSize: C, intermediateSize: F, heads: H, layers, keptPerToken, softcaps } = model;
+  const { hiddenSize: C, intermediateSize: F, heads: H, layers, keptPerToken, softcaps, keyValueHeads, headDim } = model;
   const tokens = rows * columns;
   const size = elementBytes(computeDtype);
-  const probabilities = columns <= PROBABILITIES_KEPT_MAX ? H * columns : 0;
+  const virtual = specHalfOf(spec).virtualTokens?.(spec) ?? 0;
+  const keys = virtual + columns;
+  const probabilities = keys <= PROBABILITIES_KEPT_MAX ? H * keys : 0;
   const perBlock = tokens * (keptPerToken + probabilities) * size;
   // Scores in f32, probabilities and their gradient; or the MLP's sigmoid, its product with gate and up, their gradients and what leads to them.
-  const scores = rows * H * columns * columns * (2 * size + (softcaps.attention ? 16 : 8));
+  const scores = rows * H * columns * keys * (2 * size + (softcaps.attention ? 16 : 8));
   const mlp = tokens * F * 8 * size;
   const kept = specHalfOf(spec).stemStates ? 0 : recomputeBlocks ? layers * tokens * C * size + perBlock : layers * perBlock;
   const tuner = tokens * (specHalfOf(spec).keptPerToken?.(spec, model) ?? 0) * size;
-  return kept + tuner + Math.max(scores, mlp) + 3 * tokens * C * size;
+  const prefix = layers * virtual * (keptPerToken + rows * 2 * keyValueHeads * headDim) * size;
+  return kept + tuner + prefix + Math.max(scores, mlp) + 3 * tokens * C * size;
 }
 
 function logits({ model, computeDtype, rows, columns }: TrainingShape): number {

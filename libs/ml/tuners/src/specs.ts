@@ -3,5 +3,6 @@ export { matchProjections, type LoraTarget } from './lora/match';
 export { loraSpecSchema, type LoraSpec } from './lora/spec';
 export { estimateMemory, type MemoryEstimate, type TrainingShape } from './memory-estimate';
 export { parseTunerSpec, specHalfOf, tunerSpecs, type TunerKind, type TunerSpec } from './spec-registry';
+export { textPositions } from './text-positions';
 export type { TunerSpecHalf } from './tuner-spec';
 export type { TunableModel } from './tuner';

@@ -42,7 +42,7 @@ export interface Tuner {
 /** What start values may depend on beside the seed. */
 export interface StartContext {
   readonly model: BindableModel;
-  /** Without special tokens. */
+  /** With the special tokens that the tokenizer puts around a text. */
   tokenise(text: string): Int32Array;
 }
 

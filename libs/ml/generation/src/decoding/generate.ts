@@ -29,9 +29,9 @@ export interface Generation {
  */
 export async function generate(cache: PrefixCache, prompt: Int32Array, options: GenerateOptions): Promise<Generation> {
   const { stopIds, sampling = GREEDY, onToken, signal } = options;
-  const { maxPositions } = cache.model;
-  checkPrompt(prompt, maxPositions);
-  const maxTokens = Math.min(options.maxTokens, maxPositions - prompt.length);
+  const { longest } = cache;
+  checkPrompt(prompt, longest);
+  const maxTokens = Math.min(options.maxTokens, longest - prompt.length);
   const sequence = new Int32Array(prompt.length + maxTokens);
   sequence.set(prompt);
   const ids: number[] = [];
@@ -48,12 +48,12 @@ export async function generate(cache: PrefixCache, prompt: Int32Array, options: 
   return { ids, finishReason: 'length' };
 }
 
-function checkPrompt(prompt: Int32Array, maxPositions: number): void {
+function checkPrompt(prompt: Int32Array, longest: number): void {
   if (prompt.length === 0) throw new TunefleetError('invalid_input', 'the prompt has no tokens; write a text', { reason: 'empty_prompt', param: 'prompt' });
-  if (prompt.length < maxPositions) return;
-  throw new TunefleetError('invalid_input', `the prompt has ${prompt.length} tokens and leaves no room for an answer: the model's longest sequence is ${maxPositions}; shorten the prompt`, {
+  if (prompt.length < longest) return;
+  throw new TunefleetError('invalid_input', `the prompt has ${prompt.length} tokens and leaves no room for an answer: the longest sequence is ${longest}; shorten the prompt`, {
     reason: 'context_length_exceeded',
     param: 'prompt',
-    details: { tokens: prompt.length, limit: maxPositions },
+    details: { tokens: prompt.length, limit: longest },
   });
 }

@@ -23,6 +23,11 @@ export class PrefixCache implements Disposable {
     this.#cache = model.openCache(1);
   }
 
+  /** Tokens of the longest sequence: the model's positions, less those that virtual tokens take. */
+  get longest(): number {
+    return this.model.maxPositions - (this.adapter?.prefix?.length ?? 0);
+  }
+
   /**
    * @param ids [T] a sequence from its first token on
    * @param from first position whose logits are wanted; the output head is computed for the wanted ones only. Default: the last position.

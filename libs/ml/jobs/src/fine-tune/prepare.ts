@@ -4,7 +4,7 @@ import type { ArtifactRef, FineTuneSpec } from '@tunefleet/contracts';
 import { tokeniseFile, type TokenisedDataset, type TokenisedFile } from '@tunefleet/ml-data';
 import { describeCausalLm } from '@tunefleet/ml-models';
 import { chooseBatching, fingerprintOf, paddedWidth, SavedCheckpoint, startState, type Batching, type RunChoices, type RunIdentity, type TrainerState, type TrainingSettings } from '@tunefleet/ml-training';
-import { createTuner, estimateMemory, loadAdapter, parseTunerSpec, type Tuner, type TunerSpec } from '@tunefleet/ml-tuners';
+import { createTuner, estimateMemory, loadAdapter, parseTunerSpec, textPositions, type Tuner, type TunerSpec } from '@tunefleet/ml-tuners';
 import { availableDeviceBytes, tokensPerPass } from '../runtime/device-limits';
 import type { OpenedModel } from '../runtime/engine-resources';
 import { inputFile, inputFolder } from '../runtime/input-files';
@@ -35,8 +35,8 @@ export async function prepareRun(context: Context): Promise<PreparedRun> {
   const opened = await engine.openModel(spec.base, checkpoint?.choices ?? spec.computeDtype, { events, signal: stop.signal });
   const tunerSpec = parseTunerSpec(spec.tuner);
   const tuner = createTuner(tunerSpec, opened.model);
-  const training = await tokenise(context, opened, spec.trainingFile, 'training_file');
-  const validation = spec.validationFile ? await tokenise(context, opened, spec.validationFile, 'validation_file') : null;
+  const training = await tokenise(context, opened, tunerSpec, spec.trainingFile, 'training_file');
+  const validation = spec.validationFile ? await tokenise(context, opened, tunerSpec, spec.validationFile, 'validation_file') : null;
   const { seed, epochs, batchSize, learningRate, schedule, warmupRatio, weightDecay, maxGradNorm } = spec;
   const settings = { seed, epochs, batchSize, learningRate, schedule, warmupRatio, weightDecay, maxGradNorm };
   const identity: RunIdentity = {
@@ -63,12 +63,12 @@ export async function prepareRun(context: Context): Promise<PreparedRun> {
 
 const PROGRESS_INTERVAL_MS = 500;
 
-async function tokenise({ spec, inputFiles, engine, events, stop, clock }: Context, { tokenizer, model }: OpenedModel, file: ArtifactRef, param: string): Promise<TokenisedDataset> {
+async function tokenise({ spec, inputFiles, engine, events, stop, clock }: Context, { tokenizer, model }: OpenedModel, tuner: TunerSpec, file: ArtifactRef, param: string): Promise<TokenisedDataset> {
   const started = clock.monotonic();
   let lastReportMs = started;
   const { dataset, statistics, fromCache }: TokenisedFile = await tokeniseFile(inputFile(inputFiles, file), {
     tokenizer,
-    maxLength: Math.min(spec.maxSequenceLength, model.maxPositions),
+    maxLength: Math.min(spec.maxSequenceLength, textPositions(tuner, model.maxPositions)),
     fileSha256: file.sha256,
     ...(engine.tokenCacheDirectory === null ? {} : { cacheDirectory: engine.tokenCacheDirectory }),
     param,
@@ -117,7 +117,7 @@ function keepBatching({ spec, events }: Context, { microBatchSize, recomputeBloc
 }
 
 async function firstValues({ spec, inputFiles, outputDir, events }: Context, { model, tokenizer }: OpenedModel, tuner: Tuner): Promise<Float32Array> {
-  if (spec.startAdapter === undefined) return tuner.initialValues(spec.seed, { model, tokenise: (text) => tokenizer.encode(text) });
+  if (spec.startAdapter === undefined) return tuner.initialValues(spec.seed, { model, tokenise: (text) => tokenizer.encode(text, { addSpecialTokens: true }) });
   const dir = join(outputDir, 'start-adapter');
   try {
     const loaded = await loadAdapter(model, await inputFolder(inputFiles, spec.startAdapter, dir));
