@@ -23,7 +23,8 @@ export const prefixTuningSpec: TunerSpecHalf<PrefixTuningSpec> = {
   // As in PEFT's example of prefix tuning.
   learningRate: 1e-2,
   shapeKey: ({ num_virtual_tokens: n, prefix_projection, encoder_hidden_size: width }) => `prefix-tuning-${n}${prefix_projection ? `-mlp${width ?? ''}` : ''}`,
-  freeFields: ['init_weights'],
+  // What was saved is the table: it can be trained further, however it was made.
+  freeFields: ['init_weights', 'prefix_projection', 'encoder_hidden_size'],
   parse(fields) {
     const spec = parsePromptFields(prefixTuningSpecSchema, fields, 'prefix tuning');
     if (spec.encoder_hidden_size !== null && !spec.prefix_projection) throw badField('encoder_hidden_size', 'is the width of the MLP of prefix_projection, which is false; leave it out, or set prefix_projection to true');
