@@ -19,7 +19,7 @@ WEIGHT_DECAY = 0.1
 
 
 def plain(name: str) -> str:
-    return name.removeprefix("base_model.model.").replace(".default", "").replace("_vector.weight", "_vector")
+    return name.removeprefix("base_model.model.").replace(".default", "").replace("_vector.weight", "_vector").replace(".modules_to_save", "")
 
 
 def trained(model) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-import type { ModelHook, ModuleSite, Projection, ProjectionGroup, Stems } from '@tunefleet/ml-nn';
+import type { ModelHook, ModuleSite, Projection, ProjectionGroup, Stems, TokenTables } from '@tunefleet/ml-nn';
 import type { Device, FloatDType, OutputHead, Tensor } from '@tunefleet/ml-tensor';
 
 /** Token ids of `rows` sequences of `columns` tokens each, row-major; rows are padded on the right with any valid id. */
@@ -68,10 +68,11 @@ export interface CausalLm extends Disposable {
   readonly projectionGroups: readonly ProjectionGroup[];
   /** Modules whose output a tuner may change, in forward order. */
   readonly modules: readonly ModuleSite[];
+  readonly tables: TokenTables;
   /** [V, C] the token embeddings, and the factor put on them. */
   readonly embeddings: Tensor;
   readonly embeddingScale: number;
-  /** [V, C]; logits = headLogits(forward(..), head). */
+  /** [V, C]; logits = headLogits(forward(..), headOf(model, adapter)), as an adapter may change the head. */
   readonly head: OutputHead;
   /** Bytes of the weights on the device. */
   readonly weightBytes: number;

@@ -1,4 +1,4 @@
-import type { ModuleSite } from '@tunefleet/ml-nn';
+import type { ModuleSite, TokenTables } from '@tunefleet/ml-nn';
 
 /** What can be said about a causal language model from its configuration alone. Sizes in elements. */
 export interface CausalLmDescription {
@@ -18,6 +18,7 @@ export interface CausalLmDescription {
   readonly keptPerToken: number;
   /** Where a tanh cap needs room for its slope in the backward pass. */
   readonly softcaps: { readonly attention: boolean; readonly logits: boolean };
+  readonly tables: TokenTables;
   /** Modules whose output a tuner may change, in forward order. */
   readonly modules: readonly ModuleSite[];
   /** Every linear map a tuner may adapt, in forward order. */

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { SafetensorsFile } from '@tunefleet/ml-formats';
+import { headOf } from '@tunefleet/ml-nn';
 import { headLogits, type Device, type FloatDType } from '@tunefleet/ml-tensor';
 import type { CausalLm, ForwardOptions, TokenBatch } from './causal-lm';
 import { loadCausalLm } from './loading/load-causal-lm';
@@ -41,7 +42,7 @@ export function loadGolden(device: Device, golden: GoldenModel, computeDtype: Fl
 
 /** Logits of every token, [rows * columns, V]. */
 export function logitsOf(model: CausalLm, batch: TokenBatch, options: ForwardOptions = {}): Float32Array {
-  return model.device.scope(() => model.device.readFloats(headLogits(model.forward(batch, options), model.head)));
+  return model.device.scope(() => model.device.readFloats(headLogits(model.forward(batch, options), headOf(model, options.adapter ?? null))));
 }
 
 export function maxDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {

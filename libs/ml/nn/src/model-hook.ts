@@ -1,4 +1,4 @@
-import type { Tensor } from '@tunefleet/ml-tensor';
+import type { AdaptedHead, OutputHead, Tensor } from '@tunefleet/ml-tensor';
 import type { ProjectionGroup } from './projection';
 
 /**
@@ -21,6 +21,8 @@ export interface ModelHook {
    * @returns [N, C]
    */
   embed?(embedded: Tensor, ids: Int32Array, scale: number): Tensor;
+  /** Changes the output head; see `headOf`. */
+  readonly head?: AdaptedHead;
   /** Virtual tokens before every row. */
   readonly prefix?: PrefixHook;
   /** Replaces what enters the final norm. No gradient flows through the blocks then. */
@@ -87,6 +89,11 @@ export interface BypassHook {
   readonly states: readonly number[];
   /** Works on every row by itself. @returns [N, C], what enters the final norm instead */
   run(stems: Stems): Tensor;
+}
+
+/** The head that turns a model's hidden states into logits under an adapter; the only way for whoever computes logits or a loss to get it. */
+export function headOf({ head }: { readonly head: OutputHead }, hook: ModelHook | null): OutputHead {
+  return hook?.head ? { ...head, adapted: hook.head } : head;
 }
 
 /** A module's output after the hook on it. @returns the caller's; `output` itself, if there is none */

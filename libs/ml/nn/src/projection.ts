@@ -11,6 +11,14 @@ export interface Projection {
   readonly fanInFanOut?: true;
 }
 
+/** The token tables of a decoder, by module path. */
+export interface TokenTables {
+  readonly embedding: string;
+  readonly head: string;
+  /** The head is the embedding table. */
+  readonly tied: boolean;
+}
+
 /** Where a projection lies in its group: output rows `row` to `row + outSize` of one of the group's maps. */
 export interface GroupMember extends Projection {
   readonly map: number;

@@ -1,6 +1,7 @@
 import { invariant, TunefleetError } from '@tunefleet/foundation';
 import type { TokenisedDataset } from '@tunefleet/ml-data';
 import type { CausalLm } from '@tunefleet/ml-models';
+import { headOf } from '@tunefleet/ml-nn';
 import { gradients, headCrossEntropy, type Tensor } from '@tunefleet/ml-tensor';
 import type { DropoutKey, Tuner } from '@tunefleet/ml-tuners';
 import { adamWUpdate, clipFactor, gradientNorm } from './adamw';
@@ -188,7 +189,7 @@ export class Trainer {
       const { result, gradients: parts } = gradients(device, views.tensors, () => {
         const { rows, labels } = labelled(batch.labels);
         const hidden = model.forward(batch.tokens, { adapter, recomputeBlocks: batching.recomputeBlocks, outputRows: rows, stems });
-        return headCrossEntropy(hidden, model.head, labels, { scale });
+        return headCrossEntropy(hidden, headOf(model, adapter), labels, { scale });
       });
       return { loss: readScalar(result.loss), correct: readScalar(result.correct), gradient: views.readFlat(device, parts) };
     });
@@ -200,8 +201,9 @@ export class Trainer {
     return model.device.scope(() => {
       const { rows, labels } = labelled(batch.labels);
       const stems = batch.lossTokens > 0 ? (cache?.stemsOf(batch) ?? null) : null;
-      const hidden = model.forward(batch.tokens, { adapter: tuner.bind(model, views.tensors, null), outputRows: rows, stems });
-      const { loss, correct } = headCrossEntropy(hidden, model.head, labels, { scale: 1 });
+      const adapter = tuner.bind(model, views.tensors, null);
+      const hidden = model.forward(batch.tokens, { adapter, outputRows: rows, stems });
+      const { loss, correct } = headCrossEntropy(hidden, headOf(model, adapter), labels, { scale: 1 });
       return [readScalar(loss), readScalar(correct)];
     });
   }

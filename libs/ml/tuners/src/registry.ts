@@ -7,7 +7,7 @@ import { createIa3Tuner, loadIa3Tuner } from './ia3/ia3-tuner';
 import { createSideTuner, loadSideTuner } from './side-tuning/side-tuner';
 import { loadLora } from './lora/load';
 import { LoraTuner } from './lora/lora-tuner';
-import { matchProjections } from './lora/match';
+import { planLora } from './lora/match';
 import { createPTuning, loadPTuning } from './p-tuning/p-tuning';
 import { createPrefixTuning, loadPrefixTuning } from './prefix-tuning/prefix-tuning';
 import { createPromptTuning, loadPromptTuning } from './prompt-tuning/prompt-tuning';
@@ -29,7 +29,7 @@ interface TunerHalf<Spec> {
 
 /** The computing half of every tuner in `spec-registry.ts`. */
 export const tuners: { readonly [K in TunerKind]: TunerHalf<TunerSpecs[K]> } = {
-  lora: { create: (spec, model) => new LoraTuner(spec, matchProjections(spec, model)), folder: { peft_type: 'LORA' }, load: loadLora },
+  lora: { create: (spec, model) => new LoraTuner(spec, planLora(spec, model)), folder: { peft_type: 'LORA' }, load: loadLora },
   ia3: { create: createIa3Tuner, folder: { peft_type: 'IA3' }, load: loadIa3Tuner },
   adapter: { create: createAdapterTuner, folder: { swift_type: 'ADAPTER' }, load: loadAdapterTuner },
   'side-tuning': { create: createSideTuner, folder: { swift_type: 'SIDE' }, load: loadSideTuner },

@@ -1,5 +1,5 @@
-import type { ModelHook, ModuleSite, ProjectionGroup } from '@tunefleet/ml-nn';
-import type { Device, FloatDType, Shape, Tensor } from '@tunefleet/ml-tensor';
+import type { ModelHook, ModuleSite, ProjectionGroup, TokenTables } from '@tunefleet/ml-nn';
+import type { Device, FloatDType, OutputHead, Shape, Tensor } from '@tunefleet/ml-tensor';
 
 /** One trainable tensor. */
 export interface ParameterInfo {
@@ -54,6 +54,8 @@ export interface BindableModel extends TunableModel {
   /** [V, C] the token embeddings, and the factor the model puts on them. */
   readonly embeddings: Tensor;
   readonly embeddingScale: number;
+  /** [V, C]; absent where a model gives no logits by a head. */
+  readonly head?: OutputHead;
 }
 
 /** What a tuner attaches to, known without weights. Sizes in elements. */
@@ -66,6 +68,8 @@ export interface TunableModel {
   readonly keyValueHeads: number;
   readonly headDim: number;
   readonly projections: readonly { readonly path: string; readonly inSize: number; readonly outSize: number; readonly fanInFanOut?: true }[];
+  /** Absent where the model is no decoder. */
+  readonly tables?: TokenTables;
   /** Modules whose output may be changed. */
   readonly modules: readonly ModuleSite[];
 }

@@ -1,6 +1,6 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import type { CausalLm, KeyValueCache, TokenBatch } from '@tunefleet/ml-models';
-import type { ModelHook } from '@tunefleet/ml-nn';
+import { headOf, type ModelHook } from '@tunefleet/ml-nn';
 import { headLogits, type Tensor } from '@tunefleet/ml-tensor';
 import { paddedColumns, type LabelTree } from './label-tree';
 
@@ -104,7 +104,8 @@ export class LabelScorer implements Disposable {
 
   /** -log p of every target. */
   #lossesOf(hidden: Tensor, targets: readonly Target[]): Float32Array {
-    const { device, head } = this.model;
+    const { device } = this.model;
+    const head = headOf(this.model, this.adapter);
     const p = device.primitives;
     const losses = new Float32Array(targets.length);
     for (let begin = 0; begin < targets.length; begin += CHUNK_ROWS) {

@@ -13,6 +13,16 @@ export interface AdapterKey {
   readonly parameter: 'lora_A.weight' | 'lora_B.weight' | 'lora_B.bias' | 'lora_magnitude_vector' | 'lora_embedding_A' | 'lora_embedding_B';
 }
 
+/** What a LoRA file may hold beside the low-rank factors: tables and biases trained whole, copies of the base's, trained rows of an embedding. */
+const WHOLE = /^(?<name>.+\.(?:weight|bias|token_adapter\.trainable_tokens_delta))$/;
+const WRAPPED = /\.modules_to_save(?:\.(?!weight$|bias$)[^.]+)?(?=\.(?:weight|bias)$)|(?<=\.trainable_tokens_delta)\.[^.]+$/;
+
+/** @returns the tensor's plain name, without wrapper prefix and adapter name; undefined when it is none of these */
+export function parseWholeKey(fileKey: string): string | undefined {
+  const withoutPrefix = fileKey.startsWith(PREFIX) ? fileKey.slice(PREFIX.length) : fileKey;
+  return WHOLE.exec(withoutPrefix.replace(WRAPPED, ''))?.groups?.['name'];
+}
+
 /** @returns the key in a file: prefix added */
 export function toFileKey(name: string): string {
   return PREFIX + name;

@@ -1,5 +1,5 @@
 import { ADAPTER_WEIGHTS, badAdapter, readAdapterFiles, writeAdapterFiles, formatModelCard, type AdapterFiles, type AdapterTensor, type ModelCard } from '../adapter-files';
-import { parseAdapterKey, toFileKey } from './adapter-keys';
+import { parseAdapterKey, parseWholeKey, toFileKey } from './adapter-keys';
 import { formatLoraConfig, loraConfigOf, type LoraAdapterConfig } from './lora-config';
 
 export interface LoraAdapter {
@@ -44,11 +44,11 @@ export function loraAdapterOf(files: AdapterFiles): LoadedLoraAdapter {
   const seen = new Set<string>();
   for (const tensor of files.tensors) {
     const key = parseAdapterKey(tensor.name);
-    if (key === undefined) {
+    const name = key === undefined ? wholeName(tensor.name, config) : `${key.module}.${key.parameter}`;
+    if (name === undefined) {
       unknown.push(tensor.name);
       continue;
     }
-    const name = `${key.module}.${key.parameter}`;
     if (seen.has(name)) throw badAdapter(`${ADAPTER_WEIGHTS} holds "${name}" twice under different spellings`);
     seen.add(name);
     tensors.push({ ...tensor, name });
@@ -72,4 +72,17 @@ function checkPairs(tensors: readonly AdapterTensor[]): void {
     if (other === undefined) throw badAdapter(`${ADAPTER_WEIGHTS} has "${name}" but not "${partner}"`);
     if (isA && shape[0] !== other[1]) throw badAdapter(`"${name}" has rank ${shape[0]} but "${partner}" has rank ${other[1]}`);
   }
+}
+
+/** Tables and biases that go with the factors, where the configuration or their own name says why they are there. */
+function wholeName(fileKey: string, { modules_to_save: saved, bias, target_modules: targets }: LoraAdapterConfig): string | undefined {
+  const name = parseWholeKey(fileKey);
+  if (name === undefined || /\.lora_[^.]+\./.test(name)) return undefined;
+  const module = name.replace(/\.(weight|bias)$/, '');
+  const known = name.endsWith('.trainable_tokens_delta') || module.endsWith('.base_layer') || saved?.some((entry) => module.endsWith(entry)) || (bias === 'all' && name.endsWith('.bias'));
+  return known || /(^|\.)(embed_tokens|wte|lm_head)$/.test(module) && targets !== null && saved === null && mentionsTable(targets) ? name : undefined;
+}
+
+function mentionsTable(targets: NonNullable<LoraAdapterConfig['target_modules']>): boolean {
+  return [targets].flat().some((target) => /(embed_tokens|wte|lm_head)/.test(target));
 }

@@ -1,6 +1,6 @@
 import { invariant } from '@tunefleet/foundation';
 import type { CausalLm, KeyValueCache } from '@tunefleet/ml-models';
-import type { ModelHook } from '@tunefleet/ml-nn';
+import { headOf, type ModelHook } from '@tunefleet/ml-nn';
 import { headLogits } from '@tunefleet/ml-tensor';
 
 /** Tokens per forward pass: attention scores are [heads, chunk, length so far], so this bounds the memory of long prompts. */
@@ -54,14 +54,14 @@ export class PrefixCache implements Disposable {
 
   /** @param first index in `ids` of the first row wanted */
   #feed(ids: Int32Array, first: number): Float32Array[] {
-    const { device, vocabSize, head } = this.model;
+    const { device, vocabSize } = this.model;
     // At least one, so that there is something to compute.
     const outputRows = Int32Array.from({ length: Math.max(1, ids.length - first) }, (_, index) => Math.min(first, ids.length - 1) + index);
     // No scope around this: the cache keeps tensors made in here.
     using hidden = this.model.forward({ ids, rows: 1, columns: ids.length }, { cache: this.#cache, adapter: this.adapter, outputRows }); // [wanted, C]
     const wanted = ids.length - first;
     if (wanted <= 0) return [];
-    using logits = headLogits(hidden, head); // [wanted, V]
+    using logits = headLogits(hidden, headOf(this.model, this.adapter)); // [wanted, V]
     const values = device.readFloats(logits);
     return Array.from({ length: wanted }, (_, row) => values.subarray(row * vocabSize, (row + 1) * vocabSize));
   }

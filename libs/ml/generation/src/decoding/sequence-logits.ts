@@ -1,5 +1,5 @@
 import type { CausalLm } from '@tunefleet/ml-models';
-import type { ModelHook } from '@tunefleet/ml-nn';
+import { headOf, type ModelHook } from '@tunefleet/ml-nn';
 import { headLogits } from '@tunefleet/ml-tensor';
 
 /**
@@ -8,5 +8,5 @@ import { headLogits } from '@tunefleet/ml-tensor';
  */
 export function sequenceLogits(model: CausalLm, ids: Int32Array, adapter: ModelHook | null = null): Float32Array {
   const { device } = model;
-  return device.scope(() => device.readFloats(headLogits(model.forward({ ids, rows: 1, columns: ids.length }, { adapter }), model.head)));
+  return device.scope(() => device.readFloats(headLogits(model.forward({ ids, rows: 1, columns: ids.length }, { adapter }), headOf(model, adapter))));
 }

@@ -7,7 +7,7 @@ import type { DecoderBlock } from './block';
 import { gatedKeysValues, runGatedBlock, type GatedBlock } from './gated-block';
 import { DecoderModel } from './model';
 import { inverseFrequencies } from './rope-frequencies';
-import { FINAL_NORM, blockMaps, blockNorms, blockPaths, decoderWeights, isRedundantWeight } from './weight-table';
+import { FINAL_NORM, blockMaps, blockNorms, blockPaths, decoderWeights, isRedundantWeight, tokenTables } from './weight-table';
 
 /** The computing half of a model type that is a decoder with RMS norms, rotary positions and gated MLPs. @param parse throws `incompatible_artifact` */
 export function gatedDecoder(parse: (config: unknown) => DecoderConfig): Architecture {
@@ -55,6 +55,7 @@ function build(device: Device, config: DecoderConfig, computeDtype: FloatDType, 
     {
       ...config,
       kinds: kinds.map(({ rope, window }) => ({ inverseFrequencies: inverseFrequencies(rope, config.headDim), window })),
+      tables: tokenTables(config),
       embeddings: table,
       blocks,
       finalNormPath: FINAL_NORM,

@@ -1,5 +1,5 @@
 import { invariant, TunefleetError } from '@tunefleet/foundation';
-import { hooked, isHooked, type KeysValues, type ModelHook, type ModuleSite, type PrefixModel, type Projection, type ProjectionGroup, type Stems } from '@tunefleet/ml-nn';
+import { hooked, isHooked, type KeysValues, type ModelHook, type ModuleSite, type PrefixModel, type Projection, type ProjectionGroup, type Stems, type TokenTables } from '@tunefleet/ml-nn';
 import { checkpoint, embedding, scale, selectRows, withoutGradients, type Device, type FloatDType, type OutputHead, type Tensor } from '@tunefleet/ml-tensor';
 import type { CausalLm, ForwardOptions, KeyValueCache, TokenBatch } from '../causal-lm';
 import type { BlockContext, DecoderBlock, KeyValueStore } from './block';
@@ -20,6 +20,7 @@ export interface DecoderParts {
   readonly maxPositions: number;
   /** The ways in which blocks see positions. */
   readonly kinds: readonly LayerKind[];
+  readonly tables: TokenTables;
   /** [V, C] */
   readonly embeddings: Tensor;
   /** Factor of the embeddings; 1: none. */
@@ -62,8 +63,9 @@ export class DecoderModel implements CausalLm {
   readonly headDim: number;
   readonly embeddings: Tensor;
   readonly embeddingScale: number;
+  readonly tables: TokenTables;
   readonly weightBytes: number;
-  private readonly tables: SequenceTables;
+  private readonly sequenceTables: SequenceTables;
 
   constructor(
     readonly device: Device,
@@ -81,10 +83,11 @@ export class DecoderModel implements CausalLm {
     this.modules = moduleSites(parts.blocks.map(({ paths }) => paths), parts.finalNormPath, { ...parts, attentionWidth: parts.heads * parts.headDim });
     this.keyValueHeads = parts.keyValueHeads;
     this.headDim = parts.headDim;
+    this.tables = parts.tables;
     this.embeddings = parts.embeddings;
     this.embeddingScale = parts.embeddingScale;
     this.weightBytes = parts.owned.reduce((sum, tensor) => sum + tensor.storage.bytes, 0);
-    this.tables = new SequenceTables(device, parts.kinds, computeDtype);
+    this.sequenceTables = new SequenceTables(device, parts.kinds, computeDtype);
   }
 
   openCache(rows: number): KeyValueCache {
@@ -112,7 +115,7 @@ export class DecoderModel implements CausalLm {
   }
 
   [Symbol.dispose](): void {
-    this.tables[Symbol.dispose]();
+    this.sequenceTables[Symbol.dispose]();
     for (const tensor of this.parts.owned) tensor.dispose();
   }
 
@@ -124,7 +127,7 @@ export class DecoderModel implements CausalLm {
     const placed: TokenBatch = batch.positions && virtual > 0 ? { ...batch, positions: batch.positions.map((position) => position + virtual) } : batch;
     this.checkBatch(batch, cache, virtual);
     try {
-      const result = this.tables.with(placed, known + virtual, (sequences) =>
+      const result = this.sequenceTables.with(placed, known + virtual, (sequences) =>
         this.device.scope(() => {
           const keysValues = adapter?.prefix ? new PrefixedKeysValues(adapter.prefix.keysValues(this.prefixModel(adapter)), cache) : cache;
           const { outputRows = null, recomputeBlocks = false } = options;
@@ -187,7 +190,7 @@ export class DecoderModel implements CausalLm {
   private prefixModel(active: ModelHook): PrefixModel {
     const { prefix: _prefix, bypass: _bypass, ...adapter } = active;
     const run = (columns: number, inputs: (pass: Pass) => ReadonlyMap<number, Tensor>): readonly KeysValues[] =>
-      this.tables.with({ ids: new Int32Array(columns), rows: 1, columns }, 0, (sequences) =>
+      this.sequenceTables.with({ ids: new Int32Array(columns), rows: 1, columns }, 0, (sequences) =>
         this.device.scope(() => {
           const pass: Pass = { rows: 1, positions: Int32Array.from({ length: columns }, (_, i) => i), sequences, adapter, keysValues: null, outputRows: null, recomputeBlocks: false };
           return this.prefixKeysValues(inputs(pass), pass);

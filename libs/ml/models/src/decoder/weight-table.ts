@@ -1,3 +1,4 @@
+import type { TokenTables } from '@tunefleet/ml-nn';
 import type { ExpectedWeight } from '../loading/weight-loader';
 import type { DecoderConfig } from './config';
 import type { BlockPaths } from './module-sites';
@@ -96,4 +97,8 @@ export function decoderWeights(config: DecoderConfig): ExpectedWeight[] {
 /** Tensors that checkpoints carry without adding to the function: buffers of old Transformers versions, and a tied head stored twice. */
 export function isRedundantWeight(config: DecoderConfig, name: string): boolean {
   return name.endsWith('.rotary_emb.inv_freq') || (config.tiedHead && name === 'lm_head.weight');
+}
+
+export function tokenTables({ tiedHead }: { readonly tiedHead: boolean }): TokenTables {
+  return { embedding: 'model.embed_tokens', head: 'lm_head', tied: tiedHead };
 }

@@ -7,7 +7,7 @@ import type { DecoderBlock } from '../decoder/block';
 import { DecoderModel } from '../decoder/model';
 import { gpt2KeysValues, runGpt2Block, type Gpt2Block, type LayerNormWeights } from './block';
 import { parseGpt2, type Gpt2Config } from './spec';
-import { GPT2_FINAL_NORM, gpt2BlockMaps, gpt2BlockPaths, gpt2Weights, isRedundantGpt2Weight } from './weight-table';
+import { GPT2_FINAL_NORM, gpt2BlockMaps, gpt2BlockPaths, gpt2Tables, gpt2Weights, isRedundantGpt2Weight } from './weight-table';
 
 export const gpt2: Architecture = {
   weights(value) {
@@ -58,6 +58,7 @@ function build(device: Device, config: Gpt2Config, computeDtype: FloatDType, wei
       headDim: config.hiddenSize / config.heads,
       maxPositions: config.maxPositions,
       kinds: [{ inverseFrequencies: null, window: null }],
+      tables: gpt2Tables(config),
       embeddings: tokens,
       embeddingScale: 1,
       addPositions(x, positions) {

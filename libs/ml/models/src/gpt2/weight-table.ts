@@ -1,3 +1,4 @@
+import type { TokenTables } from '@tunefleet/ml-nn';
 import type { BlockPaths } from '../decoder/module-sites';
 import type { DeclaredProjection } from '../decoder/weight-table';
 import type { ExpectedWeight } from '../loading/weight-loader';
@@ -52,4 +53,8 @@ export function gpt2Weights(config: Gpt2Config): ExpectedWeight[] {
 /** Masks that old Transformers versions stored, and a tied head stored twice. */
 export function isRedundantGpt2Weight(config: Gpt2Config, name: string): boolean {
   return /\.attn\.(masked_)?bias$/.test(name) || (config.tiedHead && name === 'lm_head.weight');
+}
+
+export function gpt2Tables({ tiedHead }: { readonly tiedHead: boolean }): TokenTables {
+  return { embedding: 'transformer.wte', head: 'lm_head', tied: tiedHead };
 }

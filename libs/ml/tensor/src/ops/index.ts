@@ -15,5 +15,6 @@ export { bundleLora, type BundleOptions, type LoraBundle, type LoraUpdate } from
 export type { Dropout } from './linear/input-dropout';
 export type { Magnitude, WeightDecomposition } from './linear/weight-decomposition';
 export { headCrossEntropy, type HeadCrossEntropyResult } from './head-cross-entropy/head-cross-entropy';
-export { headLogits, type OutputHead } from './head-cross-entropy/output-head';
+export { headLogits, type AdaptedHead, type OutputHead } from './head-cross-entropy/output-head';
 export { embedding } from './embedding/embedding';
+export { embeddingLora, replaceRows } from './embedding/trainable-rows';

@@ -10,7 +10,8 @@ import { attention, branchMask, causalMask, segmentMask } from './attention/atte
 import { add, cast, mul, relu, scale, tanh } from './arithmetic/arithmetic';
 import { geglu, gelu, geluTanh } from './gelu/gelu';
 import { headCrossEntropy } from './head-cross-entropy/head-cross-entropy';
-import { headLogits } from './head-cross-entropy/output-head';
+import { headLogits, type OutputHead } from './head-cross-entropy/output-head';
+import { embeddingLora, replaceRows } from './embedding/trainable-rows';
 import { layerNorm } from './layer-norm/layer-norm';
 import { mergeHeads, splitAxis, splitHeads } from './layout/heads';
 import { precede } from './layout/precede';
@@ -314,6 +315,28 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
       const hidden = device.tensor(values(24, 1), [6, 4], 'f32');
       const [whole, parts] = [lossWith(100)(hidden), lossWith(1)(hidden)].map((loss) => device.readFloats(loss)[0] ?? NaN);
       expect(parts).toBeCloseTo(whole ?? 0, 5);
+    });
+  });
+
+  test('headCrossEntropy: an adapted head', () => {
+    const labels = Int32Array.of(1, -100, 5, 2, 0);
+    for (const chunkRows of [2, 100]) {
+      const loss = (x: Tensor, head: OutputHead) => headCrossEntropy(x, head, labels, { scale: 0.5, chunkRows }).loss;
+      checkGradients(device, [[5, 4], [6, 4]], (x, table) => loss(x, { ...frozen([6, 4], 3), softcap: 2, adapted: { table, lora: null } }), (y) => y);
+      checkGradients(device, [[5, 4], [2, 4], [2, 6]], (x, a, b) => {
+        const head = frozen([6, 4], 3);
+        return loss(x, { ...head, adapted: { table: null, lora: bundleLora(device, [{ a, b, scale: 1.5, map: 0, row: 0, dropout: null }], [head], 'f32') } });
+      }, (y) => y);
+    }
+  });
+
+  test('replaceRows and embeddingLora', () => {
+    checkGradients(device, [[4, 3], [2, 3]], (x, table) => replaceRows(x, table, Int32Array.of(1, -1, 0, 1), 2));
+    checkGradients(device, [[3, 3], [4, 3]], (x, table) => add(scale(x, 2), replaceRows(x, table, Int32Array.of(3, 0, 3), 1)));
+    checkGradients(device, [[4, 3], [2, 5], [2, 3]], (x, a, b) => embeddingLora(x, a, b, Int32Array.of(4, 0, 4, 2), 1.5));
+    device.scope(() => {
+      const y = replaceRows(device.tensor(Float32Array.of(1, 2, 3), [3, 1], 'f32'), device.tensor(Float32Array.of(7, 8), [2, 1], 'f32'), Int32Array.of(1, -1, 0), 2);
+      expect([...device.readFloats(y)]).toEqual([16, 2, 14]);
     });
   });
 

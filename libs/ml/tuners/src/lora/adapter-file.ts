@@ -1,6 +1,6 @@
 import { invariant } from '@tunefleet/foundation';
 import { loraAdapterConfigSchema, type AdapterTensor, type LoraAdapter, type ModelCard } from '@tunefleet/ml-formats';
-import type { LoraTarget } from './match';
+import type { LoraPlan } from './match';
 import { transposed, type LoraParameter } from './parameters';
 import type { LoraSpec } from './spec';
 import type { StartFactors } from './start/from-weights';
@@ -10,7 +10,7 @@ const COMMIT = /^[0-9a-f]{40}$/;
 
 export interface WrittenLora {
   readonly spec: LoraSpec;
-  readonly targets: readonly LoraTarget[];
+  readonly plan: LoraPlan;
   readonly parameters: readonly LoraParameter[];
   /** Where the adapter took its start out of the base: it is written as a plain LoRA of twice the rank, which needs no changed base. */
   readonly starts: ReadonlyMap<string, StartFactors> | null;
@@ -21,10 +21,11 @@ export interface WrittenLora {
  * @param values of all parameters, one after the other
  */
 export function loraAdapterFile(
-  { spec: trained, targets, parameters, starts }: WrittenLora,
+  { spec: trained, plan, parameters, starts }: WrittenLora,
   values: Float32Array,
   base: { readonly id: string; readonly revision: string },
 ): { readonly adapter: LoraAdapter; readonly card: Pick<ModelCard, 'title' | 'facts'> } {
+  const { targets, embedding, saved, tokens } = plan;
   const spec = starts === null ? trained : withoutStart(trained);
   const tensors: AdapterTensor[] = [];
   let at = 0;
@@ -48,12 +49,14 @@ export function loraAdapterFile(
     use_rslora: spec.use_rslora,
     use_dora: spec.use_dora,
     init_lora_weights: spec.init_lora_weights,
-    target_modules: targets.map(({ path }) => path),
+    target_modules: [...(embedding ? [embedding.path] : []), ...targets.map(({ path }) => path)],
+    modules_to_save: saved.length > 0 ? saved.map(({ path }) => path.split('.').at(-1) as string) : null,
+    trainable_token_indices: tokens && [...tokens.indices],
     rank_pattern: spec.rank_pattern,
     alpha_pattern: spec.alpha_pattern,
     fan_in_fan_out: targets.some(({ fanInFanOut }) => fanInFanOut),
   });
-  return { adapter: { config, tensors }, card: { title: `${spec.use_dora ? 'DoRA' : 'LoRA'} adapter of ${base.id}`, facts: [`Adapted linear maps: ${targets.length}`, `Parameters: ${at}`] } };
+  return { adapter: { config, tensors }, card: { title: `${spec.use_dora ? 'DoRA' : 'LoRA'} adapter of ${base.id}`, facts: [`Adapted linear maps: ${targets.length}`, ...saved.map(({ path }) => `Trained whole: ${path}`), `Parameters: ${at}`] } };
 }
 
 /** s B A - s B0 A0 = s [B, -B0] [A; A0]: the same scale from twice the rank takes twice alpha, or sqrt(2) times with rsLoRA. */

@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { SafetensorsFile } from '@tunefleet/ml-formats';
 import { loadCausalLm, type CausalLm, type ForwardOptions } from '@tunefleet/ml-models';
+import { headOf } from '@tunefleet/ml-nn';
 import { gradients, headCrossEntropy, headLogits, openDevice, type Tensor } from '@tunefleet/ml-tensor';
 import type { Tuner } from '../tuner';
 import { transposed, type LoraParameter } from './parameters';
@@ -46,7 +47,7 @@ export class GoldenRun {
   }
 
   logits(model: CausalLm, options: ForwardOptions = {}): Float32Array {
-    return model.device.scope(() => model.device.readFloats(headLogits(model.forward({ ids: this.#integers('ids'), rows, columns }, options), model.head)));
+    return model.device.scope(() => model.device.readFloats(headLogits(model.forward({ ids: this.#integers('ids'), rows, columns }, options), headOf(model, options.adapter ?? null))));
   }
 
   /** Mean loss over the labelled tokens, each predicted from the one before, and the gradient of every parameter. */
@@ -60,7 +61,7 @@ export class GoldenRun {
       const adapter = tuner.bind(model, parameters, options.dropout ?? null);
       const { result, gradients: grads } = gradients(device, parameters, () => {
         const hidden = model.forward({ ids: this.#integers('ids'), rows, columns }, { adapter, recomputeBlocks: options.recomputeBlocks ?? false });
-        return headCrossEntropy(hidden, model.head, labels, { scale: 1 / counted });
+        return headCrossEntropy(hidden, headOf(model, adapter), labels, { scale: 1 / counted });
       });
       return { loss: device.readFloats(result.loss)[0] ?? NaN, gradients: grads.map((gradient) => (gradient ? device.readFloats(gradient) : new Float32Array())) };
     });

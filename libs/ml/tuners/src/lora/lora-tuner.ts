@@ -1,18 +1,19 @@
 import { invariant, philox4x32 } from '@tunefleet/foundation';
 import { writeLoraAdapter } from '@tunefleet/ml-formats';
-import type { ModelHook } from '@tunefleet/ml-nn';
-import type { LoraUpdate, Tensor } from '@tunefleet/ml-tensor';
+import type { ModelHook, ProjectionGroup } from '@tunefleet/ml-nn';
+import { bundleLora, type LoraBundle, type LoraUpdate, type Tensor } from '@tunefleet/ml-tensor';
 import type { BindableModel, DropoutKey, StartContext, Tuner } from '../tuner';
 import { loraAdapterFile } from './adapter-file';
-import { bundleByGroup, loraHook, type LoraFactors } from './bundles';
-import type { LoraTarget } from './match';
-import { aOf, bOf, loraParameters, magnitudeOf, sizeOf, type LoraParameter } from './parameters';
+import { bundleByGroup, loraHook, type LoraFactors, type LoraParts } from './bundles';
+import type { LoraPlan } from './match';
+import { aOf, bOf, embeddingAOf, embeddingBOf, loraParameters, magnitudeOf, savedOf, sizeOf, tokensOf, type LoraParameter } from './parameters';
 import type { LoraSpec } from './spec';
 import { startsFromWeights, type StartFactors } from './start/from-weights';
 import { loraInitialValues } from './start/initial-values';
 import { isWeightStart } from './start/weight-start';
+import { groupsOf, headGroup, headRowsUpdate, type EmbeddingParts } from './token-tables';
 
-/** LoRA on fixed targets. */
+/** LoRA on what a plan names. */
 export class LoraTuner implements Tuner {
   readonly kind = 'lora';
   readonly parameters: readonly LoraParameter[];
@@ -22,38 +23,65 @@ export class LoraTuner implements Tuner {
 
   constructor(
     private readonly spec: LoraSpec,
-    private readonly targets: readonly LoraTarget[],
+    private readonly plan: LoraPlan,
   ) {
-    this.parameters = loraParameters(spec, targets);
+    this.parameters = loraParameters(spec, plan);
     this.parameterCount = this.parameters.reduce((sum, parameter) => sum + sizeOf(parameter), 0);
   }
 
   initialValues(seed: number, { model }: StartContext): Float32Array {
-    return loraInitialValues(this.spec, this.targets, this.parameters, seed, { model, bundles: (tensors) => this.bundles(model, tensors, null), factors: this.startFactors(model) });
+    const bundles = (tensors: readonly Tensor[]) => this.bundles(model, groupsOf(model), this.byName(tensors), null);
+    return loraInitialValues(this.spec, this.plan, this.parameters, seed, { model, bundles, factors: this.startFactors(model) });
   }
 
   bind(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): ModelHook {
-    return loraHook(this.bundles(model, values, dropout));
+    return loraHook(this.parts(model, values, dropout));
   }
 
-  /** @param values one tensor per parameter   @returns tensors of the enclosing scope */
-  bundles(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): ReturnType<typeof bundleByGroup> {
+  /** @param values one tensor per parameter   @returns tensors of the enclosing scope, those given among them */
+  parts(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): LoraParts {
+    const named = this.byName(values);
+    const head = headGroup(model);
+    const bundles = this.bundles(model, head ? [...model.projectionGroups, head] : model.projectionGroups, named, dropout);
+    const headLora = (head && bundles.get(head)) ?? null;
+    if (head) bundles.delete(head);
+    const { embedding, saved, tokens } = this.plan;
+    const tableOf = (kind: 'embedding' | 'head') => saved.flatMap(({ path, table }) => (table === kind ? [named.get(savedOf(path)) as Tensor] : []))[0] ?? null;
+    const rows = (tokens && named.get(tokensOf(tokens.path))) ?? null;
+    const parts: EmbeddingParts = {
+      table: tableOf('embedding'),
+      lora: embedding && { a: named.get(embeddingAOf(embedding.path)) as Tensor, b: named.get(embeddingBOf(embedding.path)) as Tensor, scale: embedding.scale },
+      tokens: tokens && rows && { rows, indices: tokens.indices },
+    };
+    const tiedRows = tokens && rows && model.head && model.tables?.tied ? bundleLora(model.device, [headRowsUpdate(model, rows, tokens)], [model.head], model.computeDtype) : null;
+    const adapted = { table: tableOf('head'), lora: headLora ?? tiedRows };
+    return {
+      bundles,
+      embedding: parts.table ?? parts.lora ?? parts.tokens ? parts : null,
+      head: adapted.table ?? adapted.lora ? adapted : null,
+    };
+  }
+
+  private byName(values: readonly Tensor[]): ReadonlyMap<string, Tensor> {
     invariant(values.length === this.parameters.length, `${this.parameters.length} parameters were bound to ${values.length} tensors`);
-    const byName = new Map(this.parameters.map(({ name }, index) => [name, values[index] as Tensor]));
+    return new Map(this.parameters.map(({ name }, index) => [name, values[index] as Tensor]));
+  }
+
+  private bundles(model: BindableModel, groups: readonly ProjectionGroup[], named: ReadonlyMap<string, Tensor>, dropout: DropoutKey): Map<ProjectionGroup, LoraBundle> {
     const rate = this.spec.lora_dropout;
     const starts = this.startFactors(model);
-    const bound = this.targets.map(({ path, scale }, index): [string, LoraFactors] => {
-      const [a, b] = [byName.get(aOf(path)), byName.get(bOf(path))] as [Tensor, Tensor];
+    const bound = this.plan.targets.map(({ path, scale }, index): [string, LoraFactors] => {
+      const [a, b] = [named.get(aOf(path)), named.get(bOf(path))] as [Tensor, Tensor];
       const update = { a, b, scale, dropout: dropout && rate > 0 ? { rate, key: maskKey(dropout, index) } : null };
       const start = starts?.get(path);
-      return [path, { updates: start ? updatesLessStart(update, start) : [update], magnitude: byName.get(magnitudeOf(path)) ?? null }];
+      return [path, { updates: start ? updatesLessStart(update, start) : [update], magnitude: named.get(magnitudeOf(path)) ?? null }];
     });
-    return bundleByGroup(model, new Map(bound));
+    return bundleByGroup(model, groups, new Map(bound));
   }
 
   save(values: Float32Array, folder: string, base: { readonly id: string; readonly revision: string }, model?: BindableModel): Promise<void> {
     const starts = isWeightStart(this.spec.init_lora_weights) ? this.startFactors(model) : null;
-    const { adapter, card } = loraAdapterFile({ spec: this.spec, targets: this.targets, parameters: this.parameters, starts }, values, base);
+    const { adapter, card } = loraAdapterFile({ spec: this.spec, plan: this.plan, parameters: this.parameters, starts }, values, base);
     return writeLoraAdapter(folder, adapter, card);
   }
 
@@ -63,7 +91,7 @@ export class LoraTuner implements Tuner {
     if (!isWeightStart(init)) return null;
     if (this.#starts === null) {
       invariant(model, `a LoRA that began as ${init} needs the model to be saved`);
-      this.#starts = startsFromWeights(init, this.targets, model);
+      this.#starts = startsFromWeights(init, this.plan.targets, model);
     }
     return this.#starts;
   }

@@ -35,31 +35,89 @@ const USUAL_TARGETS: Readonly<Record<string, readonly string[]>> = {
   bert: ['query', 'value'],
 };
 
+/** All that a specification trains of a model. */
+export interface LoraPlan {
+  /** Linear maps in the model's order, the output head last. */
+  readonly targets: readonly LoraTarget[];
+  /** The embedding table as a map from V to C. */
+  readonly embedding: LoraTarget | null;
+  /** Tables trained whole. */
+  readonly saved: readonly { readonly path: string; readonly table: 'embedding' | 'head'; readonly shape: readonly [V: number, C: number] }[];
+  /** Rows of the embedding that are trained, and of the head where that is the same table. */
+  readonly tokens: { readonly path: string; readonly indices: readonly number[]; readonly width: number } | null;
+}
+
 /**
  * The linear maps a specification names, in the model's order.
  * @throws TunefleetError `invalid_input`, param `tuner.target_modules`, when nothing matches or something named cannot be adapted
  */
-export function matchProjections(spec: LoraSpec, model: TunableModel): LoraTarget[] {
-  return withinTimeLimit(() => targetsOf(spec, model));
+export function matchProjections(spec: LoraSpec, model: TunableModel): readonly LoraTarget[] {
+  return planLora(spec, model).targets;
 }
 
-function targetsOf(spec: LoraSpec, model: TunableModel): LoraTarget[] {
+/** @throws TunefleetError `invalid_input` with the field's param when the specification does not fit the model */
+export function planLora(spec: LoraSpec, model: TunableModel): LoraPlan {
+  return withinTimeLimit(() => {
+    const saved = savedTables(spec, model);
+    const { embedding, targets } = targetsOf(spec, model, saved.map(({ path }) => path));
+    const tokens = trainedTokens(spec, model);
+    if (embedding && spec.use_dora) throw refuseField('use_dora', `cannot be used for the embedding "${embedding.path}"; leave it out of target_modules`);
+    if (embedding && typeof spec.init_lora_weights === 'string') throw refuseField('init_lora_weights', `"${spec.init_lora_weights}" cannot be used for the embedding "${embedding.path}"; leave it out of target_modules`);
+    if (tokens && (embedding || saved.some(({ table }) => table === 'embedding'))) throw refuseField('trainable_token_indices', 'cannot be used together with an embedding that is adapted or trained whole');
+    if (tokens && model.tables?.tied && (targets.some(({ path }) => path === model.tables?.head) || saved.length > 0)) throw refuseField('trainable_token_indices', 'cannot be used together with an output head that is adapted or trained whole, where the head is the embedding table');
+    return { targets, embedding, saved, tokens };
+  });
+}
+
+function targetsOf(spec: LoraSpec, model: TunableModel, saved: readonly string[]): Pick<LoraPlan, 'targets' | 'embedding'> {
   const target = targetTest(spec, model);
   const selection = { target, exclude: spec.exclude_modules, layers: listOf(spec.layers_to_transform), layersPattern: listOf(spec.layers_pattern) };
-  const hits = model.projections.filter(({ path }) => selects(selection, path));
+  const { tables, vocabSize: V, hiddenSize: C } = model;
+  const embedding = tables && { path: tables.embedding, inSize: V, outSize: C };
+  const candidates = [...model.projections, ...(tables ? [{ path: tables.head, inSize: C, outSize: V }] : [])];
+  const isHit = ({ path }: { readonly path: string }) => !saved.includes(path) && selects(selection, path);
+  const hits = candidates.filter(isHit);
+  const hitsEmbedding = embedding !== undefined && isHit(embedding);
   const names = [...new Set(model.projections.map(({ path }) => path.split('.').at(-1)))].join(', ');
-  if (hits.length === 0) {
+  const also = tables ? `, and ${tables.embedding.split('.').at(-1)} and ${tables.head} where they are named` : '';
+  if (hits.length === 0 && !hitsEmbedding) {
     throw badTarget(`${describe(spec.target_modules)} matches no linear map of this ${model.modelType} model${spec.exclude_modules === null ? '' : ' that is not excluded'}; it has ${names}, or use "all-linear"`);
   }
-  const idle = typeof target === 'string' ? undefined : target.find((entry) => !model.projections.some(({ path }) => matchesName([entry], path)));
-  if (idle !== undefined) {
-    throw badTarget(idle === 'lm_head' || idle === 'embed_tokens' ? `"${idle}" cannot be adapted yet; the linear maps are ${names}` : `"${idle}" names no linear map of this ${model.modelType} model; it has ${names}`);
-  }
-  return hits.map((projection) => {
+  const all = [...candidates, ...(embedding ? [embedding] : [])];
+  const idle = typeof target === 'string' ? undefined : target.find((entry) => !all.some(({ path }) => matchesName([entry], path)));
+  if (idle !== undefined) throw badTarget(`"${idle}" names no linear map of this ${model.modelType} model; it has ${names}${also}`);
+  const targetOf = (projection: TunableModel['projections'][number]): LoraTarget => {
     const rank = patternValue(spec.rank_pattern, projection.path) ?? spec.r;
     const alpha = patternValue(spec.alpha_pattern, projection.path) ?? spec.lora_alpha;
     return loraTarget(projection, rank, alpha, spec.use_rslora);
+  };
+  return { embedding: hitsEmbedding ? targetOf(embedding) : null, targets: hits.map(targetOf) };
+}
+
+/** PEFT's rule: a module's path ends with the entry, with or without a dot before it. */
+function savedTables({ modules_to_save: entries }: LoraSpec, { tables, vocabSize, hiddenSize, modelType }: TunableModel): LoraPlan['saved'] {
+  const kinds = tables ? (['embedding', 'head'] as const) : [];
+  const idle = entries?.find((entry) => !kinds.some((kind) => tables?.[kind].endsWith(entry)));
+  if (idle !== undefined) {
+    throw refuseField('modules_to_save', tables ? `"${idle}" cannot be trained whole; of this ${modelType} model ${tables.embedding.split('.').at(-1)} and ${tables.head} can` : `no module of a ${modelType} model can be trained whole yet; leave it out`);
+  }
+  return kinds.flatMap((table) => {
+    const path = tables?.[table] ?? '';
+    return entries?.some((entry) => path.endsWith(entry)) ? [{ path, table, shape: [vocabSize, hiddenSize] as const }] : [];
   });
+}
+
+function trainedTokens({ trainable_token_indices: given }: LoraSpec, { tables, vocabSize, hiddenSize, modelType }: TunableModel): LoraPlan['tokens'] {
+  if (given === null) return null;
+  const refuse = (what: string) => refuseField('trainable_token_indices', what);
+  if (!tables) throw refuse(`cannot be used with a ${modelType} model`);
+  const byName: readonly (readonly [string, readonly number[]])[] = Array.isArray(given) ? [[tables.embedding, given]] : Object.entries(given);
+  const [name, indices] = byName[0] ?? ['', []];
+  if (byName.length !== 1 || !matchesName([name], tables.embedding)) throw refuse(`names ${byName.map(([each]) => each).join(', ') || 'nothing'}; only rows of ${tables.embedding.split('.').at(-1)} can be trained`);
+  const bad = indices.find((index) => index >= vocabSize);
+  if (bad !== undefined) throw refuse(`token ${bad} is outside of the vocabulary of ${vocabSize}`);
+  const distinct = [...new Set(indices)].sort((a, b) => a - b);
+  return { path: tables.embedding, indices: distinct, width: hiddenSize };
 }
 
 export function loraTarget({ path, inSize, outSize, fanInFanOut }: TunableModel['projections'][number], rank: number, alpha: number, rankStabilised: boolean): LoraTarget {
@@ -89,5 +147,9 @@ function describe(targets: LoraSpec['target_modules']): string {
 }
 
 function badTarget(message: string): TunefleetError {
-  return new TunefleetError('invalid_input', `tuner.target_modules: ${message}`, { reason: 'invalid_tuner', param: 'tuner.target_modules' });
+  return refuseField('target_modules', message);
+}
+
+function refuseField(field: string, message: string): TunefleetError {
+  return new TunefleetError('invalid_input', `tuner.${field}: ${message}`, { reason: 'invalid_tuner', param: `tuner.${field}` });
 }

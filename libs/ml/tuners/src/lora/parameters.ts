@@ -1,5 +1,5 @@
 import type { ParameterInfo } from '../tuner';
-import type { LoraTarget } from './match';
+import type { LoraPlan } from './match';
 import type { LoraSpec } from './spec';
 
 /** One trained tensor, and how its file holds it. */
@@ -8,21 +8,35 @@ export interface LoraParameter extends ParameterInfo {
   readonly turned: boolean;
 }
 
-/** Trained tensors of every target, one target after the other. */
-export function loraParameters({ use_dora }: Pick<LoraSpec, 'use_dora'>, targets: readonly LoraTarget[]): LoraParameter[] {
-  return targets.flatMap(({ path, rank, inSize, outSize }) => [
-    { name: aOf(path), shape: [rank, inSize], turned: false },
-    { name: bOf(path), shape: [rank, outSize], turned: true },
-    ...(use_dora ? [{ name: magnitudeOf(path), shape: [outSize], turned: false }] : []),
-  ]);
+/** Trained tensors: of every target, one target after the other, then of the token tables. */
+export function loraParameters({ use_dora }: Pick<LoraSpec, 'use_dora'>, { targets, embedding, saved, tokens }: LoraPlan): LoraParameter[] {
+  return [
+    ...targets.flatMap(({ path, rank, inSize, outSize }) => [
+      { name: aOf(path), shape: [rank, inSize], turned: false },
+      { name: bOf(path), shape: [rank, outSize], turned: true },
+      ...(use_dora ? [{ name: magnitudeOf(path), shape: [outSize], turned: false }] : []),
+    ]),
+    ...(embedding
+      ? [
+          { name: embeddingAOf(embedding.path), shape: [embedding.rank, embedding.inSize], turned: false },
+          { name: embeddingBOf(embedding.path), shape: [embedding.rank, embedding.outSize], turned: true },
+        ]
+      : []),
+    ...saved.map(({ path, shape }) => ({ name: savedOf(path), shape, turned: false })),
+    ...(tokens ? [{ name: tokensOf(tokens.path), shape: [tokens.indices.length, tokens.width], turned: false }] : []),
+  ];
 }
 
 export const aOf = (path: string): string => `${path}.lora_A.weight`;
 export const bOf = (path: string): string => `${path}.lora_B.weight`;
 export const magnitudeOf = (path: string): string => `${path}.lora_magnitude_vector`;
+export const embeddingAOf = (path: string): string => `${path}.lora_embedding_A`;
+export const embeddingBOf = (path: string): string => `${path}.lora_embedding_B`;
+export const savedOf = (path: string): string => `${path}.weight`;
+export const tokensOf = (path: string): string => `${path}.token_adapter.trainable_tokens_delta`;
 
-export function loraParameterCount(spec: Pick<LoraSpec, 'use_dora'>, targets: readonly LoraTarget[]): number {
-  return loraParameters(spec, targets).reduce((sum, parameter) => sum + sizeOf(parameter), 0);
+export function loraParameterCount(spec: Pick<LoraSpec, 'use_dora'>, plan: LoraPlan): number {
+  return loraParameters(spec, plan).reduce((sum, parameter) => sum + sizeOf(parameter), 0);
 }
 
 export function sizeOf({ shape }: ParameterInfo): number {

@@ -11,7 +11,7 @@ const paths = (fields: object) => matchProjections(tunerSpecs.lora.parse({ kind:
 test('defaults are those of PEFT', () => {
   expect(parseTunerSpec({ kind: 'lora' })).toEqual({
     kind: 'lora', r: 8, lora_alpha: 8, lora_dropout: 0, target_modules: null, exclude_modules: null, use_rslora: false, use_dora: false, init_lora_weights: true,
-    layers_to_transform: null, layers_pattern: null, rank_pattern: {}, alpha_pattern: {}, bias: 'none',
+    layers_to_transform: null, layers_pattern: null, rank_pattern: {}, alpha_pattern: {}, modules_to_save: null, trainable_token_indices: null, bias: 'none',
   });
 });
 
@@ -80,7 +80,7 @@ test.each([
   [{ target_modules: ['nothing'] }, '["nothing"] matches no linear map of this llama model; it has q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, or use "all-linear"'],
   [{ target_modules: 'q_proj' }, 'matches no linear map'],
   [{ target_modules: ['q_proj', 'c_attn'] }, '"c_attn" names no linear map'],
-  [{ target_modules: ['q_proj', 'lm_head'] }, '"lm_head" cannot be adapted yet'],
+  [{ target_modules: ['q_proj', 'lm_head'] }, '"lm_head" names no linear map'],
   [{ target_modules: ['q_proj'], exclude_modules: ['q_proj'] }, 'that is not excluded'],
 ])('targets %j do not fit the model', (fields, message) => {
   expectRefusal(() => paths(fields), 'tuner.target_modules', message);

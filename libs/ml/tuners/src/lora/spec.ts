@@ -2,7 +2,7 @@ import { TunefleetError } from '@tunefleet/foundation';
 import { z } from 'zod';
 import type { TunerSpecHalf } from '../tuner-spec';
 import { patternProblem } from '../matching/python-pattern';
-import { matchProjections } from './match';
+import { planLora } from './match';
 import { loraParameterCount } from './parameters';
 import { isWeightStart } from './start/weight-start';
 
@@ -10,6 +10,7 @@ const nameList = z.array(z.string().min(1).max(500)).max(100_000);
 const namesOrPattern = z.union([z.string().min(1).max(1000), nameList.min(1)]);
 const RANK_MAX = 1024;
 const rank = z.int().min(1).max(RANK_MAX);
+const tokenList = z.array(z.int().min(0)).min(1).max(100_000);
 const layer = z.int().min(0).max(100_000);
 
 /** Starts of PEFT that look at data or quantise the base first. */
@@ -48,6 +49,10 @@ export const loraSpecSchema = z
     layers_pattern: z.union([z.string().min(1).max(500), nameList]).nullish().transform((value) => value ?? null),
     rank_pattern: z.record(z.string().min(1).max(500), rank).nullish().transform((value) => value ?? {}),
     alpha_pattern: z.record(z.string().min(1).max(500), z.number().positive().max(1e6)).nullish().transform((value) => value ?? {}),
+    /** Names of token tables that are trained whole, as copies. */
+    modules_to_save: nameList.nullish().transform((value) => (value?.length ? value : null)),
+    /** Rows of the embedding that are trained. */
+    trainable_token_indices: z.union([tokenList, z.record(z.string().min(1).max(500), tokenList)]).nullish().transform((value) => value ?? null),
     bias: z.literal('none', { error: 'only "none" is supported: biases stay frozen' }).default('none'),
   })
   .superRefine((spec, context) => {
@@ -85,7 +90,7 @@ function patternsOf(spec: Pick<LoraSpec, 'target_modules' | 'exclude_modules' | 
 
 /** PEFT fields of methods still to come; a value that switches them off is as good as none. */
 const LATER = [
-  'lora_bias', 'modules_to_save', 'trainable_token_indices', 'target_parameters', 'loftq_config', 'eva_config',
+  'lora_bias', 'target_parameters', 'loftq_config', 'eva_config',
   'corda_config', 'lora_ga_config', 'layer_replication', 'use_qalora', 'ensure_weight_tying', 'megatron_config', 'alora_invocation_tokens', 'arrow_config',
 ];
 
@@ -105,9 +110,9 @@ export const loraSpec: TunerSpecHalf<LoraSpec> = {
     if (parsed.success) return parsed.data;
     throw refusal(parsed.error.issues[0]);
   },
-  countParameters: (spec, model) => loraParameterCount(spec, matchProjections(spec, model)),
+  countParameters: (spec, model) => loraParameterCount(spec, planLora(spec, model)),
   // What the gain multiplies.
-  keptPerToken: (spec, model) => (spec.use_dora ? matchProjections(spec, model).reduce((sum, { outSize }) => sum + outSize, 0) : 0),
+  keptPerToken: (spec, model) => (spec.use_dora ? planLora(spec, model).targets.reduce((sum, { outSize }) => sum + outSize, 0) : 0),
 };
 
 function isOff(value: unknown): boolean {

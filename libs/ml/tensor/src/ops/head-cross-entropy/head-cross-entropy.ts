@@ -1,11 +1,12 @@
 import { invariant } from '@tunefleet/foundation';
 import type { Primitives } from '../../primitives';
 import { customOp } from '../../tape/perform';
+import { Tape } from '../../tape/tape';
 import type { Tensor } from '../../tensor';
 import { scatterRows } from '../layout/rows';
 import { multiplyBack } from '../linear/frozen-matrix';
-import { slopeAt } from '../softcap/softcap';
-import { headLogits, type OutputHead } from './output-head';
+import { bent, slopeAt } from '../softcap/softcap';
+import { headLogits, headProduct, trainedOf, type OutputHead } from './output-head';
 
 export interface HeadCrossEntropyResult {
   /** Sum of the rows' losses times `scale`; rank 0 f32, differentiable. */
@@ -21,8 +22,8 @@ const IGNORED = -100;
 
 /**
  * Output head and cross entropy in one, over chunks of labelled rows only: neither the logits of all rows nor of unlabelled ones ever exist.
- * The gradient by the hidden states is formed in the forward pass, chunk by chunk, when it is wanted.
- * @param hidden [N, C]   @param head [V, C] frozen   @param labels N token ids, -100: no loss
+ * The gradients by the hidden states and by what is trained of the head are formed in the forward pass, chunk by chunk, when they are wanted.
+ * @param hidden [N, C]   @param head [V, C]   @param labels N token ids, -100: no loss
  * @param options.scale usually 1 / (loss tokens of the optimiser step)
  */
 export function headCrossEntropy(
@@ -33,30 +34,36 @@ export function headCrossEntropy(
 ): HeadCrossEntropyResult {
   const device = hidden.device;
   const p = device.primitives;
-  const wanted = device.tape?.isTracked(hidden) === true && !device.tape.isProbing;
+  const inputs = [hidden, ...trainedOf(head)];
+  const wanted = inputs.some((input) => device.tape?.isTracked(input)) && device.tape?.isProbing === false;
   const rows = labelledRows(labels, head.outSize);
   const [loss, correct] = customOp(device, {
     name: 'headCrossEntropy',
-    inputs: [hidden],
+    inputs,
     run: () => {
       const sums: Tensor[] = [device.tensor(Float32Array.of(0), [], 'f32')];
       const hits: Tensor[] = [device.tensor(Float32Array.of(0), [], 'f32')];
       const parts: Tensor[] = [];
+      let trained: readonly Tensor[] = [];
       const step = options.chunkRows ?? evenChunk(rows.length, CHUNK_BYTES / (4 * head.outSize));
       for (let begin = 0; begin < rows.length; begin += step) {
         const chunk = rows.subarray(begin, begin + step);
-        const [sum, hit, part] = device.scope(() => lossOfRows(hidden, head, chunk, labels, wanted));
+        const { loss: sum, hit, dStates, dTrained } = device.scope(() => lossOfRows(hidden, head, chunk, labels, wanted));
         sums.push(sum);
         hits.push(hit);
-        if (part) parts.push(part);
+        if (dStates) parts.push(dStates);
+        const before = trained;
+        trained = before.length === 0 ? dTrained : dTrained.map((each, index) => p.add(before[index] as Tensor, each));
+        if (before.length > 0) for (const tensor of [...before, ...dTrained]) tensor.dispose();
       }
       const outputs = [p.scale(p.addAll(sums), options.scale), p.addAll(hits)];
-      return { outputs, save: wanted ? [parts.length > 0 ? scatterRows(p, parts, rows, hidden.dim(0)) : p.zeros(hidden.shape, hidden.dtype === 'bf16' ? 'bf16' : 'f32')] : [] };
+      const dHidden = parts.length > 0 ? scatterRows(p, parts, rows, hidden.dim(0)) : p.zeros(hidden.shape, hidden.dtype === 'bf16' ? 'bf16' : 'f32');
+      return { outputs, save: wanted ? [dHidden, ...trained] : [] };
     },
-    backward: ({ gradients: [g], saved: [dHidden] }) => {
-      if (!g || !dHidden) return [null];
+    backward: ({ gradients: [g], saved }) => {
+      if (!g) return [];
       const factor = p.scale(g, options.scale);
-      return [p.mul(dHidden, p.cast(factor, dHidden.dtype))];
+      return saved.map((gradient) => p.mul(gradient, p.cast(factor, gradient.dtype)));
     },
   });
   invariant(loss && correct, 'two outputs');
@@ -78,21 +85,45 @@ function labelledRows(labels: Int32Array, vocabulary: number): Int32Array {
   return Int32Array.from(rows);
 }
 
-function lossOfRows(hidden: Tensor, head: OutputHead, rows: Int32Array, labels: Int32Array, wanted: boolean): [Tensor, Tensor, Tensor | null] {
+interface ChunkLoss {
+  readonly loss: Tensor;
+  readonly hit: Tensor;
+  readonly dStates: Tensor | null;
+  /** In the order of `trainedOf`. */
+  readonly dTrained: readonly Tensor[];
+}
+
+function lossOfRows(hidden: Tensor, head: OutputHead, rows: Int32Array, labels: Int32Array, wanted: boolean): ChunkLoss {
   const device = hidden.device;
   const p = device.primitives;
   const softcap = head.softcap ?? null;
   const chosen = Int32Array.from(rows, (row) => labels[row] ?? 0);
   const states = p.gather(hidden, device.tensor(Int32Array.from(rows), [rows.length], 'i32')); // [n, C]
-  using logits = headLogits(states, head); // [n, V]
-  const [loss, gradient] = p.softmaxCrossEntropy(logits, device.tensor(chosen, [rows.length], 'i32'));
-  if (softcap === null || !wanted) logits.dispose();
-  // The gradient is softmax - onehot: its row maximum is the likeliest other token's probability, unless that token is the label.
-  const likeliestOther = p.reduce('max', gradient, [1]);
-  const hit = p.compare('greaterEqual', p.unary('exp', p.unary('neg', loss)), likeliestOther);
-  const part = wanted ? multiplyBack(p.cast(softcap === null ? gradient : belowCap(p, gradient, logits, softcap), hidden.dtype), head) : null;
-  gradient.dispose();
-  return [p.sumAll(loss), p.sumAll(p.cast(hit, 'f32')), part];
+  const trained = trainedOf(head);
+  const tape = wanted && trained.length > 0 ? Tape.start(device, [states, ...trained]) : null;
+  try {
+    const product = tape ? tape.recording(() => headProduct(states, head)) : null;
+    using logits = product ? capped(p, product, softcap) : headLogits(states, head); // [n, V]
+    const [loss, gradient] = p.softmaxCrossEntropy(logits, device.tensor(chosen, [rows.length], 'i32'));
+    if (softcap === null || !wanted) logits.dispose();
+    // The gradient is softmax - onehot: its row maximum is the likeliest other token's probability, unless that token is the label.
+    const likeliestOther = p.reduce('max', gradient, [1]);
+    const hit = p.sumAll(p.cast(p.compare('greaterEqual', p.unary('exp', p.unary('neg', loss)), likeliestOther), 'f32'));
+    if (!wanted) return { loss: p.sumAll(loss), hit, dStates: null, dTrained: [] };
+    const dProduct = p.cast(softcap === null ? gradient : belowCap(p, gradient, logits, softcap), hidden.dtype);
+    gradient.dispose();
+    if (!tape || !product) return { loss: p.sumAll(loss), hit, dStates: multiplyBack(dProduct, head), dTrained: [] };
+    tape.walk([[product, dProduct]]);
+    const taken = [states, ...trained].map((source) => tape.take(source) ?? p.zeros(source.shape, source.dtype === 'bf16' ? 'bf16' : 'f32'));
+    return { loss: p.sumAll(loss), hit, dStates: taken[0] as Tensor, dTrained: taken.slice(1) };
+  } finally {
+    tape?.dispose();
+  }
+}
+
+function capped(p: Primitives, product: Tensor, softcap: number | null): Tensor {
+  const logits = p.cast(product, 'f32');
+  return softcap === null ? logits : bent(p, logits, softcap);
 }
 
 /** The gradient by the logits before the cap. Takes over both. */

@@ -2,6 +2,7 @@ import { invariant, TunefleetError } from '@tunefleet/foundation';
 import { selectOutputs, type FrozenMatrix } from '@tunefleet/ml-tensor';
 import type { BindableModel } from '../../tuner';
 import type { LoraTarget } from '../match';
+import { groupsOf } from '../token-tables';
 import { leadingQr } from './orthogonal';
 import { approximateSingular, largestSingular, type SingularPart } from './singular';
 import type { WeightStart } from './weight-start';
@@ -40,8 +41,9 @@ function startOf(init: WeightStart, { rank, scale }: LoraTarget, weight: FrozenM
 }
 
 /** Lends the weights of one projection, in f32. */
-function withMatrix<T>({ device, projectionGroups }: BindableModel, path: string, use: (weight: FrozenMatrix) => T): T {
-  const group = projectionGroups.find(({ members }) => members.some((member) => member.path === path));
+function withMatrix<T>(model: BindableModel, path: string, use: (weight: FrozenMatrix) => T): T {
+  const { device } = model;
+  const group = groupsOf(model).find(({ members }) => members.some((member) => member.path === path));
   const member = group?.members.find((each) => each.path === path);
   const map = member && group?.maps[member.map];
   invariant(member && map, `the model has no projection ${path}`);

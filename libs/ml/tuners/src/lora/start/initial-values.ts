@@ -2,11 +2,12 @@ import { fillNormal, fillUniform } from '@tunefleet/foundation';
 import type { ProjectionGroup } from '@tunefleet/ml-nn';
 import type { LoraBundle, Tensor } from '@tunefleet/ml-tensor';
 import type { BindableModel } from '../../tuner';
-import type { LoraTarget } from '../match';
-import { aOf, bOf, magnitudeOf, placesOf, sizeOf, type LoraParameter } from '../parameters';
+import type { LoraPlan } from '../match';
+import { aOf, bOf, embeddingBOf, magnitudeOf, placesOf, savedOf, sizeOf, tokensOf, type LoraParameter } from '../parameters';
 import type { LoraSpec } from '../spec';
 import type { StartFactors } from './from-weights';
 import { randomOrthonormal } from './orthogonal';
+import { frozenRows, frozenTable } from '../token-tables';
 
 /** Binds tensors, one per parameter, to the groups of a model; tensors of the enclosing scope. */
 export type BindBundles = (tensors: readonly Tensor[]) => ReadonlyMap<ProjectionGroup, LoraBundle>;
@@ -23,7 +24,8 @@ export interface InitialValuesContext {
  * weights as they then are.
  * @see huggingface/peft `tuners/lora/layer.py`, `reset_lora_parameters`
  */
-export function loraInitialValues(spec: LoraSpec, targets: readonly LoraTarget[], parameters: readonly LoraParameter[], seed: number, start: InitialValuesContext): Float32Array {
+export function loraInitialValues(spec: LoraSpec, plan: LoraPlan, parameters: readonly LoraParameter[], seed: number, start: InitialValuesContext): Float32Array {
+  const { targets } = plan;
   const places = placesOf(parameters);
   const values = new Float32Array(parameters.reduce((sum, parameter) => sum + sizeOf(parameter), 0));
   const partOf = (name: string): Float32Array => {
@@ -47,8 +49,18 @@ export function loraInitialValues(spec: LoraSpec, targets: readonly LoraTarget[]
       if (init === false) fillUniform(b, 1 / Math.sqrt(rank), seed, streamB);
     }
   }
+  fillTables(plan, start.model, partOf, { seed, stream: 3 * targets.length });
   if (spec.use_dora) fillMagnitudes(values, parameters, start, partOf);
   return values;
+}
+
+/** An embedding's A is zero, its B normal; tables and rows are copies. @see huggingface/peft `tuners/lora/layer.py`, `reset_lora_parameters` */
+function fillTables({ embedding, saved, tokens }: LoraPlan, model: BindableModel, partOf: (name: string) => Float32Array, { seed, stream }: { readonly seed: number; readonly stream: number }): void {
+  if (embedding) fillNormal(partOf(embeddingBOf(embedding.path)), 1, seed, stream);
+  for (const { path, table } of saved) partOf(savedOf(path)).set(frozenTable(model, table === 'head' ? (model.head ?? null) : null));
+  if (!tokens) return;
+  using rows = frozenRows(model, tokens.indices);
+  partOf(tokensOf(tokens.path)).set(model.device.readFloats(rows));
 }
 
 function fillMagnitudes(values: Float32Array, parameters: readonly LoraParameter[], { model, bundles }: InitialValuesContext, partOf: (name: string) => Float32Array): void {

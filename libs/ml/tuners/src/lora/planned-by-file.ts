@@ -1,0 +1,92 @@
+import type { AdapterTensor, LoadedLoraAdapter } from '@tunefleet/ml-formats';
+import { floatsOf, unusableAdapter } from '../adapter-tensors';
+import { patternValue } from '../matching/module-names';
+import type { BindableModel, TunableModel } from '../tuner';
+import { loraTarget, type LoraPlan, type LoraTarget } from './match';
+import { aOf, bOf, embeddingAOf, embeddingBOf, magnitudeOf, savedOf, tokensOf } from './parameters';
+import { frozenTable } from './token-tables';
+
+export interface PlannedByFile {
+  readonly plan: LoraPlan;
+  /** Under the names of the plan's parameters. */
+  readonly tensors: ReadonlyMap<string, AdapterTensor>;
+  readonly notices: readonly string[];
+}
+
+/**
+ * What an adapter's tensors train of a model: its targets follow from the names of the tensors and its ranks from their shapes, which is what the file really holds.
+ * @throws TunefleetError `incompatible_artifact` for tensors of another base, and for tensors that would have to be dropped
+ */
+export function plannedBy(file: LoadedLoraAdapter, model: BindableModel): PlannedByFile {
+  const { config } = file;
+  const tensors = new Map(file.tensors.map((tensor) => [tensor.name, tensor]));
+  const used = new Set<string>();
+  const notices: string[] = [];
+  const { tables, vocabSize: V, hiddenSize: C } = model;
+  const pairOf = (projection: TunableModel['projections'][number], [nameA, nameB]: readonly [string, string]): LoraTarget | null => {
+    const { path, inSize, outSize } = projection;
+    const [a, b] = [tensors.get(nameA), tensors.get(nameB)];
+    if (!a || !b) return null;
+    used.add(nameA).add(nameB);
+    if (a.shape.length !== 2 || b.shape.length !== 2 || a.shape[1] !== inSize || b.shape[0] !== outSize) {
+      throw unusableAdapter(`"${path}" maps ${inSize} to ${outSize} in this model, but the adapter maps ${a.shape[1]} to ${b.shape[0]}; it was made for another base model${config.base_model_name_or_path === null ? '' : ` (${config.base_model_name_or_path})`}`);
+    }
+    return loraTarget(projection, a.shape[0] ?? 0, patternValue(config.alpha_pattern, path) ?? config.lora_alpha, config.use_rslora);
+  };
+  const maps = [...model.projections, ...(tables ? [{ path: tables.head, inSize: C, outSize: V }] : [])];
+  const targets = maps.flatMap((map) => pairOf(map, [aOf(map.path), bOf(map.path)]) ?? []);
+  if (config.use_dora) for (const target of targets) used.add(checkedMagnitude(target, tensors));
+  const embedding = tables ? pairOf({ path: tables.embedding, inSize: V, outSize: C }, [embeddingAOf(tables.embedding), embeddingBOf(tables.embedding)]) : null;
+  const tokens = tables ? tokensOfFile(file, { path: tables.embedding, width: C }, tensors, used) : null;
+  const saved: LoraPlan['saved'][number][] = [];
+  for (const table of tables ? (['embedding', 'head'] as const) : []) {
+    const path = tables?.[table] ?? '';
+    const isSaved = config.modules_to_save?.some((entry) => path.endsWith(entry)) ?? false;
+    const whole = tensors.get(savedOf(path));
+    if (isSaved && whole) {
+      if (whole.shape.join() !== [V, C].join()) throw unusableAdapter(`"${whole.name}" is [${whole.shape.join(', ')}], but this model's table is [${V}, ${C}]; it was made for another base model, or the vocabulary was made longer`);
+      used.add(whole.name);
+      saved.push({ path, table, shape: [V, C] });
+      continue;
+    }
+    // PEFT writes the table itself along when the embedding is adapted.
+    for (const name of [savedOf(path), `${path}.base_layer.weight`]) {
+      const copy = tensors.get(name);
+      if (!copy) continue;
+      if (!equalsTable(copy, model, table)) throw unusableAdapter(`"${name}" differs from this model's table; the vocabulary was made longer or the table was changed, which a LoRA cannot bring along`);
+      used.add(name);
+      notices.push(`"${name}" is the base model's own table and was not needed`);
+    }
+  }
+  const unused = [...tensors.keys()].filter((name) => !used.has(name));
+  if (unused.length > 0) {
+    throw unusableAdapter(`${unused.length} of its tensors belong to no linear map of this ${model.modelType} model that can be adapted: ${unused.slice(0, 5).join(', ')}${unused.length > 5 ? ', ...' : ''}; it was made for another base model, or trains what cannot be trained here`);
+  }
+  if (tensors.size === 0) throw unusableAdapter('it holds no tensors');
+  return { plan: { targets, embedding, saved, tokens }, tensors, notices };
+}
+
+function checkedMagnitude({ path, outSize }: LoraTarget, tensors: ReadonlyMap<string, AdapterTensor>): string {
+  const name = magnitudeOf(path);
+  const { shape } = tensors.get(name) ?? { shape: [] };
+  if (shape.length !== 1 || shape[0] !== outSize) throw unusableAdapter(`it has use_dora, but "${name}" is not a vector of ${outSize} numbers`);
+  return name;
+}
+
+function tokensOfFile({ config }: LoadedLoraAdapter, { path, width }: { readonly path: string; readonly width: number }, tensors: ReadonlyMap<string, AdapterTensor>, used: Set<string>): LoraPlan['tokens'] {
+  const rows = tensors.get(tokensOf(path));
+  if (!rows) return null;
+  const given = config.trainable_token_indices;
+  const indices = Array.isArray(given) ? given : Object.entries(given ?? {}).flatMap(([name, list]) => (path === name || path.endsWith(`.${name}`) ? list : []));
+  if (rows.shape.join() !== [indices.length, width].join()) throw unusableAdapter(`"${rows.name}" is [${rows.shape.join(', ')}], but trainable_token_indices names ${indices.length} rows of ${width}`);
+  used.add(rows.name);
+  return { path, indices, width };
+}
+
+/** Up to the rounding of half precision. */
+function equalsTable(copy: AdapterTensor, model: BindableModel, table: 'embedding' | 'head'): boolean {
+  const [theirs, ours] = [floatsOf(copy), frozenTable(model, table === 'head' ? (model.head ?? null) : null)];
+  if (theirs.length !== ours.length) return false;
+  const most = ours.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
+  return ours.every((value, index) => Math.abs(value - (theirs[index] as number)) <= most / 128);
+}
