@@ -22,8 +22,8 @@ export const SMOLLM2_135M = {
 } as const;
 
 /** Writes config.json and random weights of that shape. Speed does not depend on their values. */
-export async function writeRandomModel(folder: string): Promise<void> {
-  const { hidden_size: C, intermediate_size: F, num_hidden_layers, num_attention_heads: H, num_key_value_heads: K, head_dim: D, vocab_size: V } = SMOLLM2_135M;
+export async function writeRandomModel(folder: string, layers: number = SMOLLM2_135M.num_hidden_layers): Promise<void> {
+  const { hidden_size: C, intermediate_size: F, num_attention_heads: H, num_key_value_heads: K, head_dim: D, vocab_size: V } = SMOLLM2_135M;
   const block = (layer: number): [string, number[]][] => {
     const path = `model.layers.${layer}`;
     return [
@@ -40,11 +40,11 @@ export async function writeRandomModel(folder: string): Promise<void> {
   };
   const shapes: [string, number[]][] = [
     ['model.embed_tokens.weight', [V, C]],
-    ...Array.from({ length: num_hidden_layers }, (_, layer) => block(layer)).flat(),
+    ...Array.from({ length: layers }, (_, layer) => block(layer)).flat(),
     ['model.norm.weight', [C]],
   ];
   await mkdir(folder, { recursive: true });
-  await writeFile(join(folder, 'config.json'), `${JSON.stringify(SMOLLM2_135M, null, 2)}\n`);
+  await writeFile(join(folder, 'config.json'), `${JSON.stringify({ ...SMOLLM2_135M, num_hidden_layers: layers }, null, 2)}\n`);
   let state = 1;
   const value = (): number => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
