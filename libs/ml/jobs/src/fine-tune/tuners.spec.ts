@@ -22,10 +22,16 @@ import { StopRequest } from '../runtime/stop-request';
 
 jest.setTimeout(120_000);
 
+/** Settings under which something else is trained, or started from, than with the kind alone. */
+const VARIANTS: Readonly<Record<string, { readonly kind: TunerKind; readonly [field: string]: unknown }>> = {
+  'prompt-tuning from a text': { kind: 'prompt-tuning', prompt_tuning_init: 'TEXT', prompt_tuning_init_text: 'is the mail spam' },
+  'prefix-tuning with projection': { kind: 'prefix-tuning', num_virtual_tokens: 6, prefix_projection: true },
+};
+const TUNERS = { ...Object.fromEntries(Object.keys(tunerSpecs).map((kind) => [kind, { kind: kind as TunerKind }])), ...VARIANTS };
 /** Ten times the tuner's usual rate, for a handful of steps, unless said here. */
-const LEARNING_RATES: Partial<Record<TunerKind, number>> = {};
+const LEARNING_RATES: Readonly<Record<string, number>> = { 'prefix-tuning with projection': 1e-2 };
 /** Tuners whose files hold what they compute, not what they train. */
-const NOT_CONTINUED: Partial<Record<TunerKind, string>> = { 'p-tuning': 'the encoder is not saved' };
+const NOT_CONTINUED: Readonly<Record<string, string>> = { 'prefix-tuning with projection': 'the MLP is not saved', 'p-tuning': 'the encoder is not saved' };
 const STOPPED_AFTER = 4;
 
 let folder: string;
@@ -47,8 +53,8 @@ afterAll(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-test.each(Object.keys(tunerSpecs) as TunerKind[])('%s', async (kind) => {
-  const spec = specOf(kind);
+test.each(Object.entries(TUNERS))('%s', async (name, fields) => {
+  const spec = specOf(name, fields);
   const whole = await run(spec);
   const written = succeeded(whole.outcome);
   expect(whole.losses).toHaveLength(9);
@@ -66,7 +72,7 @@ test.each(Object.keys(tunerSpecs) as TunerKind[])('%s', async (kind) => {
   const handles = () => engine.device.memory.liveHandles - engine.device.cachedScalars;
   const before = handles();
   const adapter = await loadAdapter(model, written.folder.dir);
-  expect(adapter.tuner.kind).toBe(kind);
+  expect(adapter.tuner.kind).toBe(fields.kind);
   const { atOnce, stepwise } = read(model, ids, adapter.hook);
   expect(difference(atOnce, alone.atOnce)).toBeGreaterThan(1e-4);
   expect(difference(stepwise, atOnce.subarray(-stepwise.length))).toBeLessThan(1e-4);
@@ -76,7 +82,7 @@ test.each(Object.keys(tunerSpecs) as TunerKind[])('%s', async (kind) => {
 
   const startAdapter = written.folder.files.map(({ name }) => input(name, readFileSync(join(written.folder.dir, name))));
   const onwards = run({ ...spec, startAdapter, epochs: 1 });
-  if (NOT_CONTINUED[kind] !== undefined) {
+  if (NOT_CONTINUED[name] !== undefined) {
     await expect(onwards).rejects.toMatchObject({ code: 'incompatible_artifact', reason: 'bad_start_adapter' });
     return;
   }
@@ -91,18 +97,18 @@ function read(model: CausalLm, ids: Int32Array, hook: ModelHook | null): { reado
   return { atOnce: sequenceLogits(model, ids, hook), stepwise: Float32Array.from(steps.flatMap((step) => [...step])) };
 }
 
-function specOf(kind: TunerKind): FineTuneSpec {
+function specOf(name: string, tuner: (typeof TUNERS)[string]): FineTuneSpec {
   const row = (i: number) => JSON.stringify({ messages: [{ role: 'user', content: `mail ${i} ${'win the ring '.repeat(i % 3)}` }, { role: 'assistant', content: i % 2 === 0 ? 'ham' : 'spam' }] });
   return {
     base,
     trainingFile: input('train.jsonl', Array.from({ length: 12 }, (_, i) => row(i)).join('\n')),
-    tuner: { kind },
+    tuner,
     computeDtype: 'f32',
     seed: 5,
     epochs: 3,
     batchSize: 4,
     maxSequenceLength: 128,
-    learningRate: LEARNING_RATES[kind] ?? 10 * tunerSpecs[kind].learningRate,
+    learningRate: LEARNING_RATES[name] ?? 10 * tunerSpecs[tuner.kind].learningRate,
     schedule: 'constant',
     warmupRatio: 0,
     weightDecay: 0,
