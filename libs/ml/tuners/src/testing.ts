@@ -56,3 +56,19 @@ export function maxDifference(a: ArrayLike<number>, b: ArrayLike<number>): numbe
 export function largest(values: ArrayLike<number>): number {
   return Array.from(values).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 }
+
+/** Where a parameter lies among a tuner's values. */
+export interface Slot {
+  readonly name: string;
+  readonly offset: number;
+  readonly size: number;
+}
+
+export function slotsOf({ parameters }: Pick<Tuner, 'parameters'>): Slot[] {
+  let offset = 0;
+  return parameters.map(({ name, shape }) => {
+    const slot = { name, offset, size: shape.reduce((product, each) => product * each, 1) };
+    offset += slot.size;
+    return slot;
+  });
+}

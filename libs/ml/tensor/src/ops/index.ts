@@ -1,5 +1,6 @@
 export { add, cast, mul, relu, scale, tanh } from './arithmetic/arithmetic';
 export { mergeHeads, splitAxis, splitHeads } from './layout/heads';
+export { concatColumns } from './layout/concat';
 export { precede } from './layout/precede';
 export { meanOfRows, selectRows } from './layout/rows';
 export { rmsNorm } from './rms-norm/rms-norm';
@@ -7,6 +8,8 @@ export { rope, ropeTables, type RopeTables } from './rope/rope';
 export { attention, branchMask, causalMask, paddingMask, segmentMask, type AttentionOptions } from './attention/attention';
 export { geglu, gelu, geluTanh } from './gelu/gelu';
 export { layerNorm } from './layer-norm/layer-norm';
+export { blend } from './blend/blend';
+export { silu } from './silu/silu';
 export { swiglu } from './swiglu/swiglu';
 export { frozenMatrix, multiplyBack, multiplyForward, outputSquares, selectOutputs, type FrozenMap, type FrozenMatrix } from './linear/frozen-matrix';
 export { linear } from './linear/linear';

@@ -14,6 +14,7 @@ import { headLogits, type OutputHead } from './head-cross-entropy/output-head';
 import { embeddingLora, replaceRows } from './embedding/trainable-rows';
 import { layerNorm } from './layer-norm/layer-norm';
 import { mergeHeads, splitAxis, splitHeads } from './layout/heads';
+import { concatColumns } from './layout/concat';
 import { precede } from './layout/precede';
 import { meanOfRows, selectRows } from './layout/rows';
 import { frozenMatrix, multiplyForward, outputSquares } from './linear/frozen-matrix';
@@ -23,6 +24,8 @@ import type { Dropout } from './linear/input-dropout';
 import { bundleLora } from './linear/lora-bundle';
 import { rmsNorm } from './rms-norm/rms-norm';
 import { rope, ropeTables } from './rope/rope';
+import { blend } from './blend/blend';
+import { silu } from './silu/silu';
 import { swiglu } from './swiglu/swiglu';
 
 type Shapes = readonly (readonly number[])[];
@@ -95,6 +98,16 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
   test('mul spreads its factor over rows, columns or everything', () => {
     for (const factor of [[3, 4], [4], [1, 4], [3, 1], []]) checkGradients(device, [[3, 4], factor], mul);
     checkGradients(device, [[1, 4], [1, 4]], mul);
+  });
+
+  test('concatColumns', () => {
+    checkGradients(device, [[3, 4], [3, 1], [3, 2]], (...parts) => concatColumns(parts));
+    checkGradients(device, [[3, 4]], (x) => concatColumns([x]));
+  });
+
+  test('blend and silu', () => {
+    checkGradients(device, [[3, 4], [3, 4], []], blend);
+    checkGradients(device, [[3, 4]], (x) => silu(scale(x, 3)));
   });
 
   test('linear, with and without bias', () => {
