@@ -105,6 +105,7 @@ export function loadDeepPromptTuning(model: BindableModel, { config, tensors }: 
     if (tensor.shape.join() !== `1,${n},${C}`) throw unusableAdapter(`"${tensor.name}" is [${tensor.shape.join(', ')}], which would have to be [1, ${n}, ${C}]; it was made for another base model, or its prompt_length is not ${n}`);
     values.set(floatsOf(tensor), index * n * C);
   });
+  if (!values.every(Number.isFinite)) throw unusableAdapter('it holds numbers that are not finite; it is damaged, or its training failed');
   const spec: DeepPromptTuningSpec = {
     kind: 'deep-prompt-tuning',
     dim: C,

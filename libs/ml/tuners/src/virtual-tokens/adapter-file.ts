@@ -100,11 +100,13 @@ export function readPromptFile<S extends z.ZodRawShape>({ config, tensors }: Ada
   if (tensor.shape.length !== 2 || tensor.shape[0] !== virtualTokens || tensor.shape[1] !== width) {
     throw unusableAdapter(`"${TABLE}" is [${tensor.shape.join(', ')}], which would have to be [${virtualTokens}, ${width}] for this ${model.modelType} model; it was made for another base model${madeFor}`);
   }
+  const table = floatsOf(tensor);
+  if (!table.every(Number.isFinite)) throw unusableAdapter(`"${TABLE}" holds numbers that are not finite; it is damaged, or its training failed`);
   const unknown = Object.keys(config).filter((name) => !(name in commonFields) && !(name in own) && !WITHOUT_EFFECT.includes(name));
   return {
     fields: fields.data,
     virtualTokens,
-    table: floatsOf(tensor),
+    table,
     notices: unknown.length > 0 ? [`fields of adapter_config.json that are not known and were ignored: ${unknown.join(', ')}`] : [],
   };
 }

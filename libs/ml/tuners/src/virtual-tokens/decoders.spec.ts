@@ -3,7 +3,7 @@ import type { CausalLm } from '@tunefleet/ml-models';
 import { headLogits } from '@tunefleet/ml-tensor';
 import { createTuner, loadAdapter, parseTunerSpec } from '..';
 import { largest, logitsWith, maxDifference, trainingPass } from '../testing';
-import { folderOf, goldenOf, handlesOf, METHODS, openBase, type Method } from './testing';
+import { columns, folderOf, goldenOf, handlesOf, METHODS, openBase, rows, type Method } from './testing';
 
 const BASES = ['tied', 'qwen2', 'qwen3', 'mistral', 'gemma2', 'gemma3_text', 'phi3', 'gpt2'];
 const CASES = (Object.keys(METHODS) as Method[]).flatMap((method) => (METHODS[method].kind === method && method !== 'p-tuning' ? BASES : ['tied']).map((base) => [method, base] as const));
@@ -29,6 +29,30 @@ describe.each(CASES)('%s on %s', (method, base) => {
       });
     }
     expect(handlesOf(model)).toBe(before);
+  });
+
+  test('examples that share a row, also behind a cache, each have the virtual tokens before them', async () => {
+    using model = await openBase(base);
+    const adapter = await loadAdapter(model, folderOf(method, base));
+    const { ids } = golden.batch;
+    const numbers = Int32Array.from(ids, (_, i) => (i < columns ? 1 : 2));
+    const positions = Int32Array.from(ids, (_, i) => i % columns);
+    for (const layout of [{ segments: numbers }, { branches: numbers }]) {
+      const packed = logitsWith(model, { ids, rows: 1, columns: rows * columns, positions, ...layout }, { adapter: adapter.hook });
+      expect(maxDifference(packed, golden.floats('logits'))).toBeLessThan(1e-4);
+    }
+    // The first eight tokens of the first row, then its rest and, as another branch, that of the second row.
+    const trunk = 8;
+    const rest = [ids.slice(trunk, columns), ids.slice(columns + trunk)] as const;
+    const both = Int32Array.from(rest.flatMap((part) => [...part]));
+    const size = columns - trunk;
+    using cache = model.openCache(1);
+    logitsWith(model, { ids: ids.slice(0, trunk), rows: 1, columns: trunk }, { adapter: adapter.hook, cache });
+    const branched = { ids: both, rows: 1, columns: both.length, positions: Int32Array.from(both, (_, i) => trunk + (i % size)), branches: Int32Array.from(both, (_, i) => (i < size ? 1 : 2)) };
+    const got = logitsWith(model, branched, { adapter: adapter.hook, cache });
+    const wanted = rest.map((part) => logitsWith(model, { ids: Int32Array.of(...ids.slice(0, trunk), ...part), rows: 1, columns }, { adapter: adapter.hook }).subarray(trunk * model.vocabSize));
+    expect(maxDifference(got, Float32Array.from(wanted.flatMap((each) => [...each])))).toBeLessThan(1e-4);
+    adapter.dispose();
   });
 
   test('continues a text as PEFT does, token by token on a cache', async () => {

@@ -184,6 +184,13 @@ describe('folders that do not fit are refused', () => {
     await expect(loadAdapter(model, await changed(method, 'tied', change, tensors))).rejects.toMatchObject({ code: 'incompatible_artifact', message: expect.stringContaining(message) as string });
   });
 
+  test('numbers that are not finite', async () => {
+    const folder = await changed('prompt-tuning', 'tied', {});
+    const table = new Float32Array(5 * 32).fill(1, 0, 99).fill(NaN, 99, 100);
+    await writeFile(join(folder, 'adapter_model.safetensors'), encodeSafetensors([{ name: 'prompt_embeddings', dtype: 'F32', shape: [5, 32], data: new Uint8Array(table.buffer) }]));
+    await expect(loadAdapter(model, folder)).rejects.toThrow('holds numbers that are not finite');
+  });
+
   test('an encoder that cannot be trained here can be used; fields of later versions are named', async () => {
     const adapter = await loadAdapter(model, await changed('p-tuning', 'tied', { encoder_reparameterization_type: 'LSTM', encoder_num_layers: 3, some_new_field: 1 }));
     expect(adapter.notices).toEqual([expect.stringContaining('some_new_field')]);
