@@ -6,7 +6,18 @@ export interface AdamWState {
   updates: number;
 }
 
+/** Elements from `begin` up to `end` that are updated alike. */
+export interface AdamWGroup {
+  readonly begin: number;
+  readonly end: number;
+  /** Of the learning rate. */
+  readonly rateFactor: number;
+  readonly decays: boolean;
+}
+
 export interface AdamWOptions {
+  /** Default: everything alike. */
+  readonly groups?: readonly AdamWGroup[];
   readonly weightDecay: number;
   readonly beta1?: number;
   readonly beta2?: number;
@@ -32,16 +43,19 @@ export function adamWUpdate(
   const { learningRate, weightDecay, gradientScale = 1, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8 } = options;
   const { m, v } = state;
   state.updates++;
-  const stepSize = learningRate / (1 - beta1 ** state.updates);
   const rootCorrection = 1 / Math.sqrt(1 - beta2 ** state.updates);
-  const keep = 1 - learningRate * weightDecay;
-  for (let i = 0; i < values.length; i++) {
-    const g = (gradient[i] as number) * gradientScale;
-    const first = beta1 * (m[i] as number) + (1 - beta1) * g;
-    const second = beta2 * (v[i] as number) + (1 - beta2) * g * g;
-    m[i] = first;
-    v[i] = second;
-    values[i] = (values[i] as number) * keep - (stepSize * first) / (Math.sqrt(second) * rootCorrection + epsilon);
+  for (const { begin, end, rateFactor, decays } of options.groups ?? [{ begin: 0, end: values.length, rateFactor: 1, decays: true }]) {
+    const rate = learningRate * rateFactor;
+    const stepSize = rate / (1 - beta1 ** state.updates);
+    const keep = 1 - (decays ? rate * weightDecay : 0);
+    for (let i = begin; i < end; i++) {
+      const g = (gradient[i] as number) * gradientScale;
+      const first = beta1 * (m[i] as number) + (1 - beta1) * g;
+      const second = beta2 * (v[i] as number) + (1 - beta2) * g * g;
+      m[i] = first;
+      v[i] = second;
+      values[i] = (values[i] as number) * keep - (stepSize * first) / (Math.sqrt(second) * rootCorrection + epsilon);
+    }
   }
 }
 

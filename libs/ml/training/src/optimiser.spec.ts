@@ -1,5 +1,6 @@
 /** Schedules and AdamW against numbers of Transformers and torch (`tools/golden/optimiser_fixture.py`). */
 import { readFileSync } from 'node:fs';
+import { optimiserGroups } from './optimiser-groups';
 import { adamWUpdate, clipFactor, gradientNorm, newAdamWState } from './adamw';
 import { learningRateAt, warmupStepsOf, type ScheduleName } from './schedule';
 
@@ -41,4 +42,23 @@ it.each(fixture.adamw)('AdamW with weight decay $weightDecay, clipped at $maxGra
 
 it.each([NaN, Infinity, -Infinity])('the norm of a gradient with %p is not finite', (bad) => {
   expect(Number.isFinite(gradientNorm(Float32Array.of(1, bad, 2)))).toBe(false);
+});
+
+test('parts with rates and decay of their own are updated as if they were alone', () => {
+  const parameters = [{ name: 'a', shape: [2, 2] }, { name: 'b', shape: [3], optimiser: { rateFactor: 16 } }, { name: 'c', shape: [3], optimiser: { rateFactor: 16 } }, { name: 'd', shape: [2], optimiser: { learningRate: 1e-6, weightDecay: false as const } }];
+  const groups = optimiserGroups(parameters, 1e-3);
+  expect(groups).toEqual([{ begin: 0, end: 4, rateFactor: 1, decays: true }, { begin: 4, end: 10, rateFactor: 16, decays: true }, { begin: 10, end: 12, rateFactor: 1e-6 / 1e-3, decays: false }]);
+  const start = Float32Array.from({ length: 12 }, (_, i) => Math.sin(i + 1));
+  const gradient = (step: number) => Float32Array.from({ length: 12 }, (_, i) => Math.cos(step * 3 + i));
+  const whole = start.slice();
+  const moments = newAdamWState(12);
+  const alone = groups.map(({ begin, end }) => ({ values: start.slice(begin, end), moments: newAdamWState(end - begin) }));
+  for (let step = 0; step < 5; step++) {
+    adamWUpdate(whole, gradient(step), moments, { groups, learningRate: 1e-3, weightDecay: 0.1 });
+    alone.forEach(({ values, moments: own }, index) => {
+      const { begin, end, rateFactor, decays } = groups[index] as (typeof groups)[number];
+      adamWUpdate(values, gradient(step).slice(begin, end), own, { learningRate: 1e-3 * rateFactor, weightDecay: decays ? 0.1 : 0 });
+    });
+  }
+  expect([...whole]).toEqual(alone.flatMap(({ values }) => [...values]));
 });

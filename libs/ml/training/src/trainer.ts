@@ -4,9 +4,10 @@ import type { CausalLm } from '@tunefleet/ml-models';
 import { headOf } from '@tunefleet/ml-nn';
 import { gradients, headCrossEntropy, type Tensor } from '@tunefleet/ml-tensor';
 import type { DropoutKey, Tuner } from '@tunefleet/ml-tuners';
-import { adamWUpdate, clipFactor, gradientNorm } from './adamw';
+import { adamWUpdate, clipFactor, gradientNorm, type AdamWGroup } from './adamw';
 import { planEpoch, planPass, stepsPerEpoch, type StepPlan } from './batch-plan';
 import { collate, labelled, type TrainingBatch } from './collate';
+import { optimiserGroups } from './optimiser-groups';
 import { ParameterViews } from './parameter-views';
 import { learningRateAt, warmupStepsOf, type Schedule } from './schedule';
 import type { Batching, TrainingSettings } from './settings';
@@ -66,6 +67,7 @@ export class Trainer {
   readonly #options: TrainerOptions;
   readonly #schedule: Schedule;
   readonly #pairsPerToken: number;
+  readonly #groups: readonly AdamWGroup[];
   readonly #stems = new Map<TokenisedDataset, StemCache>();
   #plan: { readonly epoch: number; readonly steps: readonly StepPlan[] } | null = null;
 
@@ -77,6 +79,7 @@ export class Trainer {
     this.#options = options;
     this.stepsPerEpoch = stepsPerEpoch(dataset.length, settings.batchSize);
     this.totalSteps = this.stepsPerEpoch * settings.epochs;
+    this.#groups = optimiserGroups(tuner.parameters, settings.learningRate);
     this.#pairsPerToken = pairsPerToken(options.model);
     const warmupSteps = warmupStepsOf(this.totalSteps, settings.warmupRatio);
     this.#schedule = { name: settings.schedule, learningRate: settings.learningRate, totalSteps: this.totalSteps, warmupSteps };
@@ -126,7 +129,7 @@ export class Trainer {
     const gradNorm = gradientNorm(gradient);
     const learningRate = learningRateAt(this.#schedule, state.step);
     this.#requireFinite(loss, gradNorm);
-    adamWUpdate(state.values, gradient, state.moments, { learningRate, weightDecay: settings.weightDecay, gradientScale: clipFactor(gradNorm, settings.maxGradNorm) });
+    adamWUpdate(state.values, gradient, state.moments, { groups: this.#groups, learningRate, weightDecay: settings.weightDecay, gradientScale: clipFactor(gradNorm, settings.maxGradNorm) });
     state.step++;
     state.trainedTokens += tokens;
     state.lossTokens += lossTokens;

@@ -7,6 +7,17 @@ export interface ParameterInfo {
   readonly name: string;
   /** As it is trained; the file may hold it turned. */
   readonly shape: Shape;
+  /** How the optimiser treats it where that is not what the run's settings say. */
+  readonly optimiser?: ParameterOptimiser;
+}
+
+export interface ParameterOptimiser {
+  /** Of the run's learning rate. */
+  readonly rateFactor?: number;
+  /** Peak rate of its own; it follows the run's schedule. */
+  readonly learningRate?: number;
+  /** No weight decay. */
+  readonly weightDecay?: false;
 }
 
 /** Names this step's random masks: equal keys, equal masks. Null outside training. */

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SafetensorsFile } from '@tunefleet/ml-formats';
 import type { CausalLm } from '@tunefleet/ml-models';
-import { createTuner, loadAdapter, parseTunerSpec, type LoadedAdapter } from '..';
+import { createTuner, loadAdapter, parseTunerSpec, type LoadedAdapter, type ParameterOptimiser } from '..';
 import { startWith } from '../testing';
 import { fixture, GoldenRun, largest, maxDifference, openBase, parametersOf, PlainAdamW } from './golden-run';
 import { sizeOf, type LoraParameter } from './parameters';
@@ -32,6 +32,13 @@ const VARIANTS: readonly Variant[] = [
   { name: 'peft-saved', base: 'scaled', spec: { r: 4, lora_alpha: 6, target_modules: ['v_proj'], modules_to_save: ['embed_tokens', 'lm_head'] }, deterministic: ['embed_tokens.weight', 'lm_head.weight'] },
   { name: 'peft-tokens', base: 'tied', spec: { r: 4, lora_alpha: 6, target_modules: ['v_proj'], trainable_token_indices: [1, 5, 9] }, deterministic: ['tokens_delta'] },
   { name: 'peft-scaled-embedding', base: 'gemma2', spec: { r: 4, lora_alpha: 6, target_modules: ['o_proj', 'embed_tokens'] }, deterministic: ['embedding_A'] },
+  {
+    name: 'peft-loraplus',
+    base: 'scaled',
+    spec: { r: 4, lora_alpha: 6, use_dora: false, target_modules: ['q_proj', 'embed_tokens'], loraplus_lr_ratio: 4, loraplus_lr_embedding: 1e-4 },
+    deterministic: ['lora_B.weight'],
+  },
+  { name: 'peft-loraplus-dora', base: 'tied', spec: { r: 4, lora_alpha: 6, use_dora: true, target_modules: ['v_proj'], loraplus_lr_ratio: 4 }, deterministic: ['lora_magnitude_vector'] },
 ];
 
 let work = '';
@@ -73,7 +80,9 @@ describe.each(VARIANTS)('$name', ({ name, base, spec, deterministic }) => {
 
     test('ten steps of AdamW end where PEFT ends', () => {
       const values = adapter.values.slice();
-      const optimiser = new PlainAdamW(values, new Float32Array(values.length).fill(golden.learningRate), new Float32Array(values.length).fill(golden.weightDecay));
+      const perElement = (of: (optimiser: ParameterOptimiser) => number) => createTuner(tunerSpec, model).parameters.flatMap((parameter) => new Array<number>(sizeOf(parameter)).fill(of(parameter.optimiser ?? {})));
+      const rates = perElement(({ learningRate, rateFactor = 1 }) => learningRate ?? rateFactor * golden.learningRate);
+      const optimiser = new PlainAdamW(values, rates, perElement(({ weightDecay }) => (weightDecay === false ? 0 : golden.weightDecay)));
       const losses = Array.from({ length: 10 }, () => {
         const { loss, gradients } = golden.step(model, adapter.tuner, values);
         optimiser.step(Float32Array.from(gradients.flatMap((gradient) => [...gradient])));

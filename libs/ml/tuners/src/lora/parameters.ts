@@ -8,8 +8,26 @@ export interface LoraParameter extends ParameterInfo {
   readonly turned: boolean;
 }
 
+type Parameterising = Pick<LoraSpec, 'use_dora' | 'loraplus_lr_ratio' | 'loraplus_lr_embedding'>;
+
 /** Trained tensors: of every target, one target after the other, then of the token tables. */
-export function loraParameters({ use_dora }: Pick<LoraSpec, 'use_dora'>, { targets, embedding, saved, tokens }: LoraPlan): LoraParameter[] {
+export function loraParameters(spec: Parameterising, plan: LoraPlan): LoraParameter[] {
+  const parameters = shapesOf(spec, plan);
+  const { loraplus_lr_ratio: ratio, loraplus_lr_embedding: embeddingRate } = spec;
+  return ratio === null ? parameters : parameters.map((parameter) => ({ ...parameter, ...loraPlus(parameter, ratio, embeddingRate) }));
+}
+
+/**
+ * LoRA+: B and vectors learn faster than A, by a ratio; low-rank embeddings have a rate of their own.
+ * @see Hayou, Ghosh and Yu 2024, arXiv:2402.12354; huggingface/peft `optimizers/loraplus.py`
+ */
+function loraPlus({ name, shape }: ParameterInfo, ratio: number, embeddingRate: number): Pick<ParameterInfo, 'optimiser'> {
+  if (name.includes('.lora_embedding_')) return { optimiser: { learningRate: embeddingRate } };
+  if (!name.includes('.lora_B.') && shape.length > 1) return {};
+  return { optimiser: { rateFactor: ratio, ...(name.endsWith('.bias') ? { weightDecay: false } : {}) } };
+}
+
+function shapesOf({ use_dora }: Parameterising, { targets, embedding, saved, tokens }: LoraPlan): LoraParameter[] {
   return [
     ...targets.flatMap(({ path, rank, inSize, outSize }) => [
       { name: aOf(path), shape: [rank, inSize], turned: false },
@@ -35,7 +53,7 @@ export const embeddingBOf = (path: string): string => `${path}.lora_embedding_B`
 export const savedOf = (path: string): string => `${path}.weight`;
 export const tokensOf = (path: string): string => `${path}.token_adapter.trainable_tokens_delta`;
 
-export function loraParameterCount(spec: Pick<LoraSpec, 'use_dora'>, plan: LoraPlan): number {
+export function loraParameterCount(spec: Parameterising, plan: LoraPlan): number {
   return loraParameters(spec, plan).reduce((sum, parameter) => sum + sizeOf(parameter), 0);
 }
 

@@ -53,6 +53,10 @@ export const loraSpecSchema = z
     modules_to_save: nameList.nullish().transform((value) => (value?.length ? value : null)),
     /** Rows of the embedding that are trained. */
     trainable_token_indices: z.union([tokenList, z.record(z.string().min(1).max(500), tokenList)]).nullish().transform((value) => value ?? null),
+    /** LoRA+: how many times faster B learns than A, usually 10 to 16; null: not at all. */
+    loraplus_lr_ratio: z.number().positive().max(1000).nullish().transform((value) => value ?? null),
+    /** With LoRA+: peak learning rate of a low-rank embedding. */
+    loraplus_lr_embedding: z.number().min(0).max(1).default(1e-6),
     bias: z.literal('none', { error: 'only "none" is supported: biases stay frozen' }).default('none'),
   })
   .superRefine((spec, context) => {
@@ -103,7 +107,7 @@ export const loraSpec: TunerSpecHalf<LoraSpec> = {
   // As in QLoRA's experiments with models of 7 and 13 B parameters: Dettmers et al. 2023, arXiv:2305.14314, table 9.
   learningRate: 2e-4,
   shapeKey: ({ r, use_dora }) => `${use_dora ? 'dora' : 'lora'}-${r}`,
-  freeFields: ['lora_dropout', 'init_lora_weights'],
+  freeFields: ['lora_dropout', 'init_lora_weights', 'loraplus_lr_ratio', 'loraplus_lr_embedding'],
   parse(fields) {
     const given = Object.fromEntries(Object.entries(fields).filter(([name, value]) => !(LATER.includes(name) && isOff(value)) && !(name === FOLLOWS_FROM_BASE && typeof value === 'boolean')));
     const parsed = loraSpecSchema.safeParse(given);
