@@ -6,7 +6,7 @@ import { jest } from '@jest/globals';
 import { PackedDataset } from '@tunefleet/ml-data';
 import { describeCausalLm, loadCausalLm } from '@tunefleet/ml-models';
 import { openDevice } from '@tunefleet/ml-tensor';
-import { createTuner, estimateMemory, parseTunerSpec } from '@tunefleet/ml-tuners';
+import { createTuner, estimateMemory, parseTunerSpec, type TunerSpec } from '@tunefleet/ml-tuners';
 import { writeTinyModel } from '@tunefleet/testing';
 import { Trainer } from './trainer';
 import { startState } from './trainer-state';
@@ -15,18 +15,28 @@ jest.setTimeout(60_000);
 
 const COLUMNS = 128;
 
+const LORA = { kind: 'lora', r: 4, target_modules: 'all-linear' } as const;
+const PROMPT = { kind: 'prompt-tuning', num_virtual_tokens: 32 } as const;
+const PREFIX = { kind: 'prefix-tuning', num_virtual_tokens: 32 } as const;
+const DEEP_PROMPT = { kind: 'deep-prompt-tuning', prompt_length: 32 } as const;
+
 it.each([
-  ['f32', 4, false],
-  ['f32', 2, true],
-  ['bf16', 4, false],
-] as const)('%s, %i rows, recompute %p', async (computeDtype, microBatchSize, recomputeBlocks) => {
+  ['f32', 4, false, LORA],
+  ['f32', 2, true, LORA],
+  ['bf16', 4, false, LORA],
+  ['f32', 4, false, PROMPT],
+  ['f32', 2, true, PROMPT],
+  ['bf16', 4, false, PREFIX],
+  ['f32', 2, true, PREFIX],
+  ['f32', 4, false, DEEP_PROMPT],
+] as const)('%s, %i rows, recompute %p, %j', async (computeDtype, microBatchSize, recomputeBlocks, fields) => {
   const folder = await mkdtemp(join(tmpdir(), 'tunefleet-memory-'));
   try {
     await writeTinyModel(folder, { hiddenSize: 64, layers: 4 });
     const config = JSON.parse(await readFile(join(folder, 'config.json'), 'utf8')) as unknown;
     const device = await openDevice({ backend: 'tensorflow' });
     using model = await loadCausalLm(device, { folder, config, computeDtype });
-    const spec = parseTunerSpec({ kind: 'lora', r: 4, target_modules: 'all-linear' });
+    const spec: TunerSpec = parseTunerSpec(fields);
     const tuner = createTuner(spec, model);
     const batching = { microBatchSize, recomputeBlocks };
     const trainer = new Trainer({
