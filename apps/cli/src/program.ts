@@ -10,6 +10,7 @@ import { registerModels } from './commands/models';
 import { registerQuickstart } from './commands/quickstart';
 import { registerRetention } from './commands/retention';
 import { registerTeams } from './commands/teams';
+import { registerTuners } from './commands/tuners';
 import { registerUp } from './commands/up';
 import { registerUsage } from './commands/usage';
 import { registerWorker } from './commands/worker';
@@ -17,7 +18,7 @@ import { registerWorkers } from './commands/workers';
 
 const COMMANDS = [
   ...[registerQuickstart, registerUp, registerDown, registerWorker, registerDoctor],
-  ...[registerFiles, registerJobs, registerEvals, registerAdapters, registerModels, registerTeams, registerUsage, registerWorkers, registerRetention, registerGenerate],
+  ...[registerFiles, registerJobs, registerEvals, registerAdapters, registerModels, registerTuners, registerTeams, registerUsage, registerWorkers, registerRetention, registerGenerate],
 ];
 
 /** The whole command line; one file per topic in `commands/`. */
