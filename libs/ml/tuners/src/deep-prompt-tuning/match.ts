@@ -1,4 +1,4 @@
-import { wholeNamePattern } from '../matching/python-pattern';
+import { matchesSwiftName } from '../matching/module-sites';
 import { withinTimeLimit } from '../matching/time-limit';
 import { badField } from '../spec-refusal';
 import type { TunableModel } from '../tuner';
@@ -11,14 +11,14 @@ export interface PromptedBlock {
 }
 
 /**
- * The blocks a specification names, in the model's order. A list entry hits what ends with it, also without a dot, as in SWIFT.
+ * The blocks a specification names, in the model's order.
  * @throws TunefleetError `invalid_input`
  */
-export function matchBlocks({ target_modules: target, dim, kind: _kind }: Pick<DeepPromptTuningSpec, 'target_modules' | 'dim' | 'kind'>, model: TunableModel): PromptedBlock[] {
+export function matchBlocks({ target_modules: target, dim }: Pick<DeepPromptTuningSpec, 'target_modules' | 'dim'>, model: TunableModel): readonly PromptedBlock[] {
   const hits = withinTimeLimit(() => {
-    const pattern = typeof target === 'string' ? wholeNamePattern(target) : null;
-    const isHit = (path: string): boolean => target === null || (pattern ? pattern.test(path) : (target as readonly string[]).some((entry) => path.endsWith(entry)));
-    const stray = target === null ? undefined : [...model.modules.filter(({ kind }) => kind !== 'block'), ...model.projections].find(({ path }) => isHit(path));
+    if (target === null) return blocksOf(model);
+    const isHit = (path: string): boolean => matchesSwiftName(target, path);
+    const stray = [...model.modules.filter(({ kind }) => kind !== 'block'), ...model.projections].find(({ path }) => isHit(path));
     if (stray) throw badField('target_modules', `${describe(target)} also names "${stray.path}", which is not a block; name blocks only, such as "${blocksOf(model)[0]?.path}", or leave it out for all of them`);
     return blocksOf(model).filter(({ path }) => isHit(path));
   });
