@@ -30,9 +30,29 @@ test.each([
   expect(totalBytes / 1e6).toBeLessThan(1.25 * measuredMegabytes);
 });
 
+/** The same where nothing of the blocks is kept, and where branches are; every token learned. */
+test.each([
+  [{ kind: 'restuning-bypass' }, 4, 974],
+  [{ kind: 'restuning-bypass', stem_stride: 5 }, 4, 792],
+  [{ kind: 'restuning' }, 2, 1314],
+])('covers the measured peak of %j', (fields, rows, measuredMegabytes) => {
+  const { totalBytes } = estimateMemory({ ...shape, spec: parseTunerSpec(fields), rows });
+  expect(totalBytes / 1e6).toBeGreaterThan(measuredMegabytes);
+  expect(totalBytes / 1e6).toBeLessThan(1.25 * measuredMegabytes);
+});
+
 test('parts add up; LoRA of rank 8 on everything', () => {
   const { weightBytes, adapterBytes, optimiserBytes, activationBytes, logitsBytes, totalBytes } = estimateMemory(shape);
   expect(weightBytes).toBe(134_515_008 * 4);
   expect(adapterBytes).toBe(2_442_240 * 4);
   expect(totalBytes).toBe(weightBytes + adapterBytes + optimiserBytes + activationBytes + logitsBytes);
+});
+
+test('nothing is kept of blocks that no gradient goes back through', () => {
+  const of = (fields: { readonly kind: 'side-tuning' | 'adapter'; readonly target_modules?: string }) => estimateMemory({ ...shape, spec: parseTunerSpec(fields) }).activationBytes;
+  const everywhere = of({ kind: 'adapter' });
+  const lastTwo = of({ kind: 'adapter', target_modules: String.raw`model\.layers\.(28|29)\.mlp` });
+  expect(lastTwo).toBeLessThan(0.25 * everywhere);
+  expect(of({ kind: 'side-tuning' })).toBeLessThan(0.2 * everywhere);
+  expect(of({ kind: 'side-tuning', target_modules: String.raw`model\.layers\.15` })).toBeGreaterThan(0.4 * everywhere);
 });

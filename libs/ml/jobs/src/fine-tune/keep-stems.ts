@@ -29,7 +29,7 @@ export function chooseKeepStems({ spec, events, engine }: JobContext<FineTuneSpe
     return true;
   }
   const lasting = before === true ? ' The run kept them before it was stopped, so losses may differ in the last digits from here on.' : '';
-  events.log('warn', `the base model runs in every epoch: keeping its hidden states would take ${megabytes(bytes)} MB, ${megabytes(budget)} MB are to spare. A larger stem_stride needs less.${lasting}`);
+  events.log('warn', `the base model runs in every epoch: keeping its hidden states would take ${megabytes(bytes)} MB, ${Math.floor(budget / 1e6)} MB are to spare. A larger stem_stride needs less.${lasting}`);
   return false;
 }
 

@@ -151,7 +151,7 @@ describe('wiring', () => {
   });
 });
 
-test('a folder of two adapters, and one of another base, are refused', async () => {
+test('a folder whose configuration says something else is refused', async () => {
   using model = await openBase();
   const changed = async (change: Record<string, unknown>) => {
     const folder = await mkdtemp(join(work, 'changed-'));
