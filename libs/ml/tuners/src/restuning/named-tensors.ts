@@ -35,7 +35,6 @@ export function valuesOf(parameters: readonly ParameterInfo[], tensors: readonly
       throw unusableAdapter(`"${name}" is [${tensor.shape.join(', ')}] in the file and [${shape.join(', ')}] for this model; it was made for another base model, or its configuration was changed`);
     }
     const part = floatsOf(tensor);
-    if (!part.every(Number.isFinite)) throw unusableAdapter(`"${name}" holds numbers that are not finite; it is damaged, or its training failed`);
     values.set(part, at);
     at += part.length;
   }
