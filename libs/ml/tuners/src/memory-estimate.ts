@@ -58,7 +58,9 @@ function activations({ model, spec, computeDtype, rows, columns, recomputeBlocks
   // Scores in f32, probabilities and their gradient; or the MLP's sigmoid, its product with gate and up, their gradients and what leads to them.
   const scores = rows * H * columns * keys * (2 * size + (softcaps.attention ? 16 : 8));
   const mlp = tokens * F * 8 * size;
-  const kept = specHalfOf(spec).stemStates ? 0 : recomputeBlocks ? layers * tokens * C * size + perBlock : layers * perBlock;
+  const half = specHalfOf(spec);
+  const touched = half.stemStates ? 0 : layers - (half.untouchedBlocks?.(spec, model) ?? 0);
+  const kept = recomputeBlocks ? touched * tokens * C * size + (touched > 0 ? perBlock : 0) : touched * perBlock;
   const tuner = tokens * (specHalfOf(spec).keptPerToken?.(spec, model) ?? 0) * size;
   const prefix = layers * virtual * (keptPerToken + rows * 2 * keyValueHeads * headDim) * size;
   return kept + tuner + prefix + Math.max(scores, mlp) + 3 * tokens * C * size;

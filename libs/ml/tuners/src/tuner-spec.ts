@@ -21,6 +21,8 @@ export interface TunerSpecHalf<Spec> {
    * but `keptPerToken`. Absent: gradients flow.
    */
   stemStates?(spec: Spec, model: TunableModel): number;
+  /** Blocks at the beginning that no gradient goes back through, so that nothing of them is kept; absent: none, or, of a bypass, all. */
+  untouchedBlocks?(spec: Spec, model: TunableModel): number;
   /** Tokens that stand before every text and take positions of it; absent: none. */
   virtualTokens?(spec: Spec): number;
   /** Trainable numbers. @throws TunefleetError `invalid_input` when the specification does not fit the model */

@@ -34,6 +34,7 @@ export type AdapterSpec = z.infer<typeof adapterSpecSchema>;
 /** A module that gets an adapter behind it. */
 export interface AdapterTarget {
   readonly path: string;
+  readonly layer: number;
   /** Whether Transformers returns its hidden states in a tuple. */
   readonly inTuple: boolean;
 }
@@ -41,7 +42,7 @@ export interface AdapterTarget {
 /** @throws TunefleetError `invalid_input` */
 export function matchAdapterTargets({ target_modules, dim }: Pick<AdapterSpec, 'target_modules' | 'dim'>, model: TunableModel): AdapterTarget[] {
   if (dim !== null && dim !== model.hiddenSize) throw badField('dim', `is ${dim}, but this ${model.modelType} model is ${model.hiddenSize} wide; leave it out`);
-  return matchModules(target_modules, model, ({ kind }) => kind === 'mlp').map(({ path, kind }) => ({ path, inTuple: kind === 'attention' }));
+  return matchModules(target_modules, model, ({ kind }) => kind === 'mlp').map(({ path, kind, layer }) => ({ path, layer, inTuple: kind === 'attention' }));
 }
 
 export function adapterParameterCount(targets: number, width: number, length: number): number {
@@ -61,6 +62,7 @@ export const adapterSpec: TunerSpecHalf<AdapterSpec> = {
     throw refusalOf(parsed.error, Object.keys(adapterSpecSchema.shape), 'the adapter');
   },
   countParameters: (spec, model) => adapterParameterCount(matchAdapterTargets(spec, model).length, model.hiddenSize, spec.adapter_length),
+  untouchedBlocks: (spec, model) => Math.min(...matchAdapterTargets(spec, model).map(({ layer }) => layer)),
   // Input of both maps and of the activation, in f32.
   keptPerToken: (spec, model) => matchAdapterTargets(spec, model).length * (model.hiddenSize + 2 * spec.adapter_length),
 };

@@ -10,7 +10,7 @@ import type { BindableModel, TunableModel, Tuner } from '../tuner';
 import { matchSideTargets, sideTuningSpec, sideTuningSpecSchema, type SideTuningSpec } from './spec';
 
 export function createSideTuner(spec: SideTuningSpec, model: TunableModel): Tuner {
-  return new SideTuner(spec, matchSideTargets(spec, model), model.hiddenSize);
+  return new SideTuner(spec, matchSideTargets(spec, model).map(({ path }) => path), model.hiddenSize);
 }
 
 /** a f(x) + (1 - a) S(x) in place of f(x), where S is two linear maps around a GELU and a = sigmoid(alpha). Computed in f32, as by SWIFT. */

@@ -1,3 +1,4 @@
+import type { ModuleSite } from '@tunefleet/ml-nn';
 import { z } from 'zod';
 import { matchModules } from '../matching/module-sites';
 import { patternProblem } from '../matching/python-pattern';
@@ -26,13 +27,13 @@ export const sideTuningSpecSchema = z
   });
 export type SideTuningSpec = z.infer<typeof sideTuningSpecSchema>;
 
-/** @returns paths   @throws TunefleetError `invalid_input` */
-export function matchSideTargets({ target_modules, dim }: Pick<SideTuningSpec, 'target_modules' | 'dim'>, model: TunableModel): string[] {
+/** @throws TunefleetError `invalid_input` */
+export function matchSideTargets({ target_modules, dim }: Pick<SideTuningSpec, 'target_modules' | 'dim'>, model: TunableModel): ModuleSite[] {
   if (dim !== null && dim !== model.hiddenSize) throw badField('dim', `is ${dim}, but this ${model.modelType} model is ${model.hiddenSize} wide; leave it out`);
   const hits = matchModules(target_modules, model, ({ kind }) => kind === 'final-norm');
   const uneven = hits.find(({ inSize, outSize }) => inSize !== outSize);
   if (uneven) throw badField('target_modules', `"${uneven.path}" maps ${uneven.inSize} to ${uneven.outSize} numbers, but the network beside it keeps the width; name modules that do, such as "${hits.find(({ inSize, outSize }) => inSize === outSize)?.path ?? model.modules.at(-1)?.path}"`);
-  return hits.map(({ path }) => path);
+  return hits;
 }
 
 /** The mixing weight, and two maps with biases. */
@@ -52,5 +53,6 @@ export const sideTuningSpec: TunerSpecHalf<SideTuningSpec> = {
     throw refusalOf(parsed.error, Object.keys(sideTuningSpecSchema.shape), 'Side-Tuning');
   },
   countParameters: (spec, model) => sideParameterCount(matchSideTargets(spec, model).length, model.hiddenSize),
+  untouchedBlocks: (spec, model) => Math.min(...matchSideTargets(spec, model).map(({ layer }) => layer)),
   keptPerToken: (spec, model) => matchSideTargets(spec, model).length * 5 * model.hiddenSize,
 };
