@@ -22,7 +22,7 @@ export interface CausalLmDescription {
   /** Modules whose output a tuner may change, in forward order. */
   readonly modules: readonly ModuleSite[];
   /** Every linear map a tuner may adapt, in forward order. */
-  readonly projections: readonly { readonly path: string; readonly inSize: number; readonly outSize: number; readonly fanInFanOut?: true }[];
+  readonly projections: readonly { readonly path: string; readonly inSize: number; readonly outSize: number; readonly fanInFanOut?: true; readonly biased?: true }[];
 }
 
 /** The TensorFlow-free half of an architecture. */

@@ -9,6 +9,8 @@ export interface Projection {
   readonly outSize: number;
   /** Its weight is stored as [in, out] in the checkpoint, as GPT-2's `Conv1D`; adapters say so in their configuration. */
   readonly fanInFanOut?: true;
+  /** It adds a bias. */
+  readonly biased?: true;
 }
 
 /** The token tables of a decoder, by module path. */

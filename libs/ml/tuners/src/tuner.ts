@@ -78,7 +78,7 @@ export interface TunableModel {
   readonly layers: number;
   readonly keyValueHeads: number;
   readonly headDim: number;
-  readonly projections: readonly { readonly path: string; readonly inSize: number; readonly outSize: number; readonly fanInFanOut?: true }[];
+  readonly projections: readonly { readonly path: string; readonly inSize: number; readonly outSize: number; readonly fanInFanOut?: true; readonly biased?: true }[];
   /** Absent where the model is no decoder. */
   readonly tables?: TokenTables;
   /** Modules whose output may be changed. */

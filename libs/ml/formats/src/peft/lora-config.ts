@@ -50,7 +50,7 @@ const NEUTRAL: Readonly<Record<string, readonly unknown[]>> = {
   layer_replication: [null],
   use_qalora: [false],
   qalora_group_size: ['*'],
-  ensure_weight_tying: [false],
+  ensure_weight_tying: ['*'],
   alora_invocation_tokens: [null],
   arrow_config: [null],
   use_bdlora: [null, false],

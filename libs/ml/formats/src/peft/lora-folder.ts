@@ -11,6 +11,8 @@ export interface LoraAdapter {
 export interface LoadedLoraAdapter extends LoraAdapter {
   /** Config fields that were ignored because we do not know them. */
   readonly ignoredFields: readonly string[];
+  /** What is done to the embedding is done to the output head, too; the file holds both. */
+  readonly tiesWeights: boolean;
 }
 
 /** Writes a PEFT folder. */
@@ -39,12 +41,13 @@ export async function readLoraAdapter(folder: string): Promise<LoadedLoraAdapter
  */
 export function loraAdapterOf(files: AdapterFiles): LoadedLoraAdapter {
   const { config, ignoredFields } = loraConfigOf(files.config);
+  const tiesWeights = files.config['ensure_weight_tying'] === true;
   const tensors: AdapterTensor[] = [];
   const unknown: string[] = [];
   const seen = new Set<string>();
   for (const tensor of files.tensors) {
     const key = parseAdapterKey(tensor.name);
-    const name = key === undefined ? wholeName(tensor.name, config) : `${key.module}.${key.parameter}`;
+    const name = key === undefined ? wholeName(tensor.name, config, tiesWeights) : `${key.module}.${key.parameter}`;
     if (name === undefined) {
       unknown.push(tensor.name);
       continue;
@@ -58,7 +61,7 @@ export function loraAdapterOf(files: AdapterFiles): LoadedLoraAdapter {
     throw badAdapter(`${ADAPTER_WEIGHTS} has ${unknown.length} tensors that are not LoRA's: ${shown}${unknown.length > 10 ? ', ...' : ''}; nothing is dropped silently, so the adapter is not loaded`);
   }
   checkPairs(tensors);
-  return { config, tensors, ignoredFields };
+  return { config, tensors, ignoredFields, tiesWeights };
 }
 
 /** Every A has its B and they agree on the rank. */
@@ -75,12 +78,18 @@ function checkPairs(tensors: readonly AdapterTensor[]): void {
 }
 
 /** Tables and biases that go with the factors, where the configuration or their own name says why they are there. */
-function wholeName(fileKey: string, { modules_to_save: saved, bias, target_modules: targets }: LoraAdapterConfig): string | undefined {
+function wholeName(fileKey: string, { modules_to_save: saved, bias, target_modules: targets }: LoraAdapterConfig, tiesWeights: boolean): string | undefined {
   const name = parseWholeKey(fileKey);
   if (name === undefined || /\.lora_[^.]+\./.test(name)) return undefined;
   const module = name.replace(/\.(weight|bias)$/, '');
-  const known = name.endsWith('.trainable_tokens_delta') || module.endsWith('.base_layer') || saved?.some((entry) => module.endsWith(entry)) || (bias === 'all' && name.endsWith('.bias'));
-  return known || /(^|\.)(embed_tokens|wte|lm_head)$/.test(module) && targets !== null && saved === null && mentionsTable(targets) ? name : undefined;
+  const isTable = /(^|\.)(embed_tokens|wte|lm_head)$/.test(module);
+  const known =
+    name.endsWith('.trainable_tokens_delta') ||
+    module.endsWith('.base_layer') ||
+    saved?.some((entry) => module.endsWith(entry)) ||
+    (bias === 'all' && name.endsWith('.bias')) ||
+    (isTable && (tiesWeights || (saved === null && targets !== null && mentionsTable(targets))));
+  return known ? name : undefined;
 }
 
 function mentionsTable(targets: NonNullable<LoraAdapterConfig['target_modules']>): boolean {

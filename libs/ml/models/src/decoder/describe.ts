@@ -26,8 +26,8 @@ export function describeDecoder(config: DecoderConfig): CausalLmDescription {
 }
 
 /** Without what only loading needs. */
-export function projectionOf({ bias: _bias, ...projection }: DeclaredProjection): CausalLmDescription['projections'][number] {
-  return projection;
+export function projectionOf({ bias, ...projection }: DeclaredProjection): CausalLmDescription['projections'][number] {
+  return bias ? { ...projection, biased: true } : projection;
 }
 
 /** Inputs of the norms, rotated q and k, v, attention's output, gate and up. Normed values, merged heads and the gated product are computed again instead. */

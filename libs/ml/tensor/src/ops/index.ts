@@ -15,6 +15,7 @@ export { frozenMatrix, multiplyBack, multiplyForward, outputSquares, selectOutpu
 export { linear } from './linear/linear';
 export { linearGroup, type LinearGroupOptions } from './linear/linear-group';
 export { bundleLora, type BundleOptions, type LoraBundle, type LoraUpdate } from './linear/lora-bundle';
+export type { OutputShift } from './linear/output-shift';
 export type { Dropout } from './linear/input-dropout';
 export type { Magnitude, WeightDecomposition } from './linear/weight-decomposition';
 export { headCrossEntropy, type HeadCrossEntropyResult } from './head-cross-entropy/head-cross-entropy';

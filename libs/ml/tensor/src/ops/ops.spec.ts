@@ -291,6 +291,14 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
     for (const factor of factors) factor.dispose();
   });
 
+  test('linearGroup: shifts of some outputs', () => {
+    checkGradients(device, [[5, 4], [2, 4], [2, 3], [3], [2]], (x, a, b, first, second) => {
+      const weight = frozen([6, 4], 6);
+      const shifts = [{ value: first, scale: 2, map: 0, row: 1 }, { value: second, scale: 1, map: 0, row: 2 }];
+      return linearGroup(x, [{ weight, bias: null }], { lora: bundleLora(device, [{ a, b, scale: 1, map: 0, row: 3, dropout: null }], [weight], 'f32', { shifts }) })[0] as Tensor;
+    });
+  });
+
   test('linearGroup: decomposed weights are (W + s B A) of the given row lengths', () => {
     device.scope(() => {
       const p = device.primitives;

@@ -48,6 +48,8 @@ export function loraAdapterFile(
     lora_dropout: spec.lora_dropout,
     use_rslora: spec.use_rslora,
     use_dora: spec.use_dora,
+    lora_bias: spec.lora_bias,
+    bias: spec.bias,
     init_lora_weights: spec.init_lora_weights,
     target_modules: [...(embedding ? [embedding.path] : []), ...targets.map(({ path }) => path)],
     modules_to_save: saved.length > 0 ? saved.map(({ path }) => path.split('.').at(-1) as string) : null,

@@ -32,6 +32,9 @@ const VARIANTS: readonly Variant[] = [
   { name: 'peft-saved', base: 'scaled', spec: { r: 4, lora_alpha: 6, target_modules: ['v_proj'], modules_to_save: ['embed_tokens', 'lm_head'] }, deterministic: ['embed_tokens.weight', 'lm_head.weight'] },
   { name: 'peft-tokens', base: 'tied', spec: { r: 4, lora_alpha: 6, target_modules: ['v_proj'], trainable_token_indices: [1, 5, 9] }, deterministic: ['tokens_delta'] },
   { name: 'peft-scaled-embedding', base: 'gemma2', spec: { r: 4, lora_alpha: 6, target_modules: ['o_proj', 'embed_tokens'] }, deterministic: ['embedding_A'] },
+  { name: 'peft-lora-bias', base: 'qwen2', spec: { r: 4, lora_alpha: 6, target_modules: ['q_proj', 'down_proj'], lora_bias: true }, deterministic: ['lora_B.bias', 'lora_B.weight'] },
+  { name: 'peft-bias-all', base: 'qwen2', spec: { r: 4, lora_alpha: 6, target_modules: ['q_proj', 'down_proj'], bias: 'all' }, deterministic: ['base_layer.bias', 'k_proj.bias', 'v_proj.bias'] },
+  { name: 'peft-bias-lora-only', base: 'qwen2', spec: { r: 4, lora_alpha: 6, target_modules: ['q_proj', 'down_proj'], bias: 'lora_only' }, deterministic: ['base_layer.bias'] },
   {
     name: 'peft-loraplus',
     base: 'scaled',

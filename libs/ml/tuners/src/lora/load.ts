@@ -8,13 +8,14 @@ import { LoraTuner } from './lora-tuner';
 import { sizeOf, transposed } from './parameters';
 import { plannedBy } from './planned-by-file';
 import { loraSpecSchema, type LoraSpec } from './spec';
+import { frozenTable } from './token-tables';
 
 /** A PEFT LoRA folder, whoever wrote it, for one model. @throws TunefleetError `incompatible_artifact` */
 export function loadLora(model: BindableModel, files: AdapterFiles): LoadedAdapter {
   const { device } = model;
   const file = loraAdapterOf(files);
   const spec = specOf(file.config);
-  const { plan, tensors, notices } = withinTimeLimit(() => plannedBy(file, model));
+  const { plan, tensors, notices } = withinTimeLimit(() => plannedBy(file, model, (table) => frozenTable(model, table === 'head' ? (model.head ?? null) : null)));
   const tuner = new LoraTuner(spec, plan);
   const values = new Float32Array(tuner.parameterCount);
   let at = 0;
@@ -36,12 +37,11 @@ export function loadLora(model: BindableModel, files: AdapterFiles): LoadedAdapt
 
 /** Fields that make it more than a plain LoRA, with the value that does not. `fan_in_fan_out` follows from the base, whatever the file says, as in PEFT. */
 const PLAIN: readonly (readonly [field: keyof LoraAdapterConfig, off: unknown])[] = [
-  ['bias', 'none'],
-  ['lora_bias', false],
   ['target_parameters', null],
 ];
 
-function specOf(config: LoraAdapterConfig): LoraSpec {
+/** @throws TunefleetError `incompatible_artifact` for what is no plain LoRA */
+export function specOf(config: LoraAdapterConfig): LoraSpec {
   for (const [field, off] of PLAIN) {
     const value = config[field];
     if (value !== off && !(Array.isArray(value) && value.length === 0)) throw unusableAdapter(`it has ${field} = ${JSON.stringify(value)?.slice(0, 100)}, which is not supported yet`);
@@ -57,6 +57,8 @@ function specOf(config: LoraAdapterConfig): LoraSpec {
     lora_dropout: config.lora_dropout,
     use_rslora: config.use_rslora,
     use_dora: config.use_dora,
+    lora_bias: config.lora_bias,
+    bias: config.bias,
     // How it once began no longer matters; only the forms known here are kept.
     init_lora_weights: typeof init === 'boolean' || init === 'gaussian' || (init === 'orthogonal' && config.r % 2 === 0) ? init : true,
     rank_pattern: config.rank_pattern,

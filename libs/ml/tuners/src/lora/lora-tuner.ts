@@ -4,9 +4,9 @@ import type { ModelHook, ProjectionGroup } from '@tunefleet/ml-nn';
 import { bundleLora, type LoraBundle, type LoraUpdate, type Tensor } from '@tunefleet/ml-tensor';
 import type { BindableModel, DropoutKey, StartContext, Tuner } from '../tuner';
 import { loraAdapterFile } from './adapter-file';
-import { bundleByGroup, loraHook, type LoraFactors, type LoraParts } from './bundles';
+import { bundleByGroup, frozenBias, loraHook, type LoraFactors, type LoraParts } from './bundles';
 import type { LoraPlan } from './match';
-import { aOf, bOf, embeddingAOf, embeddingBOf, loraParameters, magnitudeOf, savedOf, sizeOf, tokensOf, type LoraParameter } from './parameters';
+import { aOf, bBiasOf, biasOf, bOf, embeddingAOf, embeddingBOf, loraParameters, magnitudeOf, savedOf, sizeOf, tokensOf, type LoraParameter } from './parameters';
 import type { LoraSpec } from './spec';
 import { startsFromWeights, type StartFactors } from './start/from-weights';
 import { loraInitialValues } from './start/initial-values';
@@ -73,10 +73,18 @@ export class LoraTuner implements Tuner {
     const bound = this.plan.targets.map(({ path, scale }, index): [string, LoraFactors] => {
       const [a, b] = [named.get(aOf(path)), named.get(bOf(path))] as [Tensor, Tensor];
       const update = { a, b, scale, dropout: dropout && rate > 0 ? { rate, key: maskKey(dropout, index) } : null };
+      const bias = named.get(bBiasOf(path));
       const start = starts?.get(path);
-      return [path, { updates: start ? updatesLessStart(update, start) : [update], magnitude: named.get(magnitudeOf(path)) ?? null }];
+      return [path, { updates: start ? updatesLessStart(update, start) : [update], magnitude: named.get(magnitudeOf(path)) ?? null, shifts: bias ? [{ value: bias, scale }] : [] }];
     });
-    return bundleByGroup(model, groups, new Map(bound));
+    const factors = new Map(bound);
+    for (const each of this.plan.biases) {
+      const trained = named.get(biasOf(each)) as Tensor;
+      const change = { value: model.device.primitives.sub(trained, frozenBias(model, each.path)), gradientTo: trained, scale: 1 };
+      const known = factors.get(each.path) ?? { updates: [], magnitude: null, shifts: [] };
+      factors.set(each.path, { ...known, shifts: [...known.shifts, change] });
+    }
+    return bundleByGroup(model, groups, factors);
   }
 
   save(values: Float32Array, folder: string, base: { readonly id: string; readonly revision: string }, model?: BindableModel): Promise<void> {

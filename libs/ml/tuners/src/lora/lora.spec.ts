@@ -134,7 +134,8 @@ describe('adapters that do not fit are refused', () => {
 
   test.each([
     [{ use_dora: true }, 'it has use_dora, but "model.layers.0.self_attn.q_proj.lora_magnitude_vector" is not a vector of 32 numbers'],
-    [{ bias: 'all' }, 'bias = "all", which is not supported yet'],
+    [{ lora_bias: true }, 'it has lora_bias, but'],
+    [{ target_parameters: ['x'] }, 'target_parameters = ["x"], which is not supported yet'],
     [{ init_lora_weights: 'pissa' }, 'changes the base weights'],
   ])('%j', async (change, message) => {
     await expect(loadAdapter(model, await withConfig(change))).rejects.toThrow(message);

@@ -39,6 +39,8 @@ const USUAL_TARGETS: Readonly<Record<string, readonly string[]>> = {
 export interface LoraPlan {
   /** Linear maps in the model's order, the output head last. */
   readonly targets: readonly LoraTarget[];
+  /** Biases of the base that are trained, in the model's order. */
+  readonly biases: readonly { readonly path: string; readonly size: number; readonly adapted: boolean }[];
   /** The embedding table as a map from V to C. */
   readonly embedding: LoraTarget | null;
   /** Tables trained whole. */
@@ -65,7 +67,7 @@ export function planLora(spec: LoraSpec, model: TunableModel): LoraPlan {
     if (embedding && typeof spec.init_lora_weights === 'string') throw refuseField('init_lora_weights', `"${spec.init_lora_weights}" cannot be used for the embedding "${embedding.path}"; leave it out of target_modules`);
     if (tokens && (embedding || saved.some(({ table }) => table === 'embedding'))) throw refuseField('trainable_token_indices', 'cannot be used together with an embedding that is adapted or trained whole');
     if (tokens && model.tables?.tied && (targets.some(({ path }) => path === model.tables?.head) || saved.length > 0)) throw refuseField('trainable_token_indices', 'cannot be used together with an output head that is adapted or trained whole, where the head is the embedding table');
-    return { targets, embedding, saved, tokens };
+    return { targets, biases: trainedBiases(spec, model, targets), embedding, saved, tokens };
   });
 }
 
@@ -92,6 +94,16 @@ function targetsOf(spec: LoraSpec, model: TunableModel, saved: readonly string[]
     return loraTarget(projection, rank, alpha, spec.use_rslora);
   };
   return { embedding: hitsEmbedding ? targetOf(embedding) : null, targets: hits.map(targetOf) };
+}
+
+/** Model types whose norms have biases, too, which are no part of a linear map. */
+const NORMS_WITH_BIAS = ['gpt2', 'bert'];
+
+function trainedBiases({ bias }: LoraSpec, { projections, modelType }: TunableModel, targets: readonly LoraTarget[]): LoraPlan['biases'] {
+  if (bias === 'none') return [];
+  if (bias === 'all' && NORMS_WITH_BIAS.includes(modelType)) throw refuseField('bias', `"all" would train the biases of norms of this ${modelType} model, too, which cannot be trained; use "lora_only"`);
+  const adapted = new Set(targets.map(({ path }) => path));
+  return projections.filter(({ path, biased }) => biased && (bias === 'all' || adapted.has(path))).map(({ path, outSize }) => ({ path, size: outSize, adapted: adapted.has(path) }));
 }
 
 /** PEFT's rule: a module's path ends with the entry, with or without a dot before it. */

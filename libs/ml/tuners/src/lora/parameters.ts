@@ -8,7 +8,7 @@ export interface LoraParameter extends ParameterInfo {
   readonly turned: boolean;
 }
 
-type Parameterising = Pick<LoraSpec, 'use_dora' | 'loraplus_lr_ratio' | 'loraplus_lr_embedding'>;
+type Parameterising = Pick<LoraSpec, 'use_dora' | 'lora_bias' | 'loraplus_lr_ratio' | 'loraplus_lr_embedding'>;
 
 /** Trained tensors: of every target, one target after the other, then of the token tables. */
 export function loraParameters(spec: Parameterising, plan: LoraPlan): LoraParameter[] {
@@ -27,13 +27,15 @@ function loraPlus({ name, shape }: ParameterInfo, ratio: number, embeddingRate: 
   return { optimiser: { rateFactor: ratio, ...(name.endsWith('.bias') ? { weightDecay: false } : {}) } };
 }
 
-function shapesOf({ use_dora }: Parameterising, { targets, embedding, saved, tokens }: LoraPlan): LoraParameter[] {
+function shapesOf({ use_dora, lora_bias }: Parameterising, { targets, biases, embedding, saved, tokens }: LoraPlan): LoraParameter[] {
   return [
     ...targets.flatMap(({ path, rank, inSize, outSize }) => [
       { name: aOf(path), shape: [rank, inSize], turned: false },
       { name: bOf(path), shape: [rank, outSize], turned: true },
+      ...(lora_bias ? [{ name: bBiasOf(path), shape: [outSize], turned: false }] : []),
       ...(use_dora ? [{ name: magnitudeOf(path), shape: [outSize], turned: false }] : []),
     ]),
+    ...biases.map((bias) => ({ name: biasOf(bias), shape: [bias.size], turned: false })),
     ...(embedding
       ? [
           { name: embeddingAOf(embedding.path), shape: [embedding.rank, embedding.inSize], turned: false },
@@ -47,6 +49,8 @@ function shapesOf({ use_dora }: Parameterising, { targets, embedding, saved, tok
 
 export const aOf = (path: string): string => `${path}.lora_A.weight`;
 export const bOf = (path: string): string => `${path}.lora_B.weight`;
+export const bBiasOf = (path: string): string => `${path}.lora_B.bias`;
+export const biasOf = ({ path, adapted }: { readonly path: string; readonly adapted: boolean }): string => `${path}.${adapted ? 'base_layer.' : ''}bias`;
 export const magnitudeOf = (path: string): string => `${path}.lora_magnitude_vector`;
 export const embeddingAOf = (path: string): string => `${path}.lora_embedding_A`;
 export const embeddingBOf = (path: string): string => `${path}.lora_embedding_B`;

@@ -1,10 +1,9 @@
 import type { AdapterTensor, LoadedLoraAdapter } from '@tunefleet/ml-formats';
 import { floatsOf, unusableAdapter } from '../adapter-tensors';
 import { patternValue } from '../matching/module-names';
-import type { BindableModel, TunableModel } from '../tuner';
+import type { TunableModel } from '../tuner';
 import { loraTarget, type LoraPlan, type LoraTarget } from './match';
-import { aOf, bOf, embeddingAOf, embeddingBOf, magnitudeOf, savedOf, tokensOf } from './parameters';
-import { frozenTable } from './token-tables';
+import { aOf, bBiasOf, biasOf, bOf, embeddingAOf, embeddingBOf, magnitudeOf, savedOf, tokensOf } from './parameters';
 
 export interface PlannedByFile {
   readonly plan: LoraPlan;
@@ -15,9 +14,10 @@ export interface PlannedByFile {
 
 /**
  * What an adapter's tensors train of a model: its targets follow from the names of the tensors and its ranks from their shapes, which is what the file really holds.
+ * @param tableOf gives a table of the base, [V, C] f32; asked for only where the file brings a copy of it along
  * @throws TunefleetError `incompatible_artifact` for tensors of another base, and for tensors that would have to be dropped
  */
-export function plannedBy(file: LoadedLoraAdapter, model: BindableModel): PlannedByFile {
+export function plannedBy(file: LoadedLoraAdapter, model: TunableModel, tableOf: (table: 'embedding' | 'head') => Float32Array): PlannedByFile {
   const { config } = file;
   const tensors = new Map(file.tensors.map((tensor) => [tensor.name, tensor]));
   const used = new Set<string>();
@@ -35,13 +35,15 @@ export function plannedBy(file: LoadedLoraAdapter, model: BindableModel): Planne
   };
   const maps = [...model.projections, ...(tables ? [{ path: tables.head, inSize: C, outSize: V }] : [])];
   const targets = maps.flatMap((map) => pairOf(map, [aOf(map.path), bOf(map.path)]) ?? []);
-  if (config.use_dora) for (const target of targets) used.add(checkedMagnitude(target, tensors));
+  if (config.lora_bias) for (const target of targets) used.add(checkedVector(bBiasOf(target.path), target.outSize, 'lora_bias', tensors));
+  const biases = config.bias === 'none' ? [] : biasesOfFile(model, targets, tensors, used);
+  if (config.use_dora) for (const target of targets) used.add(checkedVector(magnitudeOf(target.path), target.outSize, 'use_dora', tensors));
   const embedding = tables ? pairOf({ path: tables.embedding, inSize: V, outSize: C }, [embeddingAOf(tables.embedding), embeddingBOf(tables.embedding)]) : null;
   const tokens = tables ? tokensOfFile(file, { path: tables.embedding, width: C }, tensors, used) : null;
   const saved: LoraPlan['saved'][number][] = [];
   for (const table of tables ? (['embedding', 'head'] as const) : []) {
     const path = tables?.[table] ?? '';
-    const isSaved = config.modules_to_save?.some((entry) => path.endsWith(entry)) ?? false;
+    const isSaved = file.tiesWeights ? config.modules_to_save !== null : (config.modules_to_save?.some((entry) => path.endsWith(entry)) ?? false);
     const whole = tensors.get(savedOf(path));
     if (isSaved && whole) {
       if (whole.shape.join() !== [V, C].join()) throw unusableAdapter(`"${whole.name}" is [${whole.shape.join(', ')}], but this model's table is [${V}, ${C}]; it was made for another base model, or the vocabulary was made longer`);
@@ -53,7 +55,7 @@ export function plannedBy(file: LoadedLoraAdapter, model: BindableModel): Planne
     for (const name of [savedOf(path), `${path}.base_layer.weight`]) {
       const copy = tensors.get(name);
       if (!copy) continue;
-      if (!equalsTable(copy, model, table)) throw unusableAdapter(`"${name}" differs from this model's table; the vocabulary was made longer or the table was changed, which a LoRA cannot bring along`);
+      if (!equalsTable(copy, tableOf(table))) throw unusableAdapter(`"${name}" differs from this model's table; the vocabulary was made longer or the table was changed, which a LoRA cannot bring along`);
       used.add(name);
       notices.push(`"${name}" is the base model's own table and was not needed`);
     }
@@ -63,14 +65,24 @@ export function plannedBy(file: LoadedLoraAdapter, model: BindableModel): Planne
     throw unusableAdapter(`${unused.length} of its tensors belong to no linear map of this ${model.modelType} model that can be adapted: ${unused.slice(0, 5).join(', ')}${unused.length > 5 ? ', ...' : ''}; it was made for another base model, or trains what cannot be trained here`);
   }
   if (tensors.size === 0) throw unusableAdapter('it holds no tensors');
-  return { plan: { targets, embedding, saved, tokens }, tensors, notices };
+  return { plan: { targets, biases, embedding, saved, tokens }, tensors, notices };
 }
 
-function checkedMagnitude({ path, outSize }: LoraTarget, tensors: ReadonlyMap<string, AdapterTensor>): string {
-  const name = magnitudeOf(path);
+function checkedVector(name: string, size: number, field: string, tensors: ReadonlyMap<string, AdapterTensor>): string {
   const { shape } = tensors.get(name) ?? { shape: [] };
-  if (shape.length !== 1 || shape[0] !== outSize) throw unusableAdapter(`it has use_dora, but "${name}" is not a vector of ${outSize} numbers`);
+  if (shape.length !== 1 || shape[0] !== size) throw unusableAdapter(`it has ${field}, but "${name}" is not a vector of ${size} numbers`);
   return name;
+}
+
+/** Biases that the file holds; some versions of PEFT wrote none of adapted maps. */
+function biasesOfFile({ projections }: TunableModel, targets: readonly LoraTarget[], tensors: ReadonlyMap<string, AdapterTensor>, used: Set<string>): LoraPlan['biases'] {
+  const adapted = new Set(targets.map(({ path }) => path));
+  return projections.flatMap(({ path, outSize, biased }) => {
+    const bias = { path, size: outSize, adapted: adapted.has(path) };
+    if (!biased || !tensors.has(biasOf(bias))) return [];
+    used.add(checkedVector(biasOf(bias), outSize, 'bias', tensors));
+    return [bias];
+  });
 }
 
 function tokensOfFile({ config }: LoadedLoraAdapter, { path, width }: { readonly path: string; readonly width: number }, tensors: ReadonlyMap<string, AdapterTensor>, used: Set<string>): LoraPlan['tokens'] {
@@ -84,8 +96,8 @@ function tokensOfFile({ config }: LoadedLoraAdapter, { path, width }: { readonly
 }
 
 /** Up to the rounding of half precision. */
-function equalsTable(copy: AdapterTensor, model: BindableModel, table: 'embedding' | 'head'): boolean {
-  const [theirs, ours] = [floatsOf(copy), frozenTable(model, table === 'head' ? (model.head ?? null) : null)];
+function equalsTable(copy: AdapterTensor, ours: Float32Array): boolean {
+  const theirs = floatsOf(copy);
   if (theirs.length !== ours.length) return false;
   const most = ours.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
   return ours.every((value, index) => Math.abs(value - (theirs[index] as number)) <= most / 128);

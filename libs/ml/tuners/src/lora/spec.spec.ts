@@ -11,7 +11,7 @@ const paths = (fields: object) => matchProjections(tunerSpecs.lora.parse({ kind:
 test('defaults are those of PEFT', () => {
   expect(parseTunerSpec({ kind: 'lora' })).toEqual({
     kind: 'lora', r: 8, lora_alpha: 8, lora_dropout: 0, target_modules: null, exclude_modules: null, use_rslora: false, use_dora: false, init_lora_weights: true,
-    layers_to_transform: null, layers_pattern: null, rank_pattern: {}, alpha_pattern: {}, modules_to_save: null, trainable_token_indices: null, loraplus_lr_ratio: null, loraplus_lr_embedding: 1e-6, bias: 'none',
+    layers_to_transform: null, layers_pattern: null, rank_pattern: {}, alpha_pattern: {}, modules_to_save: null, trainable_token_indices: null, loraplus_lr_ratio: null, loraplus_lr_embedding: 1e-6, lora_bias: false, bias: 'none',
   });
 });
 
@@ -57,7 +57,8 @@ test.each([
   [{ kind: 'lora', r: 1.5 }, 'tuner.r', 'int'],
   [{ kind: 'lora', lora_alpha: '16' }, 'tuner.lora_alpha', 'number'],
   [{ kind: 'lora', lora_dropout: 1 }, 'tuner.lora_dropout', '<1'],
-  [{ kind: 'lora', bias: 'all' }, 'tuner.bias', 'only "none" is supported'],
+  [{ kind: 'lora', bias: 'some' }, 'tuner.bias', 'expected one of'],
+  [{ kind: 'lora', lora_bias: true, use_dora: true }, 'tuner.lora_bias', 'cannot be used together with use_dora'],
   [{ kind: 'lora', init_lora_weights: 'eva' }, 'tuner.init_lora_weights', 'is not offered: it needs passes over the data'],
   [{ kind: 'lora', init_lora_weights: 'loftq' }, 'tuner.init_lora_weights', 'a base quantised to fit it'],
   [{ kind: 'lora', init_lora_weights: 'zeros' }, 'tuner.init_lora_weights', 'must be true, false, "gaussian", "orthogonal"'],

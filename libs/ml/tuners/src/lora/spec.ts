@@ -57,13 +57,18 @@ export const loraSpecSchema = z
     loraplus_lr_ratio: z.number().positive().max(1000).nullish().transform((value) => value ?? null),
     /** With LoRA+: peak learning rate of a low-rank embedding. */
     loraplus_lr_embedding: z.number().min(0).max(1).default(1e-6),
-    bias: z.literal('none', { error: 'only "none" is supported: biases stay frozen' }).default('none'),
+    /** A bias of B, zero at the start, added times the scale. */
+    lora_bias: z.boolean().default(false),
+    /** Which biases of the base are trained: none, those of adapted maps, all. */
+    bias: z.enum(['none', 'lora_only', 'all']).default('none'),
   })
   .superRefine((spec, context) => {
     const issue = (field: string, message: string) => context.addIssue({ code: 'custom', path: [field], message });
     const layers = spec.layers_to_transform;
     if (layers !== null && typeof spec.target_modules === 'string') issue('layers_to_transform', 'cannot be used together with a string in target_modules; list the names instead');
     if (spec.layers_pattern !== null && layers === null) issue('layers_pattern', 'needs layers_to_transform');
+    if (spec.lora_bias && spec.use_dora) issue('lora_bias', 'cannot be used together with use_dora');
+    if (spec.lora_bias && (typeof spec.init_lora_weights === 'string')) issue('lora_bias', `cannot be used together with the start "${spec.init_lora_weights}"`);
     const init = spec.init_lora_weights;
     const ranks = [spec.r, ...Object.values(spec.rank_pattern)];
     if (init === 'orthogonal' && ranks.some((each) => each % 2 !== 0)) issue('init_lora_weights', `"orthogonal" needs even ranks, not ${ranks.join(', ')}`);
@@ -94,7 +99,7 @@ function patternsOf(spec: Pick<LoraSpec, 'target_modules' | 'exclude_modules' | 
 
 /** PEFT fields of methods still to come; a value that switches them off is as good as none. */
 const LATER = [
-  'lora_bias', 'target_parameters', 'loftq_config', 'eva_config',
+  'target_parameters', 'loftq_config', 'eva_config',
   'corda_config', 'lora_ga_config', 'layer_replication', 'use_qalora', 'ensure_weight_tying', 'megatron_config', 'alora_invocation_tokens', 'arrow_config',
 ];
 

@@ -43,7 +43,7 @@ export function headProduct(hidden: Tensor, { adapted, ...head }: OutputHead): T
 /** Trainable tensors that a head's logits depend on. */
 export function trainedOf({ adapted }: OutputHead): Tensor[] {
   if (!adapted) return [];
-  const { updates = [], decomposition = null } = adapted.lora ?? {};
-  const all = [...(adapted.table ? [adapted.table] : []), ...updates.flatMap(({ a, b, gradientTo }) => [gradientTo?.a ?? a, gradientTo?.b ?? b]), ...(decomposition?.magnitudes ?? []).map(({ magnitude }) => magnitude)];
+  const { updates = [], decomposition = null, shifts = [] } = adapted.lora ?? {};
+  const all = [...(adapted.table ? [adapted.table] : []), ...updates.flatMap(({ a, b, gradientTo }) => [gradientTo?.a ?? a, gradientTo?.b ?? b]), ...(decomposition?.magnitudes ?? []).map(({ magnitude }) => magnitude), ...shifts.map(({ value, gradientTo }) => gradientTo ?? value)];
   return [...new Set(all)];
 }

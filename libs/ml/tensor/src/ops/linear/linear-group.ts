@@ -5,6 +5,7 @@ import type { Tensor } from '../../tensor';
 import { multiplyBack, multiplyForward, type FrozenMap } from './frozen-matrix';
 import { dropsInput } from './input-dropout';
 import { factorGradients, inputBranch, narrowProduct, productGradient, type LoraBundle } from './lora-bundle';
+import { shiftGradients } from './output-shift';
 import { droppedProduct, gainedInputGradients, magnitudeGradients, withGain, type WeightDecomposition } from './weight-decomposition';
 
 export interface LinearGroupOptions {
@@ -17,6 +18,7 @@ export interface LinearGroupOptions {
 /**
  * Frozen linear maps of one input, with their low-rank updates: y_i = x W_iᵀ + bias_i + (drop(x) Aᵀ) B_i, plus the residual.
  * Outputs with decomposed weights (`Magnitude`) have (x W_iᵀ + (x Aᵀ) B_i) times a gain in place of the first and last term.
+ * Shifts are added to outputs as a bias is.
  * What the maps share is done once: the narrow product x Aᵀ, its gradient, and the sum of the gradients by x.
  * Keeps x, the narrow product [N, R] and dropout masks; with decomposed weights also what the gain multiplies, [N, out_i].
  * @param x [N, in] in the compute dtype; weights of another one are cast as they are used
@@ -30,7 +32,7 @@ export function linearGroup(x: Tensor, maps: readonly FrozenMap[], { lora = null
   const decomposition = lora?.decomposition ?? null;
   return customOp(x.device, {
     name: 'linearGroup',
-    inputs: [x, ...extra, ...updates.flatMap(({ a, b, gradientTo }) => [gradientTo?.a ?? a, gradientTo?.b ?? b]), ...(decomposition?.magnitudes ?? []).map(({ magnitude }) => magnitude)],
+    inputs: [x, ...extra, ...updates.flatMap(({ a, b, gradientTo }) => [gradientTo?.a ?? a, gradientTo?.b ?? b]), ...(decomposition?.magnitudes ?? []).map(({ magnitude }) => magnitude), ...(lora?.shifts ?? []).map(({ value, gradientTo }) => gradientTo ?? value)],
     run: () => {
       const narrow = lora ? narrowProduct(p, x, lora) : null;
       const known: Tensor[] = [];
@@ -44,10 +46,12 @@ export function linearGroup(x: Tensor, maps: readonly FrozenMap[], { lora = null
           base = withGain(p, base, gained, gain, lora);
         }
         const terms = [map.bias ? p.add(base, map.bias) : base, ...(narrow && b ? [p.matMul(narrow.product, b)] : []), ...extra];
+        const shift = lora?.shift[index];
+        if (shift) terms[0] = p.add(terms[0] as Tensor, shift);
         return sumOf(p, terms);
       });
       // First what the backward pass reads, then what it reads from the bundle and the maps.
-      const held = lora && narrow ? [narrow.product, ...narrow.masks, ...known, lora.a, ...present(lora.b), ...heldBy(decomposition)] : [];
+      const held = lora && narrow ? [narrow.product, ...narrow.masks, ...known, lora.a, ...present(lora.b), ...heldBy(decomposition), ...present(lora.shift)] : [];
       return { outputs, save: [x, ...held, ...maps.map(({ weight }) => weight.value)] };
     },
     backward: ({ gradients, saved, needs }) => {
@@ -70,7 +74,8 @@ export function linearGroup(x: Tensor, maps: readonly FrozenMap[], { lora = null
         parts.length > 0 ? sumOf(p, parts) : null,
         ...(residual ? [gradients[0] ?? null] : []),
         ...(trained?.factors ?? updates.flatMap(() => [null, null])),
-        ...(trained ? magnitudeGradients(p, gradients, known, trained.dFactors, lora) : []),
+        ...(trained ? magnitudeGradients(p, gradients, known, trained.dFactors, lora) : (decomposition?.magnitudes ?? []).map(() => null)),
+        ...shiftGradients(p, gradients, lora),
       ];
     },
   });

@@ -5,6 +5,7 @@ import type { Primitives } from '../../primitives';
 import type { Tensor } from '../../tensor';
 import type { FrozenMatrix } from './frozen-matrix';
 import { dropoutMasks, dropped, dropsInput, type Dropout } from './input-dropout';
+import { shiftOf, type OutputShift } from './output-shift';
 import { decompose, type Magnitude, type WeightDecomposition } from './weight-decomposition';
 
 /**
@@ -35,6 +36,9 @@ export interface LoraBundle {
   /** Per map [R, out]: scale * Bᵀ where an update adds to the map, zero elsewhere, times the gain where weights are decomposed; null where none does. */
   readonly b: readonly (Tensor | null)[];
   readonly decomposition: WeightDecomposition | null;
+  readonly shifts: readonly OutputShift[];
+  /** Per map [out], the sum of its shifts; null where there is none. */
+  readonly shift: readonly (Tensor | null)[];
 }
 
 export interface BundleOptions {
@@ -42,13 +46,14 @@ export interface BundleOptions {
   readonly magnitudes?: readonly Magnitude[];
   /** With magnitudes: what every map's outputs have, see `outputSquares`; [out] f32, borrowed. */
   readonly squares?: readonly (Tensor | null)[];
+  readonly shifts?: readonly OutputShift[];
 }
 
 /**
  * The updates of a group's maps. An output is updated by one adapter only where its weights are decomposed.
  * @returns tensors in `dtype`, the caller's
  */
-export function bundleLora(device: Device, updates: readonly LoraUpdate[], weights: readonly FrozenMatrix[], dtype: FloatDType, { magnitudes = [], squares = [] }: BundleOptions = {}): LoraBundle {
+export function bundleLora(device: Device, updates: readonly LoraUpdate[], weights: readonly FrozenMatrix[], dtype: FloatDType, { magnitudes = [], squares = [], shifts = [] }: BundleOptions = {}): LoraBundle {
   const p = device.primitives;
   return device.scope(() => {
     const wide = stack(p, updates.map((update) => update.a), 0); // [R, in] f32
@@ -63,7 +68,11 @@ export function bundleLora(device: Device, updates: readonly LoraUpdate[], weigh
       const gain = decomposition?.wideGains[map];
       return factor && p.cast(gain ? p.mul(factor, gain) : factor, dtype);
     });
-    return { updates, a, b, decomposition };
+    const shift = weights.map(({ outSize }, map) => {
+      const sum = shiftOf(p, shifts, map, outSize);
+      return sum && p.cast(sum, dtype);
+    });
+    return { updates, a, b, decomposition, shifts, shift };
   });
 }
 

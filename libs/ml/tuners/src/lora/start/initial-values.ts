@@ -3,10 +3,11 @@ import type { ProjectionGroup } from '@tunefleet/ml-nn';
 import type { LoraBundle, Tensor } from '@tunefleet/ml-tensor';
 import type { BindableModel } from '../../tuner';
 import type { LoraPlan } from '../match';
-import { aOf, bOf, embeddingBOf, magnitudeOf, placesOf, savedOf, sizeOf, tokensOf, type LoraParameter } from '../parameters';
+import { aOf, biasOf, bOf, embeddingBOf, magnitudeOf, placesOf, savedOf, sizeOf, tokensOf, type LoraParameter } from '../parameters';
 import type { LoraSpec } from '../spec';
 import type { StartFactors } from './from-weights';
 import { randomOrthonormal } from './orthogonal';
+import { frozenBias } from '../bundles';
 import { frozenRows, frozenTable } from '../token-tables';
 
 /** Binds tensors, one per parameter, to the groups of a model; tensors of the enclosing scope. */
@@ -55,8 +56,12 @@ export function loraInitialValues(spec: LoraSpec, plan: LoraPlan, parameters: re
 }
 
 /** An embedding's A is zero, its B normal; tables and rows are copies. @see huggingface/peft `tuners/lora/layer.py`, `reset_lora_parameters` */
-function fillTables({ embedding, saved, tokens }: LoraPlan, model: BindableModel, partOf: (name: string) => Float32Array, { seed, stream }: { readonly seed: number; readonly stream: number }): void {
+function fillTables({ biases, embedding, saved, tokens }: LoraPlan, model: BindableModel, partOf: (name: string) => Float32Array, { seed, stream }: { readonly seed: number; readonly stream: number }): void {
   if (embedding) fillNormal(partOf(embeddingBOf(embedding.path)), 1, seed, stream);
+  for (const bias of biases) {
+    using value = frozenBias(model, bias.path);
+    partOf(biasOf(bias)).set(model.device.readFloats(value));
+  }
   for (const { path, table } of saved) partOf(savedOf(path)).set(frozenTable(model, table === 'head' ? (model.head ?? null) : null));
   if (!tokens) return;
   using rows = frozenRows(model, tokens.indices);
