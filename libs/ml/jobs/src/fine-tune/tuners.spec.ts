@@ -24,6 +24,11 @@ jest.setTimeout(120_000);
 
 /** Settings under which something else is trained, or started from, than with the kind alone. */
 const VARIANTS: Readonly<Record<string, { readonly kind: TunerKind; readonly [field: string]: unknown }>> = {
+  'lora as DoRA with LoRA+': { kind: 'lora', use_dora: true, lora_dropout: 0.1, loraplus_lr_ratio: 4 },
+  'lora from the largest singular values': { kind: 'lora', init_lora_weights: 'pissa', r: 4 },
+  'lora on the embedding and the output head': { kind: 'lora', target_modules: ['q_proj', 'embed_tokens', 'lm_head'] },
+  'lora with whole tables': { kind: 'lora', modules_to_save: ['embed_tokens', 'lm_head'] },
+  'lora with trained tokens': { kind: 'lora', trainable_token_indices: [3, 5] },
   'prompt-tuning from a text': { kind: 'prompt-tuning', prompt_tuning_init: 'TEXT', prompt_tuning_init_text: 'is the mail spam' },
   'prefix-tuning with projection': { kind: 'prefix-tuning', num_virtual_tokens: 6, prefix_projection: true },
 };
@@ -31,7 +36,7 @@ const TUNERS = { ...Object.fromEntries(Object.keys(tunerSpecs).map((kind) => [ki
 /** Ten times the tuner's usual rate, for a handful of steps, unless said here. */
 const LEARNING_RATES: Readonly<Record<string, number>> = { 'prefix-tuning with projection': 1e-2 };
 /** Tuners whose files hold what they compute, not what they train. */
-const NOT_CONTINUED: Readonly<Record<string, string>> = { 'prefix-tuning with projection': 'the MLP is not saved', 'p-tuning': 'the encoder is not saved' };
+const NOT_CONTINUED: Readonly<Record<string, string>> = { 'lora from the largest singular values': 'it is saved with twice the rank', 'prefix-tuning with projection': 'the MLP is not saved', 'p-tuning': 'the encoder is not saved' };
 const STOPPED_AFTER = 4;
 
 let folder: string;
