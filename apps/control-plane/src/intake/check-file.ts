@@ -1,5 +1,5 @@
 import type { ArtifactRef } from '@tunefleet/contracts';
-import { datasetError, splitLines, validateDataset, type DatasetReport, type DatasetRow } from '@tunefleet/domain-datasets';
+import { datasetError, splitLines, validateDataset, type AnyDatasetRow, type DatasetReport, type DatasetRow, type RowParser } from '@tunefleet/domain-datasets';
 import { TunefleetError, errorCode } from '@tunefleet/foundation';
 import type { BlobStore, DatasetVersionRecord, FileRecord, RecordStore } from '@tunefleet/ports';
 import { LengthMeter, type FileLengths } from './row-lengths';
@@ -9,14 +9,16 @@ export interface CheckFileDeps {
   readonly blobs: Pick<BlobStore, 'open'>;
 }
 
-export interface CheckFileOptions {
+export interface CheckFileOptions<Row extends AnyDatasetRow = DatasetRow> {
   /** The request's field, for errors. */
   readonly param: string;
   /** Name the worker gives it. */
   readonly artifactName: string;
   readonly minExamples?: number;
   readonly trainingHashes?: ReadonlySet<string>;
-  readonly onRow?: (row: DatasetRow, line: number) => void;
+  /** What rows must be; default: chat or prompt/completion rows. */
+  readonly parse?: RowParser<Row>;
+  readonly onRow?: (row: Row, line: number) => void;
 }
 
 export interface CheckedFile {
@@ -27,14 +29,15 @@ export interface CheckedFile {
 }
 
 /** Reads a whole file, row by row. @throws invalid_input naming the rows at fault; unavailable when the blob store cannot be read */
-export async function checkFile(deps: CheckFileDeps, teamId: string, fileId: string, options: CheckFileOptions): Promise<CheckedFile> {
-  const { param, artifactName, minExamples, trainingHashes, onRow } = options;
+export async function checkFile<Row extends AnyDatasetRow = DatasetRow>(deps: CheckFileDeps, teamId: string, fileId: string, options: CheckFileOptions<Row>): Promise<CheckedFile> {
+  const { param, artifactName, minExamples, trainingHashes, parse, onRow } = options;
   const file = await deps.records.getFile(teamId, fileId);
   if (file === null) throw new TunefleetError('invalid_input', `${param}: file ${fileId} is gone: upload it again and name its new id`, { reason: 'file_not_found', param });
   const meter = new LengthMeter();
-  const report = await validateDataset(splitLines(await openContent(deps, file, param)), {
+  const report = await validateDataset<Row>(splitLines(await openContent(deps, file, param)), {
     ...(minExamples === undefined ? {} : { minExamples }),
     ...(trainingHashes === undefined ? {} : { trainingHashes }),
+    ...(parse === undefined ? {} : { parse }),
     onRow: (row, line) => {
       meter.add(row, line);
       onRow?.(row, line);

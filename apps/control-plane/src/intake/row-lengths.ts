@@ -1,4 +1,4 @@
-import type { DatasetRow } from '@tunefleet/domain-datasets';
+import type { AnyDatasetRow, ChatRow } from '@tunefleet/domain-datasets';
 
 /**
  * How long rows are, known without the model's tokenizer: an expected number of tokens for plans, and one that is never exceeded for limits.
@@ -29,9 +29,19 @@ const TOKENS_PER_MESSAGE_MAX = 24;
 /** Start of text, and a default system message that a template may add. */
 const TOKENS_PER_ROW_MAX = 64;
 
-export function rowLength(row: DatasetRow, line: number): RowLength {
-  const messages = row.format === 'chat' ? row.messages.length : 1;
-  const bytes = textsOf(row).reduce((sum, text) => sum + Buffer.byteLength(text, 'utf8'), 0);
+/** Of a preference row: of the longer of its two conversations. */
+export function rowLength(row: AnyDatasetRow, line: number): RowLength {
+  const [first, ...others] = conversationsOf(row).map((conversation) => lengthOf(conversation, line));
+  return others.reduce((longest, each) => (each.bytes > longest.bytes ? each : longest), first as RowLength);
+}
+
+interface Conversation {
+  readonly messages: number;
+  readonly texts: readonly string[];
+}
+
+function lengthOf({ messages, texts }: Conversation, line: number): RowLength {
+  const bytes = texts.reduce((sum, text) => sum + Buffer.byteLength(text, 'utf8'), 0);
   return {
     line,
     bytes,
@@ -46,9 +56,10 @@ export class LengthMeter {
   #longest: RowLength | null = null;
   #tokensExpected = 0;
 
-  add(row: DatasetRow, line: number): void {
+  add(row: AnyDatasetRow, line: number): void {
     const length = rowLength(row, line);
-    this.#tokensExpected += length.tokensExpected;
+    // Both conversations of a preference row go through the model.
+    this.#tokensExpected += conversationsOf(row).reduce((sum, conversation) => sum + lengthOf(conversation, line).tokensExpected, 0);
     if (this.#longest === null || length.bytes > this.#longest.bytes) this.#longest = length;
   }
 
@@ -57,9 +68,21 @@ export class LengthMeter {
   }
 }
 
-function textsOf(row: DatasetRow): string[] {
-  if (row.format === 'completion') return [row.prompt, row.completion];
+function conversationsOf(row: AnyDatasetRow): Conversation[] {
+  switch (row.format) {
+    case 'completion':
+      return [{ messages: 1, texts: [row.prompt, row.completion] }];
+    case 'text':
+      return [{ messages: 0, texts: [row.text] }];
+    case 'chat':
+      return [conversation(row, row.messages)];
+    case 'preference':
+      return [row.preferred_output, row.non_preferred_output].map((answer) => conversation(row.input, [...row.input.messages, ...answer]));
+  }
+}
+
+function conversation({ tools }: Pick<ChatRow, 'tools'>, messages: ChatRow['messages']): Conversation {
   // Templates write tools with indentation: that is what the blanks stand for.
-  const tools = row.tools === undefined ? [] : [JSON.stringify(row.tools, null, 4)];
-  return [...tools, ...row.messages.flatMap((message) => [message.content ?? '', ...(message.tool_calls ?? []).map((call) => JSON.stringify(call, null, 4))])];
+  const offered = tools === undefined ? [] : [JSON.stringify(tools, null, 4)];
+  return { messages: messages.length, texts: [...offered, ...messages.flatMap((message) => [message.content ?? '', ...(message.tool_calls ?? []).map((call) => JSON.stringify(call, null, 4))])] };
 }

@@ -1,4 +1,5 @@
-/** The two row formats of training and evaluation files, as the OpenAI API defines them, for text models. */
+/** The row formats of training and evaluation files, as the OpenAI API defines them, for text models; plain text is ours. */
+import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 
 export const MESSAGES_MAX = 2048;
@@ -56,8 +57,8 @@ export const chatRowSchema = z
   });
 export type ChatRow = z.infer<typeof chatRowSchema>;
 
-function checkMessage({ role, content, tool_calls: calls, tool_call_id: callId, weight }: DatasetMessage, index: number, context: z.RefinementCtx): void {
-  const path = ['messages', index];
+function checkMessage({ role, content, tool_calls: calls, tool_call_id: callId, weight }: DatasetMessage, index: number, context: z.RefinementCtx, list: (string | number)[] = ['messages']): void {
+  const path = [...list, index];
   if (role === 'assistant') {
     if (calls === undefined && (content ?? '').trim() === '') rule(context, 'empty_assistant', [...path, 'content'], 'the assistant message is empty; write the answer to learn, or remove the row');
     return;
@@ -78,8 +79,49 @@ export const completionRowSchema = z
   });
 export type CompletionRow = z.infer<typeof completionRowSchema>;
 
-export type DatasetFormat = 'chat' | 'completion';
+const answerSchema = z
+  .array(messageSchema, { error: 'must be a list with one assistant message' })
+  .superRefine((answer, context) => {
+    if (answer.length !== 1) return rule(context, 'not_one_answer', [], `has ${answer.length} messages; write exactly one, the assistant's`);
+    const [message] = answer as [DatasetMessage];
+    if (message.role !== 'assistant') return rule(context, 'answer_not_assistant', [0, 'role'], `is from "${message.role}"; an answer is the assistant's`);
+    if (message.weight === 0) rule(context, 'weight_on_answer', [0, 'weight'], 'weight 0 would leave nothing to compare; remove the weight');
+    checkMessage(message, 0, context, []);
+  });
+
+export const preferenceRowSchema = z
+  .object({
+    input: z.object(
+      {
+        messages: z.array(messageSchema, { error: 'messages must be a list of {"role", "content"} objects' }).min(1, { error: 'messages is empty; write the conversation that the two answers answer' }).max(MESSAGES_MAX),
+        tools: z.array(z.record(z.string(), z.unknown())).max(128).optional(),
+        parallel_tool_calls: z.boolean().optional(),
+      },
+      { error: 'input must be an object with "messages"' },
+    ),
+    preferred_output: answerSchema,
+    non_preferred_output: answerSchema,
+  })
+  .superRefine(({ input: { messages }, preferred_output: preferred, non_preferred_output: other }, context) => {
+    for (const [index, message] of messages.entries()) checkMessage(message, index, context, ['input', 'messages']);
+    const last = messages.length - 1;
+    if (messages[last]?.role === 'assistant') rule(context, 'input_ends_with_assistant', ['input', 'messages', last, 'role'], 'the input ends with an assistant message; end it with what the two answers answer');
+    if (isDeepStrictEqual(preferred, other)) rule(context, 'same_outputs', ['non_preferred_output'], 'both outputs are the same; there is nothing to prefer');
+  });
+export type PreferenceRow = z.infer<typeof preferenceRowSchema>;
+
+export const textRowSchema = z
+  .object({ text: z.string({ error: 'text must be a text' }).max(TEXT_MAX) })
+  .superRefine(({ text }, context) => {
+    if (text.trim() === '') rule(context, 'empty_text', ['text'], 'text is empty; write the document, or remove the row');
+  });
+export type TextRow = z.infer<typeof textRowSchema>;
+
+export type DatasetFormat = 'chat' | 'completion' | 'preference' | 'text';
 export type DatasetRow = ({ readonly format: 'chat' } & ChatRow) | ({ readonly format: 'completion' } & CompletionRow);
+export type PreferenceDatasetRow = { readonly format: 'preference' } & PreferenceRow;
+export type TextDatasetRow = { readonly format: 'text' } & TextRow;
+export type AnyDatasetRow = DatasetRow | PreferenceDatasetRow | TextDatasetRow;
 
 /** What an evaluation compares an answer with: the last assistant message, or the completion. */
 export function referenceOf(row: DatasetRow): string {

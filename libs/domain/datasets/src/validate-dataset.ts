@@ -1,22 +1,24 @@
 import { createHash } from 'node:crypto';
 import { TunefleetError } from '@tunefleet/foundation';
 import { LINE_BYTES_MAX, type Line } from './lines';
-import { parseRow } from './parse-row';
+import { parseRow, type RowParser } from './parse-row';
 import { problemAt, type DatasetProblem } from './problems';
-import type { DatasetFormat, DatasetRow } from './rows';
+import type { AnyDatasetRow, DatasetFormat, DatasetRow } from './rows';
 
 /** Problems kept in full; the rest are counted. */
 export const PROBLEMS_KEPT = 100;
 export const MIN_EXAMPLES_DEFAULT = 10;
 const ROWS_MAX = 10_000_000;
 
-export interface ValidateOptions {
+export interface ValidateOptions<Row extends AnyDatasetRow = DatasetRow> {
   /** Fewest good rows; default 10. Evaluation files may ask for 1. */
   readonly minExamples?: number;
   /** Row hashes of the training file, to count validation rows that are in it too. */
   readonly trainingHashes?: ReadonlySet<string>;
   /** Called with every good row, in order. */
-  readonly onRow?: (row: DatasetRow, line: number) => void;
+  readonly onRow?: (row: Row, line: number) => void;
+  /** What rows must be; default: chat or prompt/completion rows. */
+  readonly parse?: RowParser<Row>;
 }
 
 export interface DatasetReport {
@@ -40,8 +42,10 @@ export interface DatasetReport {
 }
 
 /** Checks a whole file in one pass; memory holds one hash per row. Never throws for what the file contains. */
-export async function validateDataset(lines: AsyncIterable<Line> | Iterable<Line>, options: ValidateOptions = {}): Promise<DatasetReport> {
+export async function validateDataset<Row extends AnyDatasetRow = DatasetRow>(lines: AsyncIterable<Line> | Iterable<Line>, options: ValidateOptions<Row> = {}): Promise<DatasetReport> {
   const { minExamples = MIN_EXAMPLES_DEFAULT, trainingHashes, onRow } = options;
+  // Rows are of the default type where no parser was given.
+  const parse = options.parse ?? (parseRow as RowParser<AnyDatasetRow> as RowParser<Row>);
   const problems: DatasetProblem[] = [];
   let problemCount = 0;
   const report = (found: readonly DatasetProblem[]): void => {
@@ -59,7 +63,7 @@ export async function validateDataset(lines: AsyncIterable<Line> | Iterable<Line
       report([problemAt(number, fault ?? 'unreadable', faultText(fault))]);
       continue;
     }
-    const parsed = parseRow(text, number);
+    const parsed = parse(text, number);
     const name: DatasetFormat | null = parsed.ok ? parsed.row.format : parsed.format;
     if (name !== null) format ??= { name, line: number };
     if (name !== null && format !== null && name !== format.name) {

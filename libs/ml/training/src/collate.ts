@@ -13,20 +13,33 @@ export interface TrainingBatch {
   readonly tokenCount: number;
   /** Labels that carry loss. */
   readonly lossTokens: number;
+  /** The same by example, in the order of `examples`; so stand the labels that carry loss. */
+  readonly lossTokensOf: readonly number[];
 }
 
 /**
  * The examples as one pass through a model. Where it is cheaper, examples stand one after the other in a row, behind the prefix they share: each sees the prefix
  * and itself, at the positions it would have alone. Dropout then falls on the prefix once for all of them. Padding is on the right, where no real token sees it.
- * @param indices longest example first
+ * @param indices longest example first; with a group size above 1, group after group
+ * @param groupSize examples that follow each other and may begin alike
  */
-export function collate(dataset: TokenisedDataset, indices: Int32Array, pairsPerToken: number): TrainingBatch {
+export function collate(dataset: TokenisedDataset, indices: Int32Array, pairsPerToken: number, groupSize = 1): TrainingBatch {
   const examples = Array.from(indices, (index) => dataset.example(index));
   invariant(examples.some(({ inputIds }) => inputIds.length > 0), 'a batch without tokens');
-  const layout = layOut({ lengths: examples.map(({ inputIds }) => inputIds.length), sharedPrefix: sharedPrefix(examples), pairsPerToken });
+  const lengths = examples.map(({ inputIds }) => inputIds.length);
+  const layout = layOut({ lengths, sharedPrefix: sharedPrefix(examples), pairsPerToken, ...(groupSize === 1 ? {} : { groups: groupsOf(examples, groupSize) }) });
   const tokenCount = examples.reduce((sum, { inputIds }) => sum + inputIds.length, 0);
-  const lossTokens = examples.reduce((sum, example) => sum + countLossTokens(example), 0);
-  return { ...place(examples, layout), examples: layout.rows.flat().map((member) => indices[member] as number), tokenCount, lossTokens };
+  const order = layout.rows.flat();
+  const lossTokensOf = order.map((member) => countLossTokens(examples[member] as TokenisedExample));
+  const lossTokens = lossTokensOf.reduce((sum, count) => sum + count, 0);
+  return { ...place(examples, layout), examples: order.map((member) => indices[member] as number), tokenCount, lossTokens, lossTokensOf };
+}
+
+function groupsOf(examples: readonly TokenisedExample[], size: number): { members: number[]; sharedPrefix: number }[] {
+  return Array.from({ length: examples.length / size }, (_, group) => {
+    const members = Array.from({ length: size }, (_each, index) => group * size + index);
+    return { members, sharedPrefix: sharedPrefix(members.map((member) => examples[member] as TokenisedExample)) };
+  });
 }
 
 /** Labels that will carry loss: the first token is never predicted. */
@@ -60,13 +73,14 @@ function sharedPrefix(examples: readonly TokenisedExample[]): number {
   return length;
 }
 
-function place(examples: readonly TokenisedExample[], { rows, columns, trunk }: BatchLayout): Pick<TrainingBatch, 'tokens' | 'labels'> {
+function place(examples: readonly TokenisedExample[], { rows, columns, trunks }: BatchLayout): Pick<TrainingBatch, 'tokens' | 'labels'> {
   const size = rows.length * columns;
   const ids = new Int32Array(size);
   const labels = new Int32Array(size).fill(IGNORED_LABEL);
   const positions = new Int32Array(size);
   const branches = new Int32Array(size);
   rows.forEach((members, row) => {
+    const trunk = trunks[row] as number;
     let at = row * columns;
     let last = 0;
     members.forEach((member, index) => {

@@ -4,6 +4,8 @@ export * from './batch-plan';
 export * from './checkpoint';
 export * from './choose-batching';
 export * from './collate';
+export * from './objective';
+export * from './preference';
 export * from './schedule';
 export * from './settings';
 export { stemCacheBytes } from './stem-cache';

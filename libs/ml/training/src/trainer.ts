@@ -2,12 +2,14 @@ import { invariant, TunefleetError } from '@tunefleet/foundation';
 import type { TokenisedDataset } from '@tunefleet/ml-data';
 import type { CausalLm } from '@tunefleet/ml-models';
 import { headOf } from '@tunefleet/ml-nn';
-import { gradients, headCrossEntropy, type Tensor } from '@tunefleet/ml-tensor';
+import { gradients, type Tensor } from '@tunefleet/ml-tensor';
 import type { DropoutKey, Tuner } from '@tunefleet/ml-tuners';
 import { adamWUpdate, clipFactor, gradientNorm, type AdamWGroup } from './adamw';
-import { planEpoch, planPass, stepsPerEpoch, type StepPlan } from './batch-plan';
+import { planEpoch, planPass, stepsPerEpoch, type MicroBatch, type StepPlan } from './batch-plan';
 import { collate, labelled, type TrainingBatch } from './collate';
+import { examplesOf, groupLengths, nextToken, type Objective, type PassLoss } from './objective';
 import { optimiserGroups } from './optimiser-groups';
+import { pairsPerTokenOf } from './pairs-per-token';
 import { ParameterViews } from './parameter-views';
 import { learningRateAt, warmupStepsOf, type Schedule } from './schedule';
 import type { Batching, TrainingSettings } from './settings';
@@ -23,6 +25,8 @@ export interface TrainerOptions {
   readonly dataset: TokenisedDataset;
   readonly settings: TrainingSettings;
   readonly batching: Batching;
+  /** Default: cross entropy of every token that carries loss. */
+  readonly objective?: Objective;
   /** `startState`, or what a checkpoint held. Changed in place by every step. */
   readonly state: TrainerState;
 }
@@ -32,7 +36,7 @@ export interface StepResult {
   readonly step: number;
   /** From 0. */
   readonly epoch: number;
-  /** Mean over the step's loss tokens, before the update. */
+  /** Mean over the step's loss tokens, or what else the objective counts, before the update. */
   readonly loss: number;
   /** Before clipping. */
   readonly gradNorm: number;
@@ -40,17 +44,20 @@ export interface StepResult {
   /** Without padding. */
   readonly tokens: number;
   readonly lossTokens: number;
-  /** Loss tokens that were the likeliest. */
-  readonly correct: number;
+  /** Loss tokens that were the likeliest; null where the objective does not count them. */
+  readonly correct: number | null;
+  /** Further means of the objective's, by name. */
+  readonly means: Readonly<Record<string, number>>;
   readonly seconds: number;
 }
 
 export interface ValidationResult {
-  /** Mean over all loss tokens. */
+  /** Mean over all loss tokens, or what else the objective counts. */
   readonly loss: number;
   readonly tokens: number;
   readonly lossTokens: number;
-  readonly correct: number;
+  readonly correct: number | null;
+  readonly means: Readonly<Record<string, number>>;
   readonly seconds: number;
 }
 
@@ -67,6 +74,7 @@ export class Trainer {
   readonly #options: TrainerOptions;
   readonly #schedule: Schedule;
   readonly #pairsPerToken: number;
+  readonly #objective: Objective;
   readonly #groups: readonly AdamWGroup[];
   readonly #stems = new Map<TokenisedDataset, StemCache>();
   #plan: { readonly epoch: number; readonly steps: readonly StepPlan[] } | null = null;
@@ -77,10 +85,11 @@ export class Trainer {
     invariant(settings.batchSize <= MICRO_BATCHES_MAX, `a batch has at most ${MICRO_BATCHES_MAX} examples`);
     invariant(state.values.length === tuner.parameterCount, `${state.values.length} values for a tuner of ${tuner.parameterCount} parameters`);
     this.#options = options;
-    this.stepsPerEpoch = stepsPerEpoch(dataset.length, settings.batchSize);
+    this.#objective = options.objective ?? nextToken;
+    this.stepsPerEpoch = stepsPerEpoch(dataset.length / this.#objective.groupSize, settings.batchSize);
     this.totalSteps = this.stepsPerEpoch * settings.epochs;
     this.#groups = optimiserGroups(tuner.parameters, settings.learningRate);
-    this.#pairsPerToken = pairsPerToken(options.model);
+    this.#pairsPerToken = pairsPerTokenOf(options.model);
     const warmupSteps = warmupStepsOf(this.totalSteps, settings.warmupRatio);
     this.#schedule = { name: settings.schedule, learningRate: settings.learningRate, totalSteps: this.totalSteps, warmupSteps };
   }
@@ -108,24 +117,24 @@ export class Trainer {
     const started = performance.now();
     const { state, settings, model, tuner, dataset } = this.#options;
     const epoch = Math.floor(state.step / this.stepsPerEpoch);
-    const batches = this.#stepPlan(epoch).microBatches.map((micro) => collate(dataset, micro, this.#pairsPerToken));
+    const batches = this.#stepPlan(epoch).microBatches.map((micro) => this.#collate(dataset, micro));
+    const units = sum(batches, (batch) => this.#objective.unitsOf(batch));
     const tokens = sum(batches, (batch) => batch.tokenCount);
     const lossTokens = sum(batches, (batch) => batch.lossTokens);
     let gradient: Float32Array | null = null;
-    let loss = 0;
-    let correct = 0;
+    const totals = new Totals();
     using views = new ParameterViews(model.device, tuner.parameters, state.values);
     for (const [index, batch] of batches.entries()) {
       if (await shouldStop()) return null;
       const stems = this.#stemsOf(dataset);
       if (!(await fillStems(stems, batch, shouldStop))) return null;
       const key: DropoutKey = [settings.seed, state.step * MICRO_BATCHES_MAX + index];
-      const part = this.#trainingPass(batch, stems, views, key, 1 / Math.max(1, lossTokens));
-      loss += part.loss;
-      correct += part.correct;
+      const part = this.#trainingPass(batch, stems, views, key, 1 / Math.max(1, units));
+      totals.add(part);
       gradient = gradient === null ? part.gradient : addInto(gradient, part.gradient);
     }
     invariant(gradient, 'a step without micro-batches');
+    const { loss, correct } = totals;
     const gradNorm = gradientNorm(gradient);
     const learningRate = learningRateAt(this.#schedule, state.step);
     this.#requireFinite(loss, gradNorm);
@@ -135,34 +144,40 @@ export class Trainer {
     state.lossTokens += lossTokens;
     state.lossFirst ??= loss;
     state.lossLast = loss;
-    return { step: state.step, epoch, loss, gradNorm, learningRate, tokens, lossTokens, correct, seconds: (performance.now() - started) / 1000 };
+    return { step: state.step, epoch, loss, gradNorm, learningRate, tokens, lossTokens, correct, means: totals.means(units), seconds: (performance.now() - started) / 1000 };
   }
 
   /** Loss over a whole dataset without training. @returns null when `shouldStop` said so */
   async validate(dataset: TokenisedDataset, shouldStop: StopCheck = () => false): Promise<ValidationResult | null> {
     const started = performance.now();
     const { state, model, tuner, batching } = this.#options;
-    const total = { loss: 0, tokens: 0, lossTokens: 0, correct: 0 };
+    const total = { units: 0, tokens: 0, lossTokens: 0 };
+    const totals = new Totals();
     using views = new ParameterViews(model.device, tuner.parameters, state.values);
-    for (const micro of planPass(dataset.lengths, batching.microBatchSize)) {
+    for (const micro of planPass(groupLengths(dataset.lengths, this.#objective.groupSize), batching.microBatchSize)) {
       if (await shouldStop()) return null;
-      const batch = collate(dataset, micro, this.#pairsPerToken);
+      const batch = this.#collate(dataset, micro);
       const stems = this.#stemsOf(dataset);
       if (!(await fillStems(stems, batch, shouldStop))) return null;
-      const [loss, correct] = this.#plainPass(batch, stems, views);
-      total.loss += loss;
-      total.correct += correct;
+      totals.add(this.#plainPass(batch, dataset, stems, views));
+      total.units += this.#objective.unitsOf(batch);
       total.tokens += batch.tokenCount;
       total.lossTokens += batch.lossTokens;
     }
-    return { ...total, loss: total.loss / Math.max(1, total.lossTokens), seconds: (performance.now() - started) / 1000 };
+    const { units, ...counts } = total;
+    return { ...counts, loss: totals.loss / Math.max(1, units), correct: totals.correct, means: totals.means(units), seconds: (performance.now() - started) / 1000 };
+  }
+
+  #collate(dataset: TokenisedDataset, groups: MicroBatch): TrainingBatch {
+    const { groupSize } = this.#objective;
+    return collate(dataset, examplesOf(groups, groupSize), this.#pairsPerToken, groupSize);
   }
 
   #stepPlan(epoch: number): StepPlan {
     const { dataset, settings, batching, state } = this.#options;
     if (this.#plan?.epoch !== epoch) {
       const { seed, batchSize } = settings;
-      this.#plan = { epoch, steps: planEpoch({ lengths: dataset.lengths, seed, epoch, batchSize, microBatchSize: batching.microBatchSize }) };
+      this.#plan = { epoch, steps: planEpoch({ lengths: groupLengths(dataset.lengths, this.#objective.groupSize), seed, epoch, batchSize, microBatchSize: batching.microBatchSize }) };
     }
     const plan = this.#plan.steps[state.step % this.stepsPerEpoch];
     invariant(plan, `epoch ${epoch} has no step ${state.step % this.stepsPerEpoch}`);
@@ -177,14 +192,17 @@ export class Trainer {
     if (known) return known;
     const { seed, batchSize } = settings;
     const { microBatchSize } = batching;
-    const groups = dataset === training ? planEpoch({ lengths: dataset.lengths, seed, epoch: 0, batchSize, microBatchSize }).flatMap(({ microBatches }) => microBatches) : planPass(dataset.lengths, microBatchSize);
+    const { groupSize } = this.#objective;
+    const lengths = groupLengths(dataset.lengths, groupSize);
+    const passes = dataset === training ? planEpoch({ lengths, seed, epoch: 0, batchSize, microBatchSize }).flatMap(({ microBatches }) => microBatches) : planPass(lengths, microBatchSize);
+    const groups = passes.map((micro) => examplesOf(micro, groupSize));
     const cache = new StemCache({ model, dataset, groups, pairsPerToken: this.#pairsPerToken, states: tuner.stemStates });
     this.#stems.set(dataset, cache);
     return cache;
   }
 
-  #trainingPass(batch: TrainingBatch, cache: StemCache | null, views: ParameterViews, key: DropoutKey, scale: number): { loss: number; correct: number; gradient: Float32Array } {
-    const { model, tuner, batching } = this.#options;
+  #trainingPass(batch: TrainingBatch, cache: StemCache | null, views: ParameterViews, key: DropoutKey, scale: number): PassSums & { gradient: Float32Array } {
+    const { model, tuner, batching, dataset } = this.#options;
     const { device } = model;
     return device.scope(() => {
       const adapter = tuner.bind(model, views.tensors, key);
@@ -192,22 +210,20 @@ export class Trainer {
       const { result, gradients: parts } = gradients(device, views.tensors, () => {
         const { rows, labels } = labelled(batch.labels);
         const hidden = model.forward(batch.tokens, { adapter, recomputeBlocks: batching.recomputeBlocks, outputRows: rows, stems });
-        return headCrossEntropy(hidden, headOf(model, adapter), labels, { scale });
+        return this.#objective.loss({ hidden, head: headOf(model, adapter), labels, batch, dataset, scale });
       });
-      return { loss: readScalar(result.loss), correct: readScalar(result.correct), gradient: views.readFlat(device, parts) };
+      return { ...readSums(result), gradient: views.readFlat(device, parts) };
     });
   }
 
-  /** @returns sum of the loss, number of correct tokens */
-  #plainPass(batch: TrainingBatch, cache: StemCache | null, views: ParameterViews): [loss: number, correct: number] {
+  #plainPass(batch: TrainingBatch, dataset: TokenisedDataset, cache: StemCache | null, views: ParameterViews): PassSums {
     const { model, tuner } = this.#options;
     return model.device.scope(() => {
       const { rows, labels } = labelled(batch.labels);
       const stems = batch.lossTokens > 0 ? (cache?.stemsOf(batch) ?? null) : null;
       const adapter = tuner.bind(model, views.tensors, null);
       const hidden = model.forward(batch.tokens, { adapter, outputRows: rows, stems });
-      const { loss, correct } = headCrossEntropy(hidden, headOf(model, adapter), labels, { scale: 1 });
-      return [readScalar(loss), readScalar(correct)];
+      return readSums(this.#objective.loss({ hidden, head: headOf(model, adapter), labels, batch, dataset, scale: 1 }));
     });
   }
 
@@ -238,13 +254,27 @@ async function fillStems(cache: StemCache | null, batch: TrainingBatch, shouldSt
   return true;
 }
 
-/**
- * Query-key pairs that cost as much as a token: a token takes 4 operations per weight of its block, forward and back; a pair 14 per channel, which run slower for
- * their softmax and copies (1,380 pairs measured for SmolLM2-135M on two cores).
- */
-function pairsPerToken({ projections, layers, hiddenSize }: CausalLm): number {
-  const weights = projections.reduce((sum, { inSize, outSize }) => sum + inSize * outSize, 0);
-  return (4 * weights) / layers / (18 * hiddenSize);
+type PassSums = { readonly loss: number; readonly correct: number | null } & Pick<PassLoss, 'sums'>;
+
+function readSums({ loss, correct, sums }: PassLoss): PassSums {
+  return { loss: readScalar(loss), correct: correct === null ? null : readScalar(correct), sums };
+}
+
+/** Over the passes of a step or a validation. */
+class Totals {
+  loss = 0;
+  correct: number | null = null;
+  readonly #sums = new Map<string, number>();
+
+  add({ loss, correct, sums }: PassSums): void {
+    this.loss += loss;
+    if (correct !== null) this.correct = (this.correct ?? 0) + correct;
+    for (const [name, value] of Object.entries(sums)) this.#sums.set(name, (this.#sums.get(name) ?? 0) + value);
+  }
+
+  means(units: number): Readonly<Record<string, number>> {
+    return Object.fromEntries([...this.#sums].map(([name, value]) => [name, value / Math.max(1, units)]));
+  }
 }
 
 function addInto(total: Float32Array, part: Float32Array): Float32Array {

@@ -85,7 +85,7 @@ class FineTuneRun {
     const speed = this.#speed;
     if (speed.steps === 1) Object.assign(speed, { tokens: 0, seconds: 0 });
     Object.assign(speed, { steps: speed.steps + 1, tokens: speed.tokens + step.tokens, seconds: speed.seconds + step.seconds });
-    const train = { train_loss: step.loss, train_mean_token_accuracy: step.correct / Math.max(1, step.lossTokens) };
+    const train = { train_loss: step.loss, ...tokenAccuracy('train', step), ...step.means };
     this.#metrics = { ...this.#metrics, ...train };
     this.context.events.metrics(step.step, { ...train, learning_rate: step.learningRate, grad_norm: step.gradNorm, tokens_per_second: tokensPerSecond });
     this.#meter.stepDone(step.step, 'train', step.tokens, step.seconds);
@@ -101,7 +101,7 @@ class FineTuneRun {
     this.#phase = 'train';
     if (result === null) return false;
     this.#validated = { step: state.step, loss: result.loss };
-    const metrics = { valid_loss: result.loss, valid_mean_token_accuracy: result.correct / Math.max(1, result.lossTokens) };
+    const metrics = { valid_loss: result.loss, ...tokenAccuracy('valid', result), ...Object.fromEntries(Object.entries(result.means).map(([name, value]) => [`valid_${name}`, value])) };
     this.#metrics = { ...this.#metrics, ...metrics };
     this.context.events.metrics(state.step, metrics);
     return true;
@@ -177,4 +177,8 @@ class FineTuneRun {
     await yieldToEventLoop();
     return this.context.stop.wanted !== null;
   };
+}
+
+function tokenAccuracy(prefix: 'train' | 'valid', { correct, lossTokens }: Pick<StepResult, 'correct' | 'lossTokens'>): Record<string, number> {
+  return correct === null ? {} : { [`${prefix}_mean_token_accuracy`]: correct / Math.max(1, lossTokens) };
 }

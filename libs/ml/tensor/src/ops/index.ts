@@ -19,6 +19,7 @@ export type { OutputShift } from './linear/output-shift';
 export type { Dropout } from './linear/input-dropout';
 export type { Magnitude, WeightDecomposition } from './linear/weight-decomposition';
 export { headCrossEntropy, type HeadCrossEntropyResult } from './head-cross-entropy/head-cross-entropy';
+export { headRowObjective, type JudgedRows } from './head-cross-entropy/head-row-objective';
 export { headLogits, type AdaptedHead, type OutputHead } from './head-cross-entropy/output-head';
 export { embedding } from './embedding/embedding';
 export { embeddingLora, replaceRows } from './embedding/trainable-rows';

@@ -10,6 +10,7 @@ import { attention, branchMask, causalMask, segmentMask } from './attention/atte
 import { add, cast, mul, relu, scale, tanh } from './arithmetic/arithmetic';
 import { geglu, gelu, geluTanh } from './gelu/gelu';
 import { headCrossEntropy } from './head-cross-entropy/head-cross-entropy';
+import { headRowObjective } from './head-cross-entropy/head-row-objective';
 import { headLogits, type OutputHead } from './head-cross-entropy/output-head';
 import { embeddingLora, replaceRows } from './embedding/trainable-rows';
 import { layerNorm } from './layer-norm/layer-norm';
@@ -349,6 +350,35 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
         return loss(x, { ...head, adapted: { table: null, lora: bundleLora(device, [{ a, b, scale: 1.5, map: 0, row: 0, dropout: null }], [head], 'f32') } });
       }, (y) => y);
     }
+  });
+
+  test('headRowObjective: a loss that bends with the rows, on a frozen and an adapted head', () => {
+    const labels = Int32Array.of(3, -100, 0, 5, 1);
+    // tanh(l0 - l1) + 0.3 (l2 - l3)²
+    const judge = ([a = 0, b = 0, c = 0, d = 0]: Float32Array) => {
+      const [t, u] = [Math.tanh(a - b), c - d];
+      return { value: t + 0.3 * u * u, slopes: Float32Array.of(1 - t * t, t * t - 1, 0.6 * u, -0.6 * u) };
+    };
+    for (const chunkRows of [3, 100]) {
+      const loss = (x: Tensor, head: OutputHead) => headRowObjective(x, head, labels, judge, { chunkRows });
+      checkGradients(device, [[5, 4]], (x) => loss(x, frozen([6, 4], 3)), (y) => y);
+      checkGradients(device, [[5, 4]], (x) => loss(x, { ...frozen([6, 4], 3), softcap: 0.8 }), (y) => y);
+      checkGradients(device, [[5, 4], [6, 4]], (x, table) => loss(x, { ...frozen([6, 4], 3), softcap: 2, adapted: { table, lora: null } }), (y) => y);
+      checkGradients(device, [[5, 4], [2, 4], [2, 6]], (x, a, b) => {
+        const head = frozen([6, 4], 3);
+        return loss(x, { ...head, adapted: { table: null, lora: bundleLora(device, [{ a, b, scale: 1.5, map: 0, row: 0, dropout: null }], [head], 'f32') } });
+      }, (y) => y);
+    }
+  });
+
+  test('headRowObjective: the sum of the rows is headCrossEntropy', () => {
+    const labels = Int32Array.of(3, -100, 0, 5, 1);
+    device.scope(() => {
+      const x = device.tensor(values(20, 1), [5, 4], 'f32');
+      const sum = headRowObjective(x, frozen([6, 4], 3), labels, (losses) => ({ value: losses.reduce((a, b) => a + b, 0), slopes: new Float32Array(losses.length).fill(1) }));
+      const { loss } = headCrossEntropy(x, frozen([6, 4], 3), labels, { scale: 1 });
+      expect(device.readFloats(sum)[0]).toBeCloseTo(device.readFloats(loss)[0] ?? NaN, 5);
+    });
   });
 
   test('replaceRows and embeddingLora', () => {

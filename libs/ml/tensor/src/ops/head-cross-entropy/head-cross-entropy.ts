@@ -45,10 +45,11 @@ export function headCrossEntropy(
       const hits: Tensor[] = [device.tensor(Float32Array.of(0), [], 'f32')];
       const parts: Tensor[] = [];
       let trained: readonly Tensor[] = [];
-      const step = options.chunkRows ?? evenChunk(rows.length, CHUNK_BYTES / (4 * head.outSize));
-      for (let begin = 0; begin < rows.length; begin += step) {
-        const chunk = rows.subarray(begin, begin + step);
-        const { loss: sum, hit, dStates, dTrained } = device.scope(() => lossOfRows(hidden, head, chunk, labels, wanted));
+      for (const chunk of chunksOf(rows, head.outSize, options.chunkRows)) {
+        const { sum, hit, dStates, dTrained } = device.scope(() => {
+          const { losses, ...part } = lossOfRows(hidden, head, chunk, labels, { wanted });
+          return { ...part, sum: p.sumAll(losses) };
+        });
         sums.push(sum);
         hits.push(hit);
         if (dStates) parts.push(dStates);
@@ -70,12 +71,20 @@ export function headCrossEntropy(
   return { loss, correct };
 }
 
+/** The rows in pieces whose logits are held at once. */
+export function chunksOf(rows: Int32Array, vocabulary: number, chunkRows?: number): Int32Array[] {
+  const step = chunkRows ?? evenChunk(rows.length, CHUNK_BYTES / (4 * vocabulary));
+  const chunks: Int32Array[] = [];
+  for (let begin = 0; begin < rows.length; begin += step) chunks.push(rows.subarray(begin, begin + step));
+  return chunks;
+}
+
 /** Rows per chunk, so that the fewest chunks of at most `most` rows are alike. */
 function evenChunk(rows: number, most: number): number {
   return Math.ceil(rows / Math.ceil(rows / Math.max(1, Math.floor(most))));
 }
 
-function labelledRows(labels: Int32Array, vocabulary: number): Int32Array {
+export function labelledRows(labels: Int32Array, vocabulary: number): Int32Array {
   const rows: number[] = [];
   labels.forEach((label, row) => {
     if (label === IGNORED) return;
@@ -86,14 +95,16 @@ function labelledRows(labels: Int32Array, vocabulary: number): Int32Array {
 }
 
 interface ChunkLoss {
-  readonly loss: Tensor;
+  /** [n] f32 */
+  readonly losses: Tensor;
   readonly hit: Tensor;
   readonly dStates: Tensor | null;
   /** In the order of `trainedOf`. */
   readonly dTrained: readonly Tensor[];
 }
 
-function lossOfRows(hidden: Tensor, head: OutputHead, rows: Int32Array, labels: Int32Array, wanted: boolean): ChunkLoss {
+/** @param options.slopes [n] factors of the rows in the gradients; absent: 1 */
+export function lossOfRows(hidden: Tensor, head: OutputHead, rows: Int32Array, labels: Int32Array, { wanted, slopes }: { readonly wanted: boolean; readonly slopes?: Float32Array }): ChunkLoss {
   const device = hidden.device;
   const p = device.primitives;
   const softcap = head.softcap ?? null;
@@ -104,18 +115,20 @@ function lossOfRows(hidden: Tensor, head: OutputHead, rows: Int32Array, labels: 
   try {
     const product = tape ? tape.recording(() => headProduct(states, head)) : null;
     using logits = product ? capped(p, product, softcap) : headLogits(states, head); // [n, V]
-    const [loss, gradient] = p.softmaxCrossEntropy(logits, device.tensor(chosen, [rows.length], 'i32'));
+    const [losses, plain] = p.softmaxCrossEntropy(logits, device.tensor(chosen, [rows.length], 'i32'));
     if (softcap === null || !wanted) logits.dispose();
     // The gradient is softmax - onehot: its row maximum is the likeliest other token's probability, unless that token is the label.
-    const likeliestOther = p.reduce('max', gradient, [1]);
-    const hit = p.sumAll(p.cast(p.compare('greaterEqual', p.unary('exp', p.unary('neg', loss)), likeliestOther), 'f32'));
-    if (!wanted) return { loss: p.sumAll(loss), hit, dStates: null, dTrained: [] };
+    const likeliestOther = p.reduce('max', plain, [1]);
+    const hit = p.sumAll(p.cast(p.compare('greaterEqual', p.unary('exp', p.unary('neg', losses)), likeliestOther), 'f32'));
+    if (!wanted) return { losses, hit, dStates: null, dTrained: [] };
+    const gradient = slopes === undefined ? plain : p.mul(plain, device.tensor(slopes, [rows.length, 1], 'f32'));
+    if (gradient !== plain) plain.dispose();
     const dProduct = p.cast(softcap === null ? gradient : belowCap(p, gradient, logits, softcap), hidden.dtype);
     gradient.dispose();
-    if (!tape || !product) return { loss: p.sumAll(loss), hit, dStates: multiplyBack(dProduct, head), dTrained: [] };
+    if (!tape || !product) return { losses, hit, dStates: multiplyBack(dProduct, head), dTrained: [] };
     tape.walk([[product, dProduct]]);
     const taken = [states, ...trained].map((source) => tape.take(source) ?? p.zeros(source.shape, source.dtype === 'bf16' ? 'bf16' : 'f32'));
-    return { loss: p.sumAll(loss), hit, dStates: taken[0] as Tensor, dTrained: taken.slice(1) };
+    return { losses, hit, dStates: taken[0] as Tensor, dTrained: taken.slice(1) };
   } finally {
     tape?.dispose();
   }
