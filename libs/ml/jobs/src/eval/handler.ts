@@ -32,31 +32,32 @@ export const EVAL_ITEMS = 'items.jsonl';
 export async function runEval(context: Context): Promise<JobOutcome<EvalResult>> {
   const { spec, events, stop, engine } = context;
   const opened = await engine.openModel(spec.base, spec.computeDtype, { events, signal: stop.signal });
-  const options: JudgeOptions = {
-    tokenizer: opened.tokenizer,
-    maxLength: Math.min(spec.maxSequenceLength, opened.model.maxPositions),
-    stopIds: await stopTokens(opened.tokenizer, opened.folder, opened.config),
-    signal: stop.signal,
-  };
-  using judge = createJudge(spec.metric, options);
-  return await evaluate(context, opened, options, judge);
-}
-
-async function evaluate(context: Context, opened: OpenedModel, options: JudgeOptions, judge: Judge): Promise<JobOutcome<EvalResult>> {
-  const { spec, outputDir, clock } = context;
-  const started = clock.monotonic();
-  const rows = await prepareRows(context, judge);
-  const workDir = join(outputDir, 'adapters');
+  const workDir = join(context.outputDir, 'adapters');
   try {
     using candidates = await Candidates.open(context, opened, workDir);
-    const tally = new Tally(spec.candidates.map(({ model }) => model));
-    const folder = await writeFolder(join(outputDir, 'result'), (dir) => scoreRows(context, { judge, rows, candidates, options, tally, path: join(dir, EVAL_ITEMS) }));
-    logSummary(context, tally, opened);
-    const seconds = (clock.monotonic() - started) / 1000;
-    return { type: 'succeeded', folder, result: { metric: spec.metric.type, candidates: tally.candidates(), comparison: tally.comparison(), seconds, peakRssBytes: peakRssBytes() } };
+    const options: JudgeOptions = {
+      tokenizer: opened.tokenizer,
+      // All candidates get the same rows, so what one of them has no positions for fits none.
+      maxLength: Math.min(spec.maxSequenceLength, ...candidates.list.map(({ cache }) => cache.longest)),
+      stopIds: await stopTokens(opened.tokenizer, opened.folder, opened.config),
+      signal: stop.signal,
+    };
+    using judge = createJudge(spec.metric, options);
+    return await evaluate(context, opened, candidates, options, judge);
   } finally {
     await rm(workDir, { recursive: true, force: true });
   }
+}
+
+async function evaluate(context: Context, opened: OpenedModel, candidates: Candidates, options: JudgeOptions, judge: Judge): Promise<JobOutcome<EvalResult>> {
+  const { spec, outputDir, clock } = context;
+  const started = clock.monotonic();
+  const rows = await prepareRows(context, judge);
+  const tally = new Tally(spec.candidates.map(({ model }) => model));
+  const folder = await writeFolder(join(outputDir, 'result'), (dir) => scoreRows(context, { judge, rows, candidates, options, tally, path: join(dir, EVAL_ITEMS) }));
+  logSummary(context, tally, opened);
+  const seconds = (clock.monotonic() - started) / 1000;
+  return { type: 'succeeded', folder, result: { metric: spec.metric.type, candidates: tally.candidates(), comparison: tally.comparison(), seconds, peakRssBytes: peakRssBytes() } };
 }
 
 async function prepareRows({ spec, events, inputFiles, stop }: Context, judge: Judge): Promise<PreparedRow[]> {

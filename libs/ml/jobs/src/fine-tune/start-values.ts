@@ -29,5 +29,5 @@ export function startValues(tuner: Tuner, adapter: Pick<LoadedAdapter, 'tuner' |
 }
 
 function refuse(why: string): TunefleetError {
-  return new TunefleetError('incompatible_artifact', `the run cannot go on from this adapter: ${why}. Use the rank and target modules it was made with`, { reason: 'bad_start_adapter', param: 'tuner' });
+  return new TunefleetError('incompatible_artifact', `the run cannot go on from this adapter: ${why}. Use the settings it was made with, as "tunefleet adapters get" and its adapter_config.json show them`, { reason: 'bad_start_adapter', param: 'tuner' });
 }
