@@ -1,6 +1,6 @@
 import { assertNever } from '@tunefleet/foundation';
 
-/** Element types of device tensors. `bf16` and `u8` exist on the tensorflow backend only. */
+/** Element types of device tensors. `bf16` exists on the tensorflow backend only; on wasm `u8` can be uploaded and cast, no more. */
 export type DType = 'f32' | 'bf16' | 'i32' | 'u8' | 'bool';
 /** Dtypes a model may compute in. */
 export type FloatDType = 'f32' | 'bf16';

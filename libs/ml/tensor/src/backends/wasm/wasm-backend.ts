@@ -39,7 +39,8 @@ export class WasmBackend implements Backend {
   }
 
   upload(data: HostArray, shape: Shape, dtype: DType): Raw {
-    return this.keep(() => this.tf.tensor(data as Float32Array | Int32Array | Uint8Array, [...shape], tfjsDtype(dtype)));
+    const raw = this.keep(() => this.tf.tensor(data as Float32Array | Int32Array | Uint8Array, [...shape], tfjsDtype(dtype)));
+    return { ...raw, dtype };
   }
 
   read(x: Raw): HostArray {
@@ -182,10 +183,11 @@ function tfjsDtype(dtype: DType): 'float32' | 'int32' | 'bool' {
       return 'float32';
     case 'i32':
       return 'int32';
+    // TensorFlow.js has no bytes, but keeps those of a bool as they are, also when it casts them.
     case 'bool':
+    case 'u8':
       return 'bool';
     case 'bf16':
-    case 'u8':
       throw new TunefleetError('unavailable', `the wasm backend has no ${dtype} tensors. Use f32, or build the native engine with "npm run setup"`, { retry: 'never' });
   }
 }

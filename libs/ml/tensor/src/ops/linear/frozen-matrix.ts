@@ -1,13 +1,18 @@
 import type { Device } from '../../device';
+import type { DType } from '../../dtype';
 import type { Tensor } from '../../tensor';
+import { dequantise, type QuantisedWeights } from './quantised-weights';
 
-/** A frozen weight matrix, in a dtype of its own and kept the way round that this device multiplies fastest. */
+/** A frozen weight matrix, in a dtype of its own and kept the way round that this device multiplies fastest, or quantised. */
 export interface FrozenMatrix {
+  /** The weights; of a quantised matrix the bytes of its first part. */
   readonly value: Tensor;
-  /** `outIn`: [out, in], as on disk; `inOut`: transposed. */
+  /** `outIn`: [out, in], as on disk and always when quantised; `inOut`: transposed. */
   readonly layout: 'outIn' | 'inOut';
   readonly outSize: number;
   readonly inSize: number;
+  /** Matrices one below the other. They are dequantised for every product and freed after it. */
+  readonly quantised?: readonly QuantisedWeights[];
 }
 
 /** A frozen linear map x Wᵀ + bias. */
@@ -26,6 +31,12 @@ export function frozenMatrix(device: Device, weight: Tensor): FrozenMatrix {
   return { value, layout: 'inOut', outSize, inSize };
 }
 
+/** Matrices of one input, one below the other. Their tensors stay their holder's. */
+export function quantisedMatrix(parts: readonly [QuantisedWeights, ...QuantisedWeights[]]): FrozenMatrix {
+  const [{ packed, inSize }] = parts;
+  return { value: packed, layout: 'outIn', outSize: parts.reduce((sum, { outSize }) => sum + outSize, 0), inSize, quantised: parts };
+}
+
 /** x Wᵀ: [N, in] -> [N, out] in the dtype of `x`. No gradient recorded. */
 export function multiplyForward(x: Tensor, weight: FrozenMatrix): Tensor {
   return multiply(x, weight, weight.layout === 'outIn');
@@ -36,22 +47,43 @@ export function multiplyBack(g: Tensor, weight: FrozenMatrix): Tensor {
   return multiply(g, weight, weight.layout === 'inOut');
 }
 
-/** Some outputs of a map as a map of their own. @returns its `value` is the caller's */
+/** Some outputs of a map as a map of their own, not quantised. @returns its `value` is the caller's */
 export function selectOutputs(weight: FrozenMatrix, row: number, rows: number): FrozenMatrix {
-  const { value, layout, outSize, inSize } = weight;
-  if (rows === outSize) return { ...weight, value: value.device.alias(value) };
+  const { layout, outSize, inSize, quantised } = weight;
+  const { device } = weight.value;
+  const part = quantised && partAt(quantised, row, rows);
+  if (part) return { value: dequantise([part]), layout, outSize: rows, inSize };
+  using whole = weightsIn(weight, quantised ? 'f32' : weight.value.dtype);
+  if (rows === outSize) return { value: device.alias(whole), layout, outSize, inSize };
   const [begin, size] = layout === 'outIn' ? [[row, 0], [rows, inSize]] : [[0, row], [inSize, rows]];
-  return { value: value.device.primitives.slice(value, begin as number[], size as number[]), layout, outSize: rows, inSize };
+  return { value: device.primitives.slice(whole, begin as number[], size as number[]), layout, outSize: rows, inSize };
 }
 
 /** Square of the Euclidean norm of every output's weights, [out] f32. */
-export function outputSquares({ value, layout }: FrozenMatrix): Tensor {
-  const p = value.device.primitives;
-  return value.device.scope(() => p.reduce('sum', p.unary('square', p.cast(value, 'f32')), [layout === 'outIn' ? 1 : 0]));
+export function outputSquares(weight: FrozenMatrix): Tensor {
+  const { device } = weight.value;
+  const p = device.primitives;
+  return device.scope(() => p.reduce('sum', p.unary('square', weightsIn(weight, 'f32')), [weight.layout === 'outIn' ? 1 : 0]));
 }
 
-function multiply(x: Tensor, { value }: FrozenMatrix, transposed: boolean): Tensor {
-  const p = x.device.primitives;
-  using factor = p.cast(value, x.dtype);
-  return p.matMul(x, factor, false, transposed);
+function multiply(x: Tensor, weight: FrozenMatrix, transposed: boolean): Tensor {
+  using factor = weightsIn(weight, x.dtype);
+  return x.device.primitives.matMul(x, factor, false, transposed);
+}
+
+/** The weights in `dtype`, the caller's. Of a quantised matrix they are codes times scales in f32, rounded once. */
+function weightsIn({ value, quantised }: FrozenMatrix, dtype: DType): Tensor {
+  const p = value.device.primitives;
+  if (!quantised) return p.cast(value, dtype);
+  using wide = dequantise(quantised);
+  return p.cast(wide, dtype);
+}
+
+function partAt(parts: readonly QuantisedWeights[], row: number, rows: number): QuantisedWeights | null {
+  let at = 0;
+  for (const part of parts) {
+    if (at === row && part.outSize === rows) return part;
+    at += part.outSize;
+  }
+  return null;
 }
