@@ -1,12 +1,12 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { AdapterView } from '@tunefleet/contracts';
-import type { TunefleetClient } from '@tunefleet/client-sdk';
-import { TunefleetError } from '@tunefleet/foundation';
 import { serverCommand } from '../connection/command';
+import { findAdapter } from '../connection/find-adapter';
 import { pullAdapter } from '../connection/pull-adapter';
 import { renderFields, renderTable } from '../render/table';
 import { formatBytes, formatTime } from '../render/text';
+import { registerAdaptersExport } from './adapters-export';
 
 export function registerAdapters(program: Command): void {
   const adapters = program.command('adapters').description('tuned weights, as PEFT folders');
@@ -44,6 +44,8 @@ export function registerAdapters(program: Command): void {
       output.result({ id: adapter.id, name: adapter.name, dir: target, files: adapter.files }, () => `${adapter.name}\nwritten to ${target}`);
     },
   );
+
+  registerAdaptersExport(adapters);
 }
 
 const ADAPTER_COLUMNS = [
@@ -53,11 +55,3 @@ const ADAPTER_COLUMNS = [
   { header: 'size', value: (adapter: AdapterView) => formatBytes(adapter.files.reduce((sum, file) => sum + file.bytes, 0)), align: 'right' },
   { header: 'created', value: (adapter: AdapterView) => formatTime(adapter.created_at) },
 ] as const;
-
-/** By id, or by the callable name (`ft:…`). */
-async function findAdapter(client: TunefleetClient, name: string): Promise<AdapterView> {
-  if (!name.startsWith('ft:')) return client.adapters.get(name);
-  const found = (await client.adapters.list()).data.find((adapter) => adapter.name === name);
-  if (found === undefined) throw new TunefleetError('not_found', `there is no adapter named ${name}: "tunefleet adapters list" shows them`);
-  return found;
-}

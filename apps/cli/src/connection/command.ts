@@ -69,7 +69,8 @@ export async function runCommand(options: { readonly json?: boolean }, work: (ou
   }
 }
 
-function addConnectionOptions(command: Command): Command {
+/** Options by which a command finds its server. */
+export function addConnectionOptions(command: Command): Command {
   return command
     .option('--url <url>', 'server to talk to (default: TUNEFLEET_URL, or the local service)')
     .option('--key <key>', "API key (default: TUNEFLEET_API_KEY, or the local service's own)")

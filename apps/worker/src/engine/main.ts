@@ -1,4 +1,5 @@
 import { errorCode, errorMessage } from '@tunefleet/foundation';
+import { exportCommand } from './commands/export';
 import { generateCommand } from './commands/generate';
 import { logitsCommand } from './commands/logits';
 import { probeCommand } from './commands/probe';
@@ -9,6 +10,7 @@ const commands: Readonly<Record<string, (args: string[]) => Promise<void>>> = {
   probe: probeCommand,
   generate: generateCommand,
   logits: logitsCommand,
+  export: exportCommand,
 };
 
 const EXIT_FAILED = 1;

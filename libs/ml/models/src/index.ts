@@ -1,5 +1,6 @@
 export { loadBert } from './bert/load';
 export * from './causal-lm';
 export * from './encoder';
+export { Checkpoint } from './loading/checkpoint';
 export { loadCausalLm, type LoadOptions } from './loading/load-causal-lm';
 export * from './specs';

@@ -1,8 +1,15 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import { bf16ArrayToF32, f16ToF32, type AdapterTensor } from '@tunefleet/ml-formats';
 
-/** A tensor's elements as f32. @throws TunefleetError `incompatible_artifact` for other dtypes than F32, BF16 and F16 */
-export function floatsOf({ name, dtype, data }: AdapterTensor): Float32Array {
+/** A tensor's elements as f32. @throws TunefleetError `incompatible_artifact` for other dtypes than F32, BF16 and F16, and for NaN and infinity */
+export function floatsOf(tensor: AdapterTensor): Float32Array {
+  const values = decoded(tensor);
+  const bad = values.findIndex((value) => !Number.isFinite(value));
+  if (bad >= 0) throw unusableAdapter(`tensor "${tensor.name}" holds numbers that are not finite (${values[bad]} at element ${bad}); it is damaged, or its training failed`);
+  return values;
+}
+
+function decoded({ name, dtype, data }: AdapterTensor): Float32Array {
   const bytes = data.slice().buffer;
   switch (dtype) {
     case 'F32':

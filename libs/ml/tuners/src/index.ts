@@ -1,4 +1,5 @@
 export { openAdapter, type LoadedAdapter } from './loaded-adapter';
-export { createTuner, loadAdapter, tuners } from './registry';
+export { createTuner, loadAdapter, tuners, weightChangesOf } from './registry';
 export * from './specs';
 export * from './tuner';
+export type { BaseOnDisk, WeightChange, WeightChanges } from './weight-changes';

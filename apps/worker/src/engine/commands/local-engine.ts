@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errorMessage, TunefleetError } from '@tunefleet/foundation';
 import { engineResourcesOptions, EngineResources, type ComputeDtypeChoice, type ModelChoice, type OpenedModel } from '@tunefleet/ml-jobs';
-import { ModelResolver, modelResolverOptions } from '@tunefleet/ml-models';
+import { ModelResolver, modelResolverOptions, type ResolvedModel } from '@tunefleet/ml-models';
 import { loadAdapter, type LoadedAdapter } from '@tunefleet/ml-tuners';
 import { z } from 'zod';
 import { openEngineDevice } from '../open-engine-device';
@@ -40,15 +40,23 @@ export async function openLocalModel(options: ModelArguments): Promise<LocalMode
     model: () => undefined,
   };
   const opened = await engine.openModel(choice, parseDtype(options.dtype), { events });
-  const adapter = options.adapter === undefined ? null : await loadAdapter(device, opened.model, options.adapter);
+  const adapter = options.adapter === undefined ? null : await loadAdapter(opened.model, options.adapter);
   for (const notice of adapter?.notices ?? []) process.stderr.write(`${notice}\n`);
   return { opened, adapter };
+}
+
+/** Finds a model's folder in the same way, without opening it. */
+export async function resolveLocalModel(options: Omit<ModelArguments, 'dtype'>): Promise<ResolvedModel> {
+  const choice = await chooseModel(options);
+  const resolved = await new ModelResolver({ ...modelResolverOptions(), localRoots: 'any' }).resolve(choice.id, { revision: choice.revision });
+  for (const notice of resolved.notices) process.stderr.write(`${notice}\n`);
+  return resolved;
 }
 
 const adapterBaseSchema = z.object({ base_model_name_or_path: z.string().min(1), revision: z.string().nullish() });
 
 /** An adapter knows its base model, so `--model` may be left out beside it. */
-async function chooseModel({ model, revision, adapter }: ModelArguments): Promise<ModelChoice> {
+async function chooseModel({ model, revision, adapter }: Omit<ModelArguments, 'dtype'>): Promise<ModelChoice> {
   if (model !== undefined) return { id: model, revision };
   if (adapter === undefined) throw new TunefleetError('invalid_input', 'name a model with --model <owner/name or folder>, or an adapter with --adapter <folder>');
   const path = join(adapter, 'adapter_config.json');

@@ -7,6 +7,7 @@ import { openAdapter, type LoadedAdapter } from '../loaded-adapter';
 import { specOfFile, tensorsOf, valuesOf } from '../restuning/named-tensors';
 import { ONE, slotsCount, startOf, type ParameterSlot } from '../restuning/parameter-slots';
 import type { BindableModel, TunableModel, Tuner } from '../tuner';
+import type { BaseOnDisk, WeightChange, WeightChanges } from '../weight-changes';
 import { ia3Spec, ia3SpecSchema, matchIa3Targets, type Ia3Spec, type Ia3Target } from './spec';
 
 export function createIa3Tuner(spec: Ia3Spec, model: TunableModel): Tuner {
@@ -127,6 +128,33 @@ function ones(device: Device, size: number): Tensor {
 
 /** A PEFT folder of type IA3. Which maps it is for is read from its tensors. @throws TunefleetError `incompatible_artifact` */
 export function loadIa3Tuner(model: BindableModel, files: AdapterFiles): LoadedAdapter {
+  const { tuner, values, notices } = readIa3(model, files);
+  return openAdapter(model, tuner, values, notices);
+}
+
+/** IA3 as a change of weights: factors on outputs go into rows and biases, factors on inputs into columns. @throws TunefleetError `incompatible_artifact` */
+export function mergeIa3(base: BaseOnDisk, files: AdapterFiles): WeightChanges {
+  const { targets, values, notices } = readIa3(base, files);
+  const byTensor = new Map<string, WeightChange>();
+  const sizes = new Map(base.projections.map((projection) => [projection.path, projection]));
+  let at = 0;
+  for (const { path, side, size, fanInFanOut } of targets) {
+    const factors = values.subarray(at, (at += size));
+    const { inSize = 0, outSize = 0 } = sizes.get(path) ?? {};
+    // Factors lie along the last axis for inputs of [out, in] and outputs of [in, out].
+    const alongLast = (side === 'input') !== fanInFanOut;
+    const lastSize = fanInFanOut ? outSize : inSize;
+    byTensor.set(`${path}.weight`, { from: `${path}.weight`, apply: (weight) => scaleBy(weight, (index) => factors[alongLast ? index % lastSize : Math.floor(index / lastSize)] as number) });
+    if (side === 'output') byTensor.set(`${path}.bias`, { from: `${path}.bias`, ifPresent: true, apply: (bias) => scaleBy(bias, (index) => factors[index] as number) });
+  }
+  return { byTensor, unties: false, notices };
+}
+
+function scaleBy(values: Float32Array, factor: (index: number) => number): void {
+  for (let index = 0; index < values.length; index++) (values[index] as number) *= factor(index);
+}
+
+function readIa3(model: TunableModel, files: AdapterFiles) {
   const { task_type: _task, base_model_name_or_path: _base, revision: _revision, inference_mode: _mode, auto_mapping: _mapping, peft_type: _type, peft_version: _version, fan_in_fan_out: _fan, modules_to_save: saved, ...fields } = files.config;
   if (saved !== null && saved !== undefined) throw unusableAdapter(`it has modules_to_save = ${JSON.stringify(saved).slice(0, 100)}, which is supported for LoRA only`);
   const tensors = files.tensors.map((tensor) => ({ ...tensor, name: plainName(tensor.name) }));
@@ -135,11 +163,13 @@ export function loadIa3Tuner(model: BindableModel, files: AdapterFiles): LoadedA
   const stray = [...sides.keys()].filter((path) => !here.includes(path));
   if (stray.length > 0) throw unusableAdapter(`${stray.length} of its tensors belong to no linear map of this ${model.modelType} model that can be adapted: ${stray.slice(0, 5).join(', ')}; it was made for another base model`);
   if (here.length === 0) throw unusableAdapter('it holds no tensors');
-  const { value: tuner, notices } = specOfFile(fields, Object.keys(ia3SpecSchema.shape), (given) =>
-    createIa3Tuner(ia3Spec.parse({ ...given, kind: 'ia3', exclude_modules: null, target_modules: here, feedforward_modules: here.filter((path) => sides.get(path) === 'input') }), model),
+  const { value: spec, notices } = specOfFile(fields, Object.keys(ia3SpecSchema.shape), (given) =>
+    ia3Spec.parse({ ...given, kind: 'ia3', exclude_modules: null, target_modules: here, feedforward_modules: here.filter((path) => sides.get(path) === 'input') }),
   );
+  const targets = matchIa3Targets(spec, model);
+  const tuner = new Ia3Tuner(spec, targets);
   const rows = tensors.map((tensor) => ({ ...tensor, shape: [1, tensor.shape[0] === 1 ? (tensor.shape[1] ?? 0) : (tensor.shape[0] ?? 0)] }));
-  return openAdapter(model, tuner, valuesOf(tuner.parameters, rows), notices);
+  return { targets, tuner, values: valuesOf(tuner.parameters, rows), notices };
 }
 
 function plainName(name: string): string {

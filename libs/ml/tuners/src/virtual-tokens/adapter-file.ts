@@ -101,7 +101,6 @@ export function readPromptFile<S extends z.ZodRawShape>({ config, tensors }: Ada
     throw unusableAdapter(`"${TABLE}" is [${tensor.shape.join(', ')}], which would have to be [${virtualTokens}, ${width}] for this ${model.modelType} model; it was made for another base model${madeFor}`);
   }
   const table = floatsOf(tensor);
-  if (!table.every(Number.isFinite)) throw unusableAdapter(`"${TABLE}" holds numbers that are not finite; it is damaged, or its training failed`);
   const unknown = Object.keys(config).filter((name) => !(name in commonFields) && !(name in own) && !WITHOUT_EFFECT.includes(name));
   return {
     fields: fields.data,

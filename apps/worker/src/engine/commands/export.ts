@@ -1,0 +1,95 @@
+import { readFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { TunefleetError } from '@tunefleet/foundation';
+import { MergedWeights, exportMerged, largestDifference } from '@tunefleet/ml-export';
+import { readAdapterFiles } from '@tunefleet/ml-formats';
+import type { WeightDtype } from '@tunefleet/ml-models';
+import { openEngineDevice } from '../open-engine-device';
+import { resolveLocalModel, modelOptions } from './local-engine';
+
+const USAGE = `usage: tunefleet adapters export <folder or id or ft: name> --format <format> --out <folder or file> [options]
+
+  --format merged          the base model with the adapter in its weights, for Transformers
+  --model <name>           base model; default: the one the adapter names
+  --revision <name>        branch, tag or commit of the model
+  --dtype <d>              f32, f16 or bf16; default: as the base stores its weights
+  --max-shard-size <size>  such as 2GB; default 5GB
+  --verify                 compute with the result and compare with base and adapter
+`;
+
+const DTYPES: Readonly<Record<string, WeightDtype>> = { f32: 'F32', f16: 'F16', bf16: 'BF16' };
+
+export interface ExportArguments {
+  readonly adapter: string;
+  readonly model: string | undefined;
+  readonly revision: string | undefined;
+  readonly out: string;
+  /** Null: the user did not say. */
+  readonly dtype: string | null;
+  readonly shardBytesMax: number | undefined;
+  readonly verify: boolean;
+}
+
+const FORMATS: Readonly<Record<string, (given: ExportArguments) => Promise<string>>> = {
+  merged: mergedFormat,
+};
+
+/** Writes an adapter in the layout of other programs. What was done goes to stderr. */
+export async function exportCommand(args: string[]): Promise<void> {
+  const { values } = parseArgs({
+    args,
+    options: {
+      model: modelOptions.model,
+      revision: modelOptions.revision,
+      adapter: modelOptions.adapter,
+      format: { type: 'string' },
+      out: { type: 'string' },
+      dtype: { type: 'string' },
+      'max-shard-size': { type: 'string' },
+      verify: { type: 'boolean', default: false },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  });
+  if (values.help) return void process.stdout.write(USAGE);
+  const { adapter, out, format } = values;
+  if (adapter === undefined || out === undefined || format === undefined) throw new TunefleetError('invalid_input', `an adapter, --format and --out are needed\n${USAGE}`);
+  const write = Object.hasOwn(FORMATS, format) ? FORMATS[format] : undefined;
+  if (write === undefined) throw new TunefleetError('invalid_input', `--format is "${format}"; it must be ${Object.keys(FORMATS).join(', ')}`);
+  const { model, revision, dtype = null, verify } = values;
+  if (verify && format !== 'merged') throw new TunefleetError('invalid_input', '--verify is for --format merged, which this engine can compute with');
+  const done = await write({ adapter, model, revision, out: resolve(out), dtype, verify, shardBytesMax: bytesOf(values['max-shard-size']) });
+  process.stderr.write(`${done}\n`);
+}
+
+async function mergedFormat({ adapter, model, revision, out, dtype, shardBytesMax, verify }: ExportArguments): Promise<string> {
+  const wanted = dtype === null ? null : DTYPES[dtype];
+  if (wanted === undefined) throw new TunefleetError('invalid_input', `--dtype is "${dtype}"; for merged weights it must be f32, f16 or bf16`);
+  const { folder: base, config } = await resolveLocalModel({ model, revision, adapter });
+  using weights = MergedWeights.open(base, config, await readAdapterFiles(adapter));
+  for (const notice of weights.notices) process.stderr.write(`${notice}\n`);
+  await exportMerged(weights, out, { base, config, dtype: wanted, shardBytesMax, onProgress: progressLine });
+  const written = `${weights.tensors.length} tensors written to ${out}`;
+  if (!verify) return written;
+  const mergedConfig: unknown = JSON.parse(await readFile(join(out, 'config.json'), 'utf8'));
+  const coarsest = (['BF16', 'F16', 'F32'] as const).find((each) => weights.tensors.some((tensor) => (wanted ?? tensor.dtype) === each)) ?? 'F32';
+  const result = await largestDifference(await openEngineDevice(), { base, config, adapter, merged: out, mergedConfig, dtype: coarsest });
+  const numbers = `logits differ by at most ${result.largestDifference.toExponential(1)} (allowed ${result.limit.toExponential(1)}, largest logit ${result.largestLogit.toFixed(2)})`;
+  if (!result.equal) throw new TunefleetError('numerical', `${written}, but it does not compute what base and adapter do: ${numbers}`);
+  return `${written}; checked: ${numbers}`;
+}
+
+export function progressLine(done: number, total: number): void {
+  if (process.stderr.isTTY) process.stderr.write(done === total ? '\r\u001b[K' : `\r${done} of ${total} tensors`);
+}
+
+const UNITS: Readonly<Record<string, number>> = { '': 1, B: 1, KB: 1e3, MB: 1e6, GB: 1e9, KIB: 2 ** 10, MIB: 2 ** 20, GIB: 2 ** 30 };
+
+function bytesOf(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const [, number, unit = ''] = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text) ?? [];
+  const factor = UNITS[unit.toUpperCase()];
+  const bytes = Number(number) * (factor ?? NaN);
+  if (!(bytes >= 1)) throw new TunefleetError('invalid_input', `--max-shard-size is "${text}"; it must be a size such as 500MB or 2GB`);
+  return bytes;
+}

@@ -1,0 +1,4 @@
+/** Takes adapters out of the product: merged into their base's weights, or in other layouts. Works from files; no device is needed. */
+export { exportMerged, type MergedExport } from './merged/export-merged';
+export { MergedWeights, type MergedTensor } from './merged/merged-weights';
+export { largestDifference, type VerifiedMerge } from './merged/verify';
