@@ -3,7 +3,7 @@ import type { CausalLm } from '@tunefleet/ml-models';
 import type { Stems } from '@tunefleet/ml-nn';
 import type { Tensor } from '@tunefleet/ml-tensor';
 import type { MicroBatch } from './batch-plan';
-import { collate, countLossTokens, labelled, type TrainingBatch } from './collate';
+import { countLossTokens, labelled, type TrainingBatch } from './collate';
 
 type HostStates = Float32Array | Uint16Array;
 
@@ -15,7 +15,8 @@ export interface StemCacheOptions {
    * bits on what else is in the pass, so the groups are fixed for a run.
    */
   readonly groups: readonly MicroBatch[];
-  readonly pairsPerToken: number;
+  /** Lays a group out as the trainer does. */
+  collate(group: MicroBatch): TrainingBatch;
   /** Places of the hidden states in use, see `Tuner.stemStates`. */
   readonly states: readonly number[];
 }
@@ -41,9 +42,9 @@ export class StemCache {
 
   /** One pass through the blocks. */
   fill(group: MicroBatch): void {
-    const { model, dataset, pairsPerToken, states } = this.options;
+    const { model, dataset, states } = this.options;
     const { device, hiddenSize: C } = model;
-    const batch = collate(dataset, group, pairsPerToken);
+    const batch = this.options.collate(group);
     const counts = batch.examples.map((example) => countLossTokens(dataset.example(example)));
     if (batch.lossTokens === 0) {
       for (const example of batch.examples) this.#kept.set(example, new Float32Array());

@@ -196,7 +196,7 @@ export class Trainer {
     const lengths = groupLengths(dataset.lengths, groupSize);
     const passes = dataset === training ? planEpoch({ lengths, seed, epoch: 0, batchSize, microBatchSize }).flatMap(({ microBatches }) => microBatches) : planPass(lengths, microBatchSize);
     const groups = passes.map((micro) => examplesOf(micro, groupSize));
-    const cache = new StemCache({ model, dataset, groups, pairsPerToken: this.#pairsPerToken, states: tuner.stemStates });
+    const cache = new StemCache({ model, dataset, groups, collate: (examples) => collate(dataset, examples, this.#pairsPerToken, groupSize), states: tuner.stemStates });
     this.#stems.set(dataset, cache);
     return cache;
   }
