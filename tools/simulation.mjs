@@ -7,4 +7,4 @@ import { root } from './setup/paths.mjs';
 await setupOrExit();
 const { bundle } = await import('./build/bundles.mjs');
 await bundle({ simulation: 'apps/simulation/src/main.ts' }, 'dist/tools');
-process.exitCode = await runNode(['--enable-source-maps', join(root, 'dist', 'tools', 'simulation.mjs'), ...process.argv.slice(2)]);
+process.exitCode = await runNode(['--enable-source-maps', '--max-semi-space-size=64', join(root, 'dist', 'tools', 'simulation.mjs'), ...process.argv.slice(2)]);

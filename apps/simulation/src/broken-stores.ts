@@ -194,6 +194,14 @@ export const brokenStores: readonly BrokenStore[] = [
     },
   },
   {
+    name: 'says that there always was a control plane',
+    seen: /its worker had no time to come back/,
+    scenario: { outagesPerSecond: 0.02 },
+    sabotage: ({ fleet }) => {
+      fleet.keepWatch = async () => Infinity;
+    },
+  },
+  {
     name: 'says that every job has run for an hour',
     seen: /of grace/,
     sabotage: ({ fleet }) => {

@@ -28,6 +28,8 @@ type Strike = readonly [FaultKind | 'disk full' | 'database fails', weight: numb
 
 /** Breaks things, one at a time, and mends what does not mend itself. */
 export class Faults {
+  private allAwayUntilMs = 0;
+
   constructor(private readonly deps: FaultsDeps) {}
 
   /** Of one machine of the fleet. */
@@ -52,6 +54,7 @@ export class Faults {
       ['disk full', 1, () => this.fillDisk()],
       ['replica killed', 1.5, () => this.killReplica()],
       ['replica restarted', 1, () => this.restartReplica()],
+      ['all replicas away', 0.5, () => this.killReplicas()],
       ['database fails', 1, () => this.failDatabase()],
     ]);
   }
@@ -96,22 +99,45 @@ export class Faults {
   }
 
   private killReplica(): boolean {
-    const { time, random, replicas, startReplica } = this.deps;
+    const { random, replicas } = this.deps;
     const up = replicas();
     if (up.length === 0) return false;
-    const victim = random.pick(up);
-    victim.kill();
-    time.after(random.between(500, 15_000), () => startReplica(victim.name));
+    this.killAndRestart(random.pick(up));
     return true;
+  }
+
+  /** For a moment or for several leases. */
+  private killReplicas(): boolean {
+    const { time, random, replicas } = this.deps;
+    const up = replicas();
+    if (up.length === 0) return false;
+    this.allAwayUntilMs = time.now() + random.between(5_000, 150_000);
+    for (const replica of up) this.killAndRestart(replica);
+    return true;
+  }
+
+  private killAndRestart(replica: Replica): void {
+    replica.kill();
+    this.startLater(replica.name);
+  }
+
+  private startLater(name: string): void {
+    const { time, random, startReplica } = this.deps;
+    const start = (): void => {
+      const awayMs = this.allAwayUntilMs - time.now();
+      if (awayMs > 0) time.after(awayMs + random.between(0, 5_000), start);
+      else startReplica(name);
+    };
+    time.after(random.between(500, 15_000), start);
   }
 
   /** As an upgrade does it. */
   private restartReplica(): boolean {
-    const { time, random, replicas, startReplica } = this.deps;
+    const { random, replicas } = this.deps;
     const up = replicas().filter(({ isStopping }) => !isStopping);
     if (up.length === 0) return false;
     const one = random.pick(up);
-    void one.shutDown().then((isOurs) => isOurs && time.after(random.between(500, 15_000), () => startReplica(one.name)));
+    void one.shutDown().then((isOurs) => isOurs && this.startLater(one.name));
     return true;
   }
 

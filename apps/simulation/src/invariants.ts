@@ -18,6 +18,9 @@ const STOP_OVERDUE_MS = 90_000;
 const ZOMBIE_MS = 90_000;
 /** An engine that says nothing is given up after half an hour of its machine's clock; then a lease and a pass of the reconciler. */
 const HUNG_MS = 33 * 60_000;
+/** Without a control plane for so long, workers then have so long to come back before they count as lost. */
+const AWAY_MS = 16_000;
+const COME_BACK_MS = 14_000;
 const STARVED_MS = 45 * 60_000;
 const STARVED_PLACEMENTS_PER_WORKER = 4;
 
@@ -43,6 +46,7 @@ export class Invariants {
   private readonly steps = new Map<string, Set<number>>();
   private broken: string | null = null;
   private excusedUntilMs = 0;
+  private away = { fromMs: 0, untilMs: 0 };
   checks = 0;
 
   constructor(
@@ -53,6 +57,13 @@ export class Invariants {
   /** Nobody could have looked at the queue until now: no replica was up, or the database failed. */
   excuse(): void {
     this.excusedUntilMs = this.nowMs();
+  }
+
+  /** Called every second while no replica is up. */
+  nobodyIsUp(): void {
+    const nowMs = this.nowMs();
+    this.away = { fromMs: nowMs - this.away.untilMs > 1_500 ? nowMs : this.away.fromMs, untilMs: nowMs };
+    this.excuse();
   }
 
   /** @throws Violation the first one that was seen */
@@ -153,11 +164,20 @@ export class Invariants {
       if (ranMs < PREEMPTION_GRACE_MS) this.fail(`${id} was asked to make room after ${ranMs / 1000} s; it has ${PREEMPTION_GRACE_MS / 1000} s of grace`);
     }
     if (after.status === 'finished') {
+      this.checkLost(after);
       if (this.liveOfJob.get(jobId) === id) this.liveOfJob.delete(jobId);
       if (this.liveOfWorker.get(workerId) === id) this.liveOfWorker.delete(workerId);
       const known = this.attempts.get(numberOf(id));
       if (known !== undefined) known.endedAtMs ??= this.nowMs();
     }
+  }
+
+  private checkLost({ id, failure }: AttemptRecord): void {
+    const { fromMs, untilMs } = this.away;
+    const backMs = this.nowMs() - untilMs;
+    // One that came back in another life is another matter.
+    if (failure?.message.includes('not heard from') !== true || untilMs - fromMs < AWAY_MS || backMs > COME_BACK_MS) return;
+    this.fail(`${id} was given up ${backMs / 1000} s after no replica was up for ${(untilMs - fromMs) / 1000} s: its worker had no time to come back`);
   }
 
   private onPlaced({ id, jobId, workerId, epoch }: AttemptRecord): void {

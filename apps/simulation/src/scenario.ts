@@ -19,6 +19,8 @@ export interface Scenario {
   readonly faultsPerSecond: number;
   /** … and of replicas, the database and the disk. */
   readonly outagesPerSecond: number;
+  /** In the end somebody kills engines that hang, so that not a whole large fleet has to be simulated for the half hour until their agents do. */
+  readonly killsHung: boolean;
   /** How long a cordoned worker waits for an operator to look at it and let it work again. */
   readonly cordonedMs: number;
   readonly network: { readonly latencyMs: number; readonly slow: number; readonly duplicate: number };
@@ -40,9 +42,10 @@ const LARGE = 200;
 export function scenarioOf(seed: number, { short = false, workers: wanted }: ScenarioOptions = {}): Scenario {
   const random = new Random(seed, 1);
   const workers = wanted ?? random.int(3, short ? 12 : 40);
+  const isLarge = workers > LARGE;
   const harsh = random.chance(0.5);
   // Few steps a minute or many: both ends are as likely as the middle.
-  const stepMsMax = Math.round(500 * 120 ** random.next());
+  const stepMsMax = Math.round(500 * (isLarge ? 10 : 120) ** random.next());
   return {
     seed,
     replay: `--seed=${seed}${short ? ' --short' : ''}${wanted === undefined ? '' : ` --workers=${wanted}`}`,
@@ -50,14 +53,15 @@ export function scenarioOf(seed: number, { short = false, workers: wanted }: Sce
     workers,
     teams: Array.from({ length: random.int(1, 5) }, (_, index) => ({ name: `team-${index}`, weight: random.pick([0.5, 1, 1, 2]), runningJobs: random.chance(0.2) ? random.int(1, 3) : null })),
     models: random.int(1, 6),
-    activeMs: (short ? 10 : workers > LARGE ? 5 : random.int(20, 90)) * 60_000,
+    activeMs: (short ? 10 : isLarge ? 3 : random.int(20, 90)) * 60_000,
     settleMs: 24 * 3_600_000,
     // From a fleet that idles to one with a queue.
     jobsPerSecond: (workers * random.between(0.3, 1.5)) / (20 + (30 * stepMsMax) / 2_000),
-    jobs: { stepsMax: random.int(5, 60), stepMsMax, dependent: random.between(0, 0.3), ranked: 0.3 },
+    jobs: { stepsMax: random.int(5, isLarge ? 15 : 60), stepMsMax, dependent: random.between(0, 0.3), ranked: 0.3 },
     userActsPerSecond: random.between(0.005, 0.08) * Math.max(1, workers / 40),
     faultsPerSecond: (harsh ? 0.004 : 0.001) * Math.max(10, workers),
-    outagesPerSecond: harsh ? 0.015 : 0.004,
+    outagesPerSecond: isLarge ? 0.05 : harsh ? 0.015 : 0.004,
+    killsHung: isLarge,
     cordonedMs: random.between(60_000, 900_000),
     network: { latencyMs: random.between(1, 40), slow: harsh ? 0.01 : 0.001, duplicate: harsh ? 0.03 : 0.005 },
     wakes: { lost: random.between(0, 0.3), twice: random.between(0, 0.2) },

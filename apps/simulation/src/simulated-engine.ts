@@ -80,6 +80,10 @@ export class SimulatedEngine implements Engine {
     return this.run.id;
   }
 
+  get hangs(): boolean {
+    return this.run?.stuck ?? false;
+  }
+
   private begin(message: ToEngine & { type: 'run' }): void {
     const { random, newHash } = this.deps;
     const behaviour = behaviourOf(message.spec);

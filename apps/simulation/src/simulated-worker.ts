@@ -123,6 +123,10 @@ export class SimulatedWorker {
     return attemptId !== null;
   }
 
+  killHungEngine(): void {
+    if (this.engine?.hangs === true) this.engine.crash();
+  }
+
   private emptyFolder(joinToken: string): Folder {
     const { name } = this.deps;
     return { workerId: this.joins++ === 0 ? name : `${name}-${this.joins}`, joinToken, secret: null };

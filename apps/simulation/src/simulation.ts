@@ -151,6 +151,7 @@ export class Simulation {
     this.journal.note(() => 'users and faults have stopped');
     time.after(60_000, () => time.every(60_000, () => void this.users.settle()));
     for (const worker of this.workers) time.after(120_000, () => worker.boot());
+    if (scenario.killsHung) time.after(60_000, () => this.workers.forEach((worker) => worker.killHungEngine()));
     const endMs = time.now() + scenario.settleMs;
     const isOver = (): boolean => [...this.store.tables.jobs.values()].every(({ finishedAt }) => finishedAt !== null) && this.store.tables.live.size === 0;
     let lookAtMs = 0;
@@ -175,7 +176,7 @@ export class Simulation {
   }
 
   private onSecond(): void {
-    if (this.liveReplicas().length === 0) this.invariants.excuse();
+    if (this.liveReplicas().length === 0) this.invariants.nobodyIsUp();
     this.invariants.onSecond();
   }
 

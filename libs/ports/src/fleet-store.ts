@@ -126,6 +126,11 @@ export interface FleetStore {
   /** A stopped attempt of a cancelled or paused job: only closes the attempt. */
   closeAttempt(key: AttemptKey, outcome: 'stopped'): Promise<void>;
 
+  /**
+   * Says that a control plane is there to hear workers. Returns for how many milliseconds of the database clock there has been one, whichever,
+   * without a gap of more than `gapMs`.
+   */
+  keepWatch(gapMs: number): Promise<number>;
   /** Live attempts whose lease has run out on the database clock, with their jobs. */
   listExpired(limit: number): Promise<readonly { attempt: AttemptRecord; job: JobRecord }[]>;
   /** Assigned but not acknowledged for so long. */

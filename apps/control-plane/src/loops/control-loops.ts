@@ -25,11 +25,15 @@ export interface ControlLoopIntervals {
 
 const defaultIntervals: ControlLoopIntervals = { relayMs: 1_000, scheduleMs: 5_000, reconcileMs: 5_000 };
 
+/** A busy fleet wakes the scheduler hundreds of times a second; a pass costs a few milliseconds for each hundred workers, whatever it places. */
+const SCHEDULER_REST_MS = 10;
+
 /** The loops of one replica. Each reads the record and may run on every replica at once. */
 export class ControlLoops {
   private readonly relay: Loop;
   private readonly scheduler: Loop;
   private readonly reconcile: Loop;
+  private readonly watch: Loop;
   private readonly reconciler: Reconciler;
   private wakes: { close(): Promise<void> } | null = null;
   private readonly timers: Timers;
@@ -44,8 +48,9 @@ export class ControlLoops {
     this.reconciler = new Reconciler(deps);
     this.relay = new Loop(() => relayOutbox(deps.outbox, deps.queue), { name: 'outbox-relay', intervalMs: intervals.relayMs, ...shared });
     const scheduler = new Scheduler({ store, plan: deps.plan, leaseMs: deps.leaseMs, clock: deps.clock, logger });
-    this.scheduler = new Loop(async () => this.scheduleAgainIn((await scheduler.pass()).lookAgainInMs, intervals.scheduleMs), { name: 'scheduler', intervalMs: intervals.scheduleMs, ...shared });
+    this.scheduler = new Loop(async () => this.scheduleAgainIn((await scheduler.pass()).lookAgainInMs, intervals.scheduleMs), { name: 'scheduler', intervalMs: intervals.scheduleMs, restMs: SCHEDULER_REST_MS, ...shared });
     this.reconcile = new Loop(() => this.reconciler.pass(), { name: 'reconciler', intervalMs: intervals.reconcileMs, ...shared });
+    this.watch = new Loop(() => this.reconciler.keepWatch(), { name: 'watch', intervalMs: Math.min(intervals.reconcileMs, deps.leaseMs / 6), ...shared });
   }
 
   async start(): Promise<void> {
@@ -81,6 +86,6 @@ export class ControlLoops {
   }
 
   private all(): readonly Loop[] {
-    return [this.relay, this.scheduler, this.reconcile];
+    return [this.relay, this.scheduler, this.reconcile, this.watch];
   }
 }

@@ -13,6 +13,8 @@ interface Damage {
   readonly unvalidated?: boolean;
   readonly silent?: readonly string[];
   readonly broken?: boolean;
+  /** For how long there has been a control plane; default: for ever. */
+  readonly watchedMs?: number;
   readonly drainsDue?: readonly string[];
   readonly orphans?: readonly string[];
   readonly overdueStops?: FencedResult;
@@ -27,6 +29,10 @@ function setUp(damage: Damage) {
   const messages: QueueMessage[] = [];
   const clock = new ManualClock(1_000_000);
   const store = {
+    keepWatch: (gapMs: number) => {
+      done.push(`watch ${gapMs}`);
+      return Promise.resolve(damage.watchedMs ?? Infinity);
+    },
     listExpired: () => (damage.broken === true ? Promise.reject(new Error('database is away')) : Promise.resolve(damage.expired === true ? [{ attempt, job }] : [])),
     listUnacknowledgedOlderThan: () => Promise.resolve(damage.unacknowledged === undefined ? [] : [{ attempt, job }]),
     revoke: (revoked: object) => {
@@ -112,10 +118,21 @@ test('after the record was away, workers have the time to come back before their
   expect(reconciler.repairs().lease_expired).toBe(1);
 });
 
+test('a control plane that is there after none was gives workers the time to come back; one that joins others does not', async () => {
+  const quiet = [{ attempt: { ...attempt, stuckAt: null }, sinceStepMs: 1_000_000, medianStepMs: 10_000 }];
+  const damage = { expired: true, quiet, overdueStops: 'applied' as const, watchedMs: 14_999 };
+  const { reconciler, done } = setUp(damage);
+  await reconciler.pass();
+  expect(done).toEqual(['watch 15000', 'silent 20000 30000']);
+  damage.watchedMs = 15_000;
+  await reconciler.pass();
+  expect(reconciler.repairs()).toMatchObject({ lease_expired: 1, stuck_given_up: 1, stop_overdue: 1 });
+});
+
 test('an assignment nobody acknowledged is taken back and the queue looked at again; a stale one is only closed', async () => {
   const live = setUp({ unacknowledged: 'applied' });
   await live.reconciler.pass();
-  expect(live.done).toEqual([`revoke ${JSON.stringify(key)}`, 'wake schedule', 'silent 20000 30000']);
+  expect(live.done).toEqual(['watch 15000', `revoke ${JSON.stringify(key)}`, 'wake schedule', 'silent 20000 30000']);
   const stale = setUp({ unacknowledged: 'stale' });
   await stale.reconciler.pass();
   expect(stale.done).toContain('close');

@@ -19,7 +19,10 @@ export interface ReconcilerDeps {
 }
 
 export interface ReconcilerSettings {
-  /** Once the record answers again after it did not, workers have so long to come back before leases are taken. */
+  /**
+   * Once the record answers again after it did not, or there is a control plane again after there was none for this long, workers have so long to
+   * come back before what was not heard of them is held against them.
+   */
   readonly comeBackMs: number;
   /** An assignment nobody acknowledged for so long is taken back. */
   readonly unacknowledgedMs: number;
@@ -83,6 +86,8 @@ export class Reconciler {
   private unevaluated: ReadonlySet<string> = new Set();
   private recordWasAway = false;
   private expireFromMs = Number.NEGATIVE_INFINITY;
+  /** In this pass: workers had the time to come back. */
+  private couldBeHeard = false;
 
   constructor(private readonly deps: ReconcilerDeps) {
     this.settings = { ...defaultReconcilerSettings, ...deps.settings };
@@ -94,6 +99,11 @@ export class Reconciler {
     return { ...this.counts };
   }
 
+  /** Says that a control plane is there, also while passes fail and are put off. */
+  async keepWatch(): Promise<void> {
+    await this.deps.store.keepWatch(this.settings.comeBackMs);
+  }
+
   /** One pass over all repairs. One that fails does not keep the others from running. @throws AggregateError of what failed */
   async pass(): Promise<void> {
     const errors: unknown[] = [];
@@ -102,8 +112,8 @@ export class Reconciler {
       () => this.revokeUnacknowledged(),
       () => this.markSilent(),
       () => this.watch.drains(),
-      () => this.watch.stuck(),
-      () => this.watch.overdueStops(),
+      () => this.couldBeHeard && this.watch.stuck(),
+      () => this.couldBeHeard && this.watch.overdueStops(),
       () => this.watch.dependents(),
       () => this.wakeForUnevaluated(),
       () => this.reannounceUnvalidated(),
@@ -127,14 +137,18 @@ export class Reconciler {
     }
   }
 
-  /** None for a while after the record was away: no lease could be renewed, and the workers that hold them are alive. */
+  /** None for a while after the record or all control planes were away: no lease could be renewed, and the workers that hold them are alive. */
   private async listExpired(): ReturnType<FleetStore['listExpired']> {
     const { store, clock } = this.deps;
+    const { comeBackMs } = this.settings;
+    this.couldBeHeard = false;
     try {
+      const watchedMs = await store.keepWatch(comeBackMs);
       const expired = await store.listExpired(BATCH);
-      if (this.recordWasAway) this.expireFromMs = clock.monotonic() + this.settings.comeBackMs;
+      if (this.recordWasAway) this.expireFromMs = clock.monotonic() + comeBackMs;
       this.recordWasAway = false;
-      return clock.monotonic() < this.expireFromMs ? [] : expired;
+      this.couldBeHeard = watchedMs >= comeBackMs && clock.monotonic() >= this.expireFromMs;
+      return this.couldBeHeard ? expired : [];
     } catch (error) {
       this.recordWasAway = true;
       throw error;

@@ -52,6 +52,17 @@ export function fleetStoreConformance(name: string, open: () => Promise<StoreUnd
       });
     });
 
+    test('how long a control plane has been there is told since the last gap, whoever it was', async () => {
+      const began = await fleet.keepWatch(600_000);
+      expect(began).toBeLessThan(60_000);
+      await steps.worker('w');
+      const later = await fleet.keepWatch(600_000);
+      expect(later).toBeGreaterThan(began);
+      // Any time is a gap.
+      expect(await fleet.keepWatch(-1)).toBeLessThan(later);
+      expect(await fleet.keepWatch(600_000)).toBeGreaterThan(0);
+    });
+
     describe('placing', () => {
       test('the snapshot holds queued jobs in placing order, no others, and says how many it left out', async () => {
         const [first, second, urgent] = [await steps.queued(), await steps.queued({}, { base: { id: 'org/model', revision: 'abc' } }), await steps.queued({ priority: 1 })];

@@ -93,13 +93,13 @@ function artifactMethods(tables: Tables): Pick<FleetAccess, 'inputsOf' | 'isHeld
     isHeldBy: async (workerId, key) => heldBy(tables, workerId, key) !== null,
     noteUpload: async (workerId, key, { sha256, bytes }) => {
       if (heldBy(tables, workerId, key) === null) return false;
-      tables.uploads.set(`${key.jobId} ${sha256}`, bytes);
+      tables.uploads.set(key.jobId, (tables.uploads.get(key.jobId) ?? new Map<string, number>()).set(sha256, bytes));
       return true;
     },
-    missingUploads: async (jobId, artifacts): Promise<ArtifactRef[]> => artifacts.filter(({ sha256, bytes }) => tables.uploads.get(`${jobId} ${sha256}`) !== bytes),
+    missingUploads: async (jobId, artifacts): Promise<ArtifactRef[]> => artifacts.filter(({ sha256, bytes }) => tables.uploads.get(jobId)?.get(sha256) !== bytes),
     unpublishedBytes: async (jobId) => {
-      const published = new Set([...tables.checkpoints.values()].filter((checkpoint) => checkpoint.jobId === jobId).flatMap(({ artifacts }) => artifacts.map(({ sha256 }) => `${jobId} ${sha256}`)));
-      return [...tables.uploads].reduce((sum, [key, bytes]) => (key.startsWith(`${jobId} `) && !published.has(key) ? sum + bytes : sum), 0);
+      const published = new Set(tables.checkpointsOf(jobId).flatMap(({ artifacts }) => artifacts.map(({ sha256 }) => sha256)));
+      return [...(tables.uploads.get(jobId) ?? [])].reduce((sum, [sha256, bytes]) => (published.has(sha256) ? sum : sum + bytes), 0);
     },
   };
 }

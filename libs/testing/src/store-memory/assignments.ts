@@ -16,6 +16,7 @@ type AssignmentMethods = Pick<
   | 'revoke'
   | 'renewLease'
   | 'isLive'
+  | 'keepWatch'
   | 'listExpired'
   | 'listUnacknowledgedOlderThan'
   | 'latestCheckpoint'
@@ -124,6 +125,13 @@ export function assignmentMethods(tables: Tables): AssignmentMethods {
     },
 
     isLive: async (key) => fenceOf(tables, key)?.live === true,
+
+    keepWatch: async (gapMs) => {
+      const nowMs = tables.nowMs();
+      const { sinceMs, lastMs } = tables.watch;
+      tables.watch = { sinceMs: nowMs - lastMs > gapMs ? nowMs : sinceMs, lastMs: nowMs };
+      return nowMs - tables.watch.sinceMs;
+    },
 
     listExpired: async (limit) => {
       const nowMs = tables.nowMs();

@@ -1,4 +1,4 @@
-import { jobKinds } from '@tunefleet/contracts';
+import { schemaVersionOf } from '@tunefleet/contracts';
 import { isTerminal, nextStatus, sourcesOf, type JobStatus, type JobTransition } from '@tunefleet/domain-jobs';
 import { TunefleetError } from '@tunefleet/foundation';
 import type { JobRecord, NewJob, RecordStore } from '@tunefleet/ports';
@@ -99,7 +99,7 @@ function createJob(tables: Tables, request: NewJob): { job: JobRecord; created: 
     id: request.id,
     teamId,
     kind: request.kind,
-    schemaVersion: jobKinds[request.kind].schemaVersion,
+    schemaVersion: schemaVersionOf(request.kind, request.spec),
     status: 'validating_files',
     priority: request.priority,
     spec: storable(request.spec),

@@ -76,24 +76,31 @@ function runningJobs(tables: Tables, averages: Map<string, number | null>): Runn
   });
 }
 
-function schedulableWorkers(tables: Tables, nowMs: number): SchedulableWorker[] {
-  const seen = tables.workersInOrder().filter(({ lastSeenAt }) => lastSeenAt.getTime() > nowMs - WORKER_MEMORY_MS);
-  return seen.map((worker): SchedulableWorker => {
-    const busy = tables.isBusy(worker.id);
-    // Attempts of one worker end in the order in which they began.
-    const idleSinceMs = busy ? null : (tables.lastAttemptOn(worker.id)?.finishedAt?.getTime() ?? null);
-    const known = views.get(worker);
-    if (known?.busy === busy && known.idleSinceMs === idleSinceMs) return known;
-    const view = viewOf(worker, busy, idleSinceMs);
-    views.set(worker, view);
-    return view;
-  });
+interface WorkerViews {
+  order: readonly string[];
+  views: SchedulableWorker[];
+  readonly at: Map<string, number>;
 }
 
-/** Rows are never changed, only replaced; in a large fleet few of them are between two looks. */
-const views = new WeakMap<WorkerRecord, SchedulableWorker>();
+/** In a large fleet few workers change between two looks. */
+const viewsOf = new WeakMap<Tables, WorkerViews>();
 
-function viewOf(worker: WorkerRecord, busy: boolean, idleSinceMs: number | null): SchedulableWorker {
+function schedulableWorkers(tables: Tables, nowMs: number): SchedulableWorker[] {
+  const order = tables.workersInOrder();
+  let known = viewsOf.get(tables);
+  if (known?.order !== order) {
+    known = { order, views: order.map((id) => viewOf(tables, id)), at: new Map(order.map((id, index) => [id, index])) };
+    viewsOf.set(tables, known);
+  } else {
+    for (const id of tables.changedWorkers) known.views[known.at.get(id) as number] = viewOf(tables, id);
+  }
+  tables.changedWorkers.clear();
+  return known.views.filter(({ id }) => (tables.workers.get(id) as WorkerRecord).lastSeenAt.getTime() > nowMs - WORKER_MEMORY_MS);
+}
+
+function viewOf(tables: Tables, workerId: string): SchedulableWorker {
+  const worker = tables.workers.get(workerId) as WorkerRecord;
+  const busy = tables.isBusy(workerId);
   return {
     id: worker.id,
     name: worker.name,
@@ -109,7 +116,8 @@ function viewOf(worker: WorkerRecord, busy: boolean, idleSinceMs: number | null)
     memoryBytesFree: worker.device.memoryBytesFree,
     modelsOnDisk: worker.modelsOnDisk,
     modelInMemory: worker.modelInMemory,
-    idleSinceMs,
+    // Attempts of one worker end in the order in which they began.
+    idleSinceMs: busy ? null : (tables.lastAttemptOn(workerId)?.finishedAt?.getTime() ?? null),
   };
 }
 

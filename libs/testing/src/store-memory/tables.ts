@@ -88,12 +88,17 @@ export class Tables {
   readonly published = new Set<string>();
   readonly joinTokens = new Map<string, JoinTokenRow>();
   readonly credentials = new Map<string, WorkerCredentialRecord>();
-  /** Bytes by job and hash. */
-  readonly uploads = new Map<string, number>();
+  /** Bytes by hash, by job. */
+  readonly uploads = new Map<string, Map<string, number>>();
+
+  /** From when on, and when last, a control plane was there. */
+  watch = { sinceMs: -Infinity, lastMs: -Infinity };
 
   readonly queued = new Set<string>();
   private queueOrder: readonly string[] | null = null;
   private workerOrder: readonly string[] | null = null;
+  /** Workers whose row or whose attempts have changed since this was last emptied. */
+  readonly changedWorkers = new Set<string>();
   readonly live = new Set<string>();
   private readonly attemptsByJob = new Map<string, string[]>();
   private readonly attemptsByWorker = new Map<string, string[]>();
@@ -141,6 +146,7 @@ export class Tables {
       append(this.attemptsByJob, after.jobId, after.id);
       append(this.attemptsByWorker, after.workerId, after.id);
     }
+    this.changedWorkers.add(after.workerId);
     const ofWorker = this.liveByWorker.get(after.workerId) ?? new Set();
     this.liveByWorker.set(after.workerId, ofWorker);
     if (after.status === 'finished') {
@@ -161,6 +167,7 @@ export class Tables {
   putWorker(after: WorkerRecord): void {
     const before = this.workers.get(after.id) ?? null;
     this.workers.set(after.id, after);
+    this.changedWorkers.add(after.id);
     if (before === null) this.workerOrder = null;
     this.options.onChange({ table: 'worker', before, after });
   }
@@ -229,10 +236,10 @@ export class Tables {
     return this.queueOrder.map((id) => this.jobs.get(id) as JobRow);
   }
 
-  /** By id. */
-  workersInOrder(): WorkerRecord[] {
+  /** Their ids; another array only when there are others. */
+  workersInOrder(): readonly string[] {
     this.workerOrder ??= [...this.workers.keys()].sort((a, b) => (a < b ? -1 : 1));
-    return this.workerOrder.map((id) => this.workers.get(id) as WorkerRecord);
+    return this.workerOrder;
   }
 
   childrenOf(jobId: string): JobRow[] {

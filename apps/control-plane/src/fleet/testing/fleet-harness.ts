@@ -121,6 +121,7 @@ export class FleetHarness {
       endings,
       plan: this.plan,
       leaseMs: this.leaseMs,
+      settings: { comeBackMs: this.leaseMs / 2 },
       clock: systemClock,
       logger,
       intervals: { relayMs: 200, scheduleMs: 200, reconcileMs: 200 },

@@ -5,6 +5,7 @@ import { assignmentMethods } from './assignments';
 import { endingMethods } from './endings';
 import { placementMethods } from './placement';
 import { stopMethods } from './stops';
+import { watchMethods } from './watch';
 import { watchdogMethods } from './watchdog';
 import { workerMethods } from './workers';
 
@@ -16,6 +17,7 @@ export function prismaFleetStore(db: Database, wakes: WakeChannel): FleetStore {
     ...endingMethods(db),
     ...stopMethods(db),
     ...watchdogMethods(db),
+    ...watchMethods(db),
     onWake: (callback) => wakes.subscribe(callback),
     wake: (topic) => db.repeating(() => announce(db.prisma, topic)),
   };
