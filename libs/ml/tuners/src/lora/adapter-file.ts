@@ -1,7 +1,7 @@
 import { invariant } from '@tunefleet/foundation';
 import { loraAdapterConfigSchema, type AdapterTensor, type LoraAdapter, type ModelCard } from '@tunefleet/ml-formats';
 import type { LoraPlan } from './match';
-import { transposed, type LoraParameter } from './parameters';
+import { aOf, bOf, embeddingAOf, embeddingBOf, savedOf, transposed, type LoraParameter } from './parameters';
 import type { LoraSpec } from './spec';
 import type { StartFactors } from './start/from-weights';
 
@@ -25,7 +25,7 @@ export function loraAdapterFile(
   values: Float32Array,
   base: { readonly id: string; readonly revision: string },
 ): { readonly adapter: LoraAdapter; readonly card: Pick<ModelCard, 'title' | 'facts'> } {
-  const { targets, embedding, saved, tokens } = plan;
+  const { targets, embedding, saved, tiedHead, tokens } = plan;
   const spec = starts === null ? trained : withoutStart(trained);
   const tensors: AdapterTensor[] = [];
   let at = 0;
@@ -38,6 +38,8 @@ export function loraAdapterFile(
     tensors.push({ name, dtype: 'F32', shape: turned ? [columns, rows] : trainedShape, data: new Uint8Array(stored.buffer) });
   }
   invariant(at === values.length, `the adapter has ${at} parameters, got ${values.length} values`);
+  if (tiedHead !== null) tensors.push(...tensorsOfTiedHead(plan, tiedHead, tensors));
+  const head = tiedHead === null ? [] : [tiedHead];
   const config = loraAdapterConfigSchema.parse({
     peft_type: 'LORA',
     task_type: 'CAUSAL_LM',
@@ -51,8 +53,8 @@ export function loraAdapterFile(
     lora_bias: spec.lora_bias,
     bias: spec.bias,
     init_lora_weights: spec.init_lora_weights,
-    target_modules: [...(embedding ? [embedding.path] : []), ...targets.map(({ path }) => path)],
-    modules_to_save: saved.length > 0 ? saved.map(({ path }) => path.split('.').at(-1) as string) : null,
+    target_modules: [...(embedding ? [embedding.path, ...head] : []), ...targets.map(({ path }) => path)],
+    modules_to_save: saved.length > 0 ? [...saved.map(({ path }) => path.split('.').at(-1) as string), ...head] : null,
     trainable_token_indices: tokens && [...tokens.indices],
     rank_pattern: spec.rank_pattern,
     alpha_pattern: spec.alpha_pattern,
@@ -84,4 +86,17 @@ function withStart(part: Float32Array, name: string, starts: WrittenLora['starts
   both.set(part);
   both.set(below, part.length);
   return both;
+}
+
+/** What the head has of the embedding: its table, or A = EBᵀ and B = EAᵀ. @param tensors as in the file */
+function tensorsOfTiedHead({ embedding, saved }: LoraPlan, head: string, tensors: readonly AdapterTensor[]): AdapterTensor[] {
+  const named = (name: string) => tensors.find((tensor) => tensor.name === name) as AdapterTensor;
+  const turned = (name: string, { shape, data }: AdapterTensor): AdapterTensor => {
+    const [rows = 0, columns = 0] = shape;
+    return { name, dtype: 'F32', shape: [columns, rows], data: new Uint8Array(transposed(new Float32Array(data.slice().buffer), rows, columns).buffer) };
+  };
+  return [
+    ...saved.map(({ path }) => ({ ...named(savedOf(path)), name: savedOf(head) })),
+    ...(embedding ? [turned(aOf(head), named(embeddingBOf(embedding.path))), turned(bOf(head), named(embeddingAOf(embedding.path)))] : []),
+  ];
 }

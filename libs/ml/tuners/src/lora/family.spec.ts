@@ -10,7 +10,7 @@ import type { CausalLm } from '@tunefleet/ml-models';
 import { createTuner, loadAdapter, parseTunerSpec, type LoadedAdapter, type ParameterOptimiser } from '..';
 import { startWith } from '../testing';
 import { fixture, GoldenRun, largest, maxDifference, openBase, parametersOf, PlainAdamW } from './golden-run';
-import { sizeOf, type LoraParameter } from './parameters';
+import { sizeOf, transposed, type LoraParameter } from './parameters';
 
 interface Variant {
   readonly name: string;
@@ -35,6 +35,7 @@ const VARIANTS: readonly Variant[] = [
   { name: 'peft-lora-bias', base: 'qwen2', spec: { r: 4, lora_alpha: 6, target_modules: ['q_proj', 'down_proj'], lora_bias: true }, deterministic: ['lora_B.bias', 'lora_B.weight'] },
   { name: 'peft-bias-all', base: 'qwen2', spec: { r: 4, lora_alpha: 6, target_modules: ['q_proj', 'down_proj'], bias: 'all' }, deterministic: ['base_layer.bias', 'k_proj.bias', 'v_proj.bias'] },
   { name: 'peft-bias-lora-only', base: 'qwen2', spec: { r: 4, lora_alpha: 6, target_modules: ['q_proj', 'down_proj'], bias: 'lora_only' }, deterministic: ['base_layer.bias'] },
+  { name: 'peft-tied-saved', base: 'tied', spec: { r: 4, lora_alpha: 6, target_modules: ['q_proj'], modules_to_save: ['embed_tokens'], ensure_weight_tying: true }, deterministic: ['embed_tokens.weight'] },
   {
     name: 'peft-loraplus',
     base: 'scaled',
@@ -114,7 +115,8 @@ describe.each(VARIANTS)('$name', ({ name, base, spec, deterministic }) => {
       expect([...ours.tensors.keys()].sort()).toEqual(keys.sort());
       for (const key of keys) expect([key, ours.entry(key).shape, Buffer.from(ours.read(key)).equals(theirs.read(key))]).toEqual([key, theirs.entry(key).shape, true]);
       const configs = await Promise.all([fixture(name), folder].map(async (each) => JSON.parse(await readFile(join(each, 'adapter_config.json'), 'utf8')) as Record<string, unknown>));
-      for (const field of ['use_dora', 'lora_bias', 'bias', 'modules_to_save', 'trainable_token_indices', 'r', 'lora_alpha']) expect([field, configs[1]?.[field]]).toEqual([field, configs[0]?.[field]]);
+      const tied = configs[0]?.['ensure_weight_tying'] === true;
+      for (const field of ['use_dora', 'lora_bias', 'bias', ...(tied ? [] : ['modules_to_save']), 'trainable_token_indices', 'r', 'lora_alpha']) expect([field, configs[1]?.[field]]).toEqual([field, configs[0]?.[field]]);
     });
 
     test('a fresh adapter has the shapes and the determined values of PEFT, changes nothing, and is a function of the seed', () => {
@@ -159,4 +161,26 @@ describe.each(VARIANTS)('$name', ({ name, base, spec, deterministic }) => {
     });
     adapter.dispose();
   });
+});
+
+test('an embedding and a tied head share one pair: its gradient is the sum of those PEFT gives the two views of it', async () => {
+  const golden = new GoldenRun('peft-tied');
+  using model = await openBase('tied', 'tensorflow');
+  const adapter = await loadAdapter(model, fixture('peft-tied'));
+  expect(maxDifference(golden.logits(model, { adapter: adapter.hook }), golden.floats('logits'))).toBeLessThan(2e-4);
+  const tuner = createTuner(parseTunerSpec({ kind: 'lora', r: 4, lora_alpha: 6, target_modules: ['q_proj', 'embed_tokens'], ensure_weight_tying: true }), model);
+  expect(adapter.tuner.parameters).toEqual(tuner.parameters);
+  const { loss, gradients } = golden.step(model, tuner, adapter.values);
+  expect(Math.abs(loss - (golden.floats('losses')[0] ?? NaN))).toBeLessThan(2e-5);
+  (tuner.parameters as readonly LoraParameter[]).forEach((parameter, index) => {
+    const own = golden.ofParameter('grad.', parameter);
+    const other = parameter.name.endsWith('embedding_B') ? golden.floats('grad.lm_head.lora_A.weight') : parameter.name.endsWith('embedding_A') ? transposed(golden.floats('grad.lm_head.lora_B.weight'), 64, 4) : new Float32Array(own.length);
+    const wanted = own.map((value, i) => value + (other[i] ?? NaN));
+    expect([parameter.name, maxDifference(gradients[index] ?? [], wanted) < 2e-5 + 2e-4 * largest(wanted)]).toEqual([parameter.name, true]);
+  });
+  const folder = join(work, 'peft-tied');
+  await adapter.tuner.save(adapter.values, folder, { id: 'tiny/tied', revision: 'local' });
+  const again = await loadAdapter(model, folder);
+  expect(golden.logits(model, { adapter: again.hook })).toEqual(golden.logits(model, { adapter: adapter.hook }));
+  for (const each of [again, adapter]) each.dispose();
 });

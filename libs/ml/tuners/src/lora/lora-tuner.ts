@@ -45,7 +45,7 @@ export class LoraTuner implements Tuner {
     const bundles = this.bundles(model, head ? [...model.projectionGroups, head] : model.projectionGroups, named, dropout);
     const headLora = (head && bundles.get(head)) ?? null;
     if (head) bundles.delete(head);
-    const { embedding, saved, tokens } = this.plan;
+    const { embedding, saved, tiedHead, tokens } = this.plan;
     const tableOf = (kind: 'embedding' | 'head') => saved.flatMap(({ path, table }) => (table === kind ? [named.get(savedOf(path)) as Tensor] : []))[0] ?? null;
     const rows = (tokens && named.get(tokensOf(tokens.path))) ?? null;
     const parts: EmbeddingParts = {
@@ -54,7 +54,8 @@ export class LoraTuner implements Tuner {
       tokens: tokens && rows && { rows, indices: tokens.indices },
     };
     const tiedRows = tokens && rows && model.head && model.tables?.tied ? bundleLora(model.device, [headRowsUpdate(model, rows, tokens)], [model.head], model.computeDtype) : null;
-    const adapted = { table: tableOf('head'), lora: headLora ?? tiedRows };
+    const tiedLora = tiedHead !== null && parts.lora && model.head ? bundleLora(model.device, [{ a: parts.lora.b, b: parts.lora.a, scale: parts.lora.scale, map: 0, row: 0, dropout: null }], [model.head], model.computeDtype) : null;
+    const adapted = { table: tiedHead === null ? tableOf('head') : parts.table, lora: headLora ?? tiedRows ?? tiedLora };
     return {
       bundles,
       embedding: parts.table ?? parts.lora ?? parts.tokens ? parts : null,

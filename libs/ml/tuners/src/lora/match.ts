@@ -45,6 +45,8 @@ export interface LoraPlan {
   readonly embedding: LoraTarget | null;
   /** Tables trained whole. */
   readonly saved: readonly { readonly path: string; readonly table: 'embedding' | 'head'; readonly shape: readonly [V: number, C: number] }[];
+  /** Path of the output head where it shares what is trained of the embedding; null: it does not. */
+  readonly tiedHead: string | null;
   /** Rows of the embedding that are trained, and of the head where that is the same table. */
   readonly tokens: { readonly path: string; readonly indices: readonly number[]; readonly width: number } | null;
 }
@@ -60,15 +62,27 @@ export function matchProjections(spec: LoraSpec, model: TunableModel): readonly 
 /** @throws TunefleetError `invalid_input` with the field's param when the specification does not fit the model */
 export function planLora(spec: LoraSpec, model: TunableModel): LoraPlan {
   return withinTimeLimit(() => {
-    const saved = savedTables(spec, model);
-    const { embedding, targets } = targetsOf(spec, model, saved.map(({ path }) => path));
+    const ties = spec.ensure_weight_tying && model.tables?.tied === true;
+    const whole = savedTables(spec, model);
+    const found = targetsOf(spec, model, whole.map(({ path }) => path));
+    const { embedding, targets } = ties ? tied(found, model, spec) : found;
+    const saved = ties && whole.length > 0 ? whole.slice(0, 1).map((each) => ({ ...each, path: model.tables?.embedding ?? '', table: 'embedding' as const })) : whole;
+    const tiedHead = ties && (embedding !== null || saved.length > 0) ? (model.tables?.head ?? null) : null;
     const tokens = trainedTokens(spec, model);
     if (embedding && spec.use_dora) throw refuseField('use_dora', `cannot be used for the embedding "${embedding.path}"; leave it out of target_modules`);
     if (embedding && typeof spec.init_lora_weights === 'string') throw refuseField('init_lora_weights', `"${spec.init_lora_weights}" cannot be used for the embedding "${embedding.path}"; leave it out of target_modules`);
     if (tokens && (embedding || saved.some(({ table }) => table === 'embedding'))) throw refuseField('trainable_token_indices', 'cannot be used together with an embedding that is adapted or trained whole');
     if (tokens && model.tables?.tied && (targets.some(({ path }) => path === model.tables?.head) || saved.length > 0)) throw refuseField('trainable_token_indices', 'cannot be used together with an output head that is adapted or trained whole, where the head is the embedding table');
-    return { targets, biases: trainedBiases(spec, model, targets), embedding, saved, tokens };
+    return { targets, biases: trainedBiases(spec, model, targets), embedding, saved, tiedHead, tokens };
   });
+}
+
+/** What is adapted of either table is adapted of both, as the embedding. */
+function tied({ embedding, targets }: Pick<LoraPlan, 'targets' | 'embedding'>, { tables, vocabSize, hiddenSize }: TunableModel, spec: LoraSpec): Pick<LoraPlan, 'targets' | 'embedding'> {
+  const head = targets.find(({ path }) => path === tables?.head);
+  if (!tables || !head) return { embedding, targets };
+  const { rank, alpha } = embedding ?? head;
+  return { embedding: loraTarget({ path: tables.embedding, inSize: vocabSize, outSize: hiddenSize }, rank, alpha, spec.use_rslora), targets: targets.filter((target) => target !== head) };
 }
 
 function targetsOf(spec: LoraSpec, model: TunableModel, saved: readonly string[]): Pick<LoraPlan, 'targets' | 'embedding'> {

@@ -3,7 +3,7 @@ import { floatsOf, unusableAdapter } from '../adapter-tensors';
 import { patternValue } from '../matching/module-names';
 import type { TunableModel } from '../tuner';
 import { loraTarget, type LoraPlan, type LoraTarget } from './match';
-import { aOf, bBiasOf, biasOf, bOf, embeddingAOf, embeddingBOf, magnitudeOf, savedOf, tokensOf } from './parameters';
+import { aOf, bBiasOf, biasOf, bOf, embeddingAOf, embeddingBOf, magnitudeOf, savedOf, tokensOf, transposed } from './parameters';
 
 export interface PlannedByFile {
   readonly plan: LoraPlan;
@@ -65,7 +65,31 @@ export function plannedBy(file: LoadedLoraAdapter, model: TunableModel, tableOf:
     throw unusableAdapter(`${unused.length} of its tensors belong to no linear map of this ${model.modelType} model that can be adapted: ${unused.slice(0, 5).join(', ')}${unused.length > 5 ? ', ...' : ''}; it was made for another base model, or trains what cannot be trained here`);
   }
   if (tensors.size === 0) throw unusableAdapter('it holds no tensors');
-  return { plan: { targets, biases, embedding, saved, tokens }, tensors, notices };
+  return { plan: withTiedHead({ targets, biases, embedding, saved, tiedHead: null, tokens }, model, tensors), tensors, notices };
+}
+
+/** Where a head that is the embedding table has the same factors or the same table as the embedding, they are trained as one. */
+function withTiedHead(plan: LoraPlan, { tables }: TunableModel, tensors: ReadonlyMap<string, AdapterTensor>): LoraPlan {
+  if (!tables?.tied) return plan;
+  const { embedding, head } = tables;
+  const floats = (name: string): Float32Array | null => {
+    const tensor = tensors.get(name);
+    return tensor ? floatsOf(tensor) : null;
+  };
+  const isTurned = (name: string, other: string): boolean => {
+    const [one, two, [rows = 0, columns = 0]] = [floats(name), floats(other), tensors.get(other)?.shape ?? []];
+    return one !== null && two !== null && equal(one, transposed(two, rows, columns));
+  };
+  if (plan.embedding && isTurned(aOf(head), embeddingBOf(embedding)) && isTurned(bOf(head), embeddingAOf(embedding))) {
+    return { ...plan, targets: plan.targets.filter(({ path }) => path !== head), tiedHead: head };
+  }
+  const [table, copy] = [floats(savedOf(embedding)), floats(savedOf(head))];
+  if (plan.saved.length === 2 && table && copy && equal(table, copy)) return { ...plan, saved: plan.saved.slice(0, 1), tiedHead: head };
+  return plan;
+}
+
+function equal(a: Float32Array, b: Float32Array): boolean {
+  return a.length === b.length && a.every((value, index) => value === b[index]);
 }
 
 function checkedVector(name: string, size: number, field: string, tensors: ReadonlyMap<string, AdapterTensor>): string {

@@ -11,7 +11,7 @@ const paths = (fields: object) => matchProjections(tunerSpecs.lora.parse({ kind:
 test('defaults are those of PEFT', () => {
   expect(parseTunerSpec({ kind: 'lora' })).toEqual({
     kind: 'lora', r: 8, lora_alpha: 8, lora_dropout: 0, target_modules: null, exclude_modules: null, use_rslora: false, use_dora: false, init_lora_weights: true,
-    layers_to_transform: null, layers_pattern: null, rank_pattern: {}, alpha_pattern: {}, modules_to_save: null, trainable_token_indices: null, loraplus_lr_ratio: null, loraplus_lr_embedding: 1e-6, lora_bias: false, bias: 'none',
+    layers_to_transform: null, layers_pattern: null, rank_pattern: {}, alpha_pattern: {}, modules_to_save: null, trainable_token_indices: null, loraplus_lr_ratio: null, loraplus_lr_embedding: 1e-6, ensure_weight_tying: false, lora_bias: false, bias: 'none',
   });
 });
 

@@ -57,6 +57,8 @@ export const loraSpecSchema = z
     loraplus_lr_ratio: z.number().positive().max(1000).nullish().transform((value) => value ?? null),
     /** With LoRA+: peak learning rate of a low-rank embedding. */
     loraplus_lr_embedding: z.number().min(0).max(1).default(1e-6),
+    /** In a model whose head is the embedding table: what is trained of one is trained of both. */
+    ensure_weight_tying: z.boolean().default(false),
     /** A bias of B, zero at the start, added times the scale. */
     lora_bias: z.boolean().default(false),
     /** Which biases of the base are trained: none, those of adapted maps, all. */
@@ -100,7 +102,7 @@ function patternsOf(spec: Pick<LoraSpec, 'target_modules' | 'exclude_modules' | 
 /** PEFT fields of methods still to come; a value that switches them off is as good as none. */
 const LATER = [
   'target_parameters', 'loftq_config', 'eva_config',
-  'corda_config', 'lora_ga_config', 'layer_replication', 'use_qalora', 'ensure_weight_tying', 'megatron_config', 'alora_invocation_tokens', 'arrow_config',
+  'corda_config', 'lora_ga_config', 'layer_replication', 'use_qalora', 'megatron_config', 'alora_invocation_tokens', 'arrow_config',
 ];
 
 /** A PEFT field that is right or wrong for a base, not chosen: PEFT corrects it, we need not ask. */
