@@ -1,4 +1,5 @@
 import { silentLogger } from '@tunefleet/foundation';
+import { until } from '@tunefleet/testing';
 import { Loop } from './loop';
 
 /** A body whose runs are ended by hand. */
@@ -30,6 +31,7 @@ function gatedBody() {
 }
 
 const FAR_MS = 3_600_000;
+const REST_MS = 7;
 
 test('any number of wakes during a run cause exactly one more, and runs never overlap', async () => {
   const gate = gatedBody();
@@ -43,6 +45,30 @@ test('any number of wakes during a run cause exactly one more, and runs never ov
   expect(gate.entered()).toBe(2);
   expect(gate.mostActive()).toBe(1);
   expect(loop.status()).toMatchObject({ runs: 2, errors: 0 });
+});
+
+test('wakes while it rests wait until it has rested, and cause one run', async () => {
+  const rests: (() => void)[] = [];
+  const timers = {
+    every: () => ({ cancel: () => undefined }),
+    after: (ms: number, callback: () => void) => {
+      if (ms === REST_MS) rests.push(callback);
+      return { cancel: () => undefined };
+    },
+  };
+  const gate = gatedBody();
+  const loop = new Loop(gate.body, { name: 'test', intervalMs: FAR_MS, restMs: REST_MS, logger: silentLogger, timers });
+  loop.start();
+  (await gate.next()).end();
+  await until('the rest', () => rests.length === 1);
+  for (let i = 0; i < 10; i++) loop.wake();
+  expect(gate.entered()).toBe(1);
+  rests[0]?.();
+  const second = await gate.next();
+  const stopped = loop.stop();
+  second.end();
+  await stopped;
+  expect(gate.entered()).toBe(2);
 });
 
 test('runs on its timer without being woken', async () => {

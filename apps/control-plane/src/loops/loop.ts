@@ -4,6 +4,8 @@ export interface LoopOptions {
   readonly name: string;
   /** Runs at least this often, whether woken or not: losing every wake-up costs latency only. */
   readonly intervalMs: number;
+  /** After a run, wakes are gathered for so long before the next. Default 0. */
+  readonly restMs?: number;
   readonly logger: Logger;
   /** Delay after an error; defaults to 1 s doubling to 30 s, jittered. */
   readonly backoff?: BackoffPolicy;
@@ -37,6 +39,7 @@ const DEFAULT_BACKOFF: BackoffPolicy = { firstMs: 1_000, factor: 2, maxMs: 30_00
 export class Loop {
   private readonly timers: Timers;
   private timer: Timer | null = null;
+  private rest: Timer | null = null;
   private running: Promise<void> | null = null;
   private wanted = false;
   private stopped = true;
@@ -60,7 +63,7 @@ export class Loop {
   /** Runs soon. While errors back off, a wake does not cut the delay short: a broken dependency is not hammered. */
   wake(): void {
     if (this.stopped) return;
-    if (this.running !== null) {
+    if (this.running !== null || this.rest !== null) {
       this.wanted = true;
       return;
     }
@@ -73,6 +76,8 @@ export class Loop {
     this.stopped = true;
     this.timer?.cancel();
     this.timer = null;
+    this.rest?.cancel();
+    this.rest = null;
     await this.running;
   }
 
@@ -84,13 +89,23 @@ export class Loop {
   private launch(): void {
     this.timer?.cancel();
     this.timer = null;
+    this.rest?.cancel();
+    this.rest = null;
     this.wanted = false;
     this.running = this.runOnce().finally(() => {
       this.running = null;
       if (this.stopped) return;
-      if (this.wanted && this.consecutiveErrors === 0) return this.launch();
       this.timer = this.timers.after(this.delayMs(), () => this.launch());
+      if (this.consecutiveErrors > 0) return;
+      const { restMs = 0 } = this.options;
+      if (restMs > 0) this.rest = this.timers.after(restMs, () => this.endRest());
+      else this.endRest();
     });
+  }
+
+  private endRest(): void {
+    this.rest = null;
+    if (this.wanted) this.launch();
   }
 
   private async runOnce(): Promise<void> {

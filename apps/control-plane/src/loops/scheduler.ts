@@ -23,8 +23,8 @@ export interface PassOutcome {
  */
 const HEAD_JOBS = 1_000;
 const SNAPSHOT_JOBS = 10_000;
-/** Fewer than the store has connections. */
-const PLACED_AT_ONCE = 4;
+/** The store writes what is asked for side by side together; those that wait for their job get it the sooner the smaller the group. */
+const PLACED_AT_ONCE = 100;
 
 /**
  * Reads a snapshot, plans purely, applies with conditional updates. What changed under the plan is dropped by the store and planned anew in
@@ -50,7 +50,7 @@ export class Scheduler {
     return { placed, lookAgainInMs: lookAgainAtMs === null ? null : Math.max(0, lookAgainAtMs - snapshot.nowMs) };
   }
 
-  /** Some side by side: they concern different jobs and workers, and most of the time of each is spent waiting for the disk. */
+  /** Side by side: they concern different jobs and workers. */
   private async place(placements: readonly Placement[]): Promise<number> {
     let placed = 0;
     for (let index = 0; index < placements.length; index += PLACED_AT_ONCE) {

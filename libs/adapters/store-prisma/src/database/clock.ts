@@ -1,9 +1,9 @@
 import { invariant } from '@tunefleet/foundation';
 import { Prisma } from '../generated/client';
-import type { Transaction } from './database';
+import type { Statements } from './statements';
 
 /** Now on the database clock, of which all times of the record are made: replicas' own clocks may differ. */
-export async function databaseTime(tx: Transaction): Promise<Date> {
+export async function databaseTime(tx: Statements): Promise<Date> {
   const [row] = await tx.$queryRaw<{ now: Date }[]>`select clock_timestamp() as now`;
   invariant(row !== undefined, 'the database did not tell its time');
   return row.now;

@@ -2,20 +2,20 @@ import pg from 'pg';
 import { backoffDelayMs, errorMessage, sleep, type Logger } from '@tunefleet/foundation';
 import type { WakeTopic } from '@tunefleet/ports';
 import { Prisma } from '../generated/client';
-import type { Transaction } from './database';
+import type { Statements } from './statements';
 
-const CHANNEL = 'tunefleet_wake';
+export const WAKE_CHANNEL = 'tunefleet_wake';
 /** It is silent for long: without keep-alive packets a cut one would not be noticed. */
 const CONNECTION = { keepAlive: true, keepAliveInitialDelayMillis: 10_000, connectionTimeoutMillis: 10_000, application_name: 'tunefleet-wake' };
 const RECONNECT = { firstMs: 200, factor: 2, maxMs: 10_000 };
 
 /** Announces within the transaction: listeners hear it when (and only if) it commits. */
-export async function announce(tx: Pick<Transaction, '$executeRaw'>, topic: WakeTopic): Promise<void> {
+export async function announce(tx: Pick<Statements, '$executeRaw'>, topic: WakeTopic): Promise<void> {
   await tx.$executeRaw`select ${announcement(topic)}`;
 }
 
 /** The same as an expression, for a statement that says something anyway. */
-export const announcement = (topic: WakeTopic): Prisma.Sql => Prisma.sql`pg_notify(${CHANNEL}, ${topic})`;
+export const announcement = (topic: WakeTopic): Prisma.Sql => Prisma.sql`pg_notify(${WAKE_CHANNEL}, ${topic})`;
 
 interface Listening {
   /** Resolves when the connection has ended. */
@@ -83,7 +83,7 @@ export class WakeChannel {
     });
     try {
       await client.connect();
-      await client.query(`listen ${CHANNEL}`);
+      await client.query(`listen ${WAKE_CHANNEL}`);
     } catch (error) {
       await client.end().catch(() => undefined);
       throw error;

@@ -1,9 +1,11 @@
 import { statusAfterStop } from '@tunefleet/domain-jobs';
 import type { AttemptKey, AttemptRecord, FencedResult, FleetStore } from '@tunefleet/ports';
 import { agoMs, inMs } from '../database/clock';
-import type { Database, Transaction } from '../database/database';
+import type { Database } from '../database/database';
+import type { Statements } from '../database/statements';
 import { announce } from '../database/wake-channel';
 import type { Attempt, Checkpoint, Job } from '../generated/client';
+import { attemptColumns, jobColumns } from '../records/columns';
 import { insertEvents } from '../records/job-events';
 import { attemptRecord, checkpointRecord, jobRecord } from '../records/mapping';
 import { lockFence } from './fence';
@@ -24,36 +26,39 @@ type AssignmentMethods = Pick<
 
 /** Between the placement of an attempt and its end: what the worker is owed, and who holds what for how long. */
 export function assignmentMethods(db: Database): AssignmentMethods {
-  const { prisma } = db;
+  const { prisma, statements } = db;
   return {
     listUnacknowledged: (workerId) =>
       db.repeating(async () => {
-        const rows = await prisma.attempt.findMany({
-          where: { workerId, status: 'assigned', job: { status: 'running', stopReason: null } },
-          include: { job: true, worker: { select: { bootId: true } } },
-        });
-        const owed = rows.filter((row) => row.job.epoch === row.epoch && row.worker.bootId === row.workerBootId);
-        return Promise.all(owed.map(async (row) => ({ key: keyOf(row), job: jobRecord(row.job), resume: await resumeOf(db, row) })));
+        const rows = await statements.$queryRaw<(Job & { readonly attemptId: string; readonly resumeCheckpointId: string | null })[]>`
+          select ${jobColumns}, a.id as "attemptId", a.resume_checkpoint_id as "resumeCheckpointId"
+          from attempt a join job j on j.id = a.job_id and j.epoch = a.epoch join worker w on w.id = a.worker_id and w.boot_id = a.worker_boot_id
+          where a.worker_id = ${workerId} and a.status = 'assigned' and j.status = 'running' and j.stop_reason is null`;
+        return Promise.all(
+          rows.map(async ({ attemptId, resumeCheckpointId, ...job }) => ({ key: { jobId: job.id, attemptId, epoch: job.epoch }, job: jobRecord(job), resume: await resumeOf(db, resumeCheckpointId) })),
+        );
       }),
 
     listLiveAttempts: (workerId) =>
-      db.repeating(async () => (await prisma.attempt.findMany({ where: { workerId, status: { not: 'finished' } } })).map(attemptRecord)),
+      db.repeating(async () =>
+        (await statements.$queryRaw<Attempt[]>`select ${attemptColumns} from attempt a where a.worker_id = ${workerId} and a.status <> 'finished'`).map(attemptRecord),
+      ),
 
     acknowledge: (key) =>
-      db.transaction(async (tx) => {
-        const fence = await lockFence(tx, key);
-        if (fence === null || !fence.live) return 'stale';
-        await tx.$executeRaw`
-          update attempt set status = 'running', acknowledged_at = clock_timestamp() where id = ${key.attemptId} and status = 'assigned'`;
-        return 'applied';
+      db.repeating(async () => {
+        const taken = await statements.$executeRaw`
+          with j as materialized (select id from job where id = ${key.jobId} and status = 'running' and epoch = ${key.epoch}::int for no key update)
+          update attempt a set status = 'running', acknowledged_at = coalesce(a.acknowledged_at, clock_timestamp())
+          from j where a.id = ${key.attemptId} and a.job_id = j.id and a.epoch = ${key.epoch}::int and a.status <> 'finished'`;
+        return taken > 0 ? 'applied' : 'stale';
       }),
 
-    revoke: (key, reason) => db.transaction((tx) => revoke(tx, key, reason)),
+    revoke: (key, reason) => db.atomically((tx) => revoke(tx, key, reason)),
 
     renewLease: (key, leaseMs) =>
       db.repeating(async () => {
         // Liveness is the attempt's row, not the time: a late renewal stands as long as nobody has ended the attempt. Never shortens.
-        const renewed = await prisma.$executeRaw`
+        const renewed = await statements.$executeRaw`
           update attempt a set lease_expires_at = greatest(a.lease_expires_at, ${inMs(leaseMs)})
           from job j
           where a.id = ${key.attemptId} and a.job_id = ${key.jobId} and a.epoch = ${key.epoch} and a.status <> 'finished'
@@ -63,7 +68,7 @@ export function assignmentMethods(db: Database): AssignmentMethods {
 
     isLive: (key) =>
       db.repeating(async () => {
-        const rows = await prisma.$queryRaw<unknown[]>`
+        const rows = await statements.$queryRaw<unknown[]>`
           select 1 as found from attempt a join job j on j.id = a.job_id
           where a.id = ${key.attemptId} and a.job_id = ${key.jobId} and a.epoch = ${key.epoch} and a.status <> 'finished'
             and j.epoch = a.epoch and j.status = 'running'`;
@@ -88,13 +93,13 @@ export function assignmentMethods(db: Database): AssignmentMethods {
 
     getJob: (id) =>
       db.repeating(async () => {
-        const row = await prisma.job.findUnique({ where: { id } });
-        return row && jobRecord(row);
+        const [row] = await statements.$queryRaw<Job[]>`select ${jobColumns} from job j where j.id = ${id}`;
+        return row === undefined ? null : jobRecord(row);
       }),
   };
 }
 
-async function revoke(tx: Transaction, key: AttemptKey, reason: string): Promise<FencedResult> {
+async function revoke(tx: Statements, key: AttemptKey, reason: string): Promise<FencedResult> {
   const fence = await lockFence(tx, key);
   if (fence === null || fence.finished) return fence?.outcome === 'revoked' ? 'applied' : 'stale';
   await tx.$executeRaw`
@@ -117,12 +122,8 @@ async function overdue(db: Database, find: () => Promise<{ id: string }[]>): Ret
   });
 }
 
-async function resumeOf(db: Database, attempt: Attempt): Promise<ReturnType<typeof checkpointRecord> | null> {
-  if (attempt.resumeCheckpointId === null) return null;
-  const row: Checkpoint | null = await db.prisma.checkpoint.findUnique({ where: { id: attempt.resumeCheckpointId } });
+async function resumeOf(db: Database, id: string | null): Promise<ReturnType<typeof checkpointRecord> | null> {
+  if (id === null) return null;
+  const row: Checkpoint | null = await db.prisma.checkpoint.findUnique({ where: { id } });
   return row && checkpointRecord(row);
-}
-
-function keyOf(attempt: Attempt): AttemptKey {
-  return { jobId: attempt.jobId, attemptId: attempt.id, epoch: attempt.epoch };
 }

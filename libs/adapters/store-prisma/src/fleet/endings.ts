@@ -1,13 +1,13 @@
 import { statusAfterStop, stopReasonTexts } from '@tunefleet/domain-jobs';
 import { TunefleetError, newId } from '@tunefleet/foundation';
 import type { AfterFailure, AttemptKey, AttemptOutcome, Completion, FencedResult, FleetStore } from '@tunefleet/ports';
-import { databaseTime, inMs } from '../database/clock';
-import type { Database, Transaction } from '../database/database';
-import { announce } from '../database/wake-channel';
-import { Prisma } from '../generated/client';
+import { inMs } from '../database/clock';
+import type { Database } from '../database/database';
+import type { Statements } from '../database/statements';
+import { announcement } from '../database/wake-channel';
 import { skipDependents } from '../records/dependents';
 import { insertEvents, type NewEvent } from '../records/job-events';
-import { failureJson, jsonText, toJson } from '../records/mapping';
+import { boundedFailure, jsonText } from '../records/mapping';
 import { lockFence, type Fence } from './fence';
 import { keepMeasurement } from './measurements';
 import { chargeUsage } from './usage';
@@ -18,11 +18,11 @@ type End = Parameters<FleetStore['endAttempt']>[1];
 
 export function endingMethods(db: Database): EndingMethods {
   return {
-    appendEvents: (key, events) => db.transaction((tx) => appendEvents(tx, key, events)),
-    complete: (key, completion) => db.transaction((tx) => complete(tx, key, completion)),
-    endAttempt: (key, end) => db.transaction((tx) => endAttempt(tx, key, end)),
+    appendEvents: (key, events) => db.atomically((tx) => appendEvents(tx, key, events)),
+    complete: (key, completion) => db.atomically((tx) => complete(tx, key, completion)),
+    endAttempt: (key, end) => db.atomically((tx) => endAttempt(tx, key, end)),
     closeAttempt: (key, outcome) =>
-      db.transaction(async (tx) => {
+      db.atomically(async (tx) => {
         const fence = await lockFence(tx, key);
         if (fence === null || fence.finished) return;
         if (fence.live) {
@@ -34,49 +34,37 @@ export function endingMethods(db: Database): EndingMethods {
 }
 
 /** The terminal transaction. A repeat of what was applied already is answered as the first time. */
-async function complete(tx: Transaction, key: AttemptKey, completion: Completion): Promise<FencedResult> {
+async function complete(tx: Statements, key: AttemptKey, completion: Completion): Promise<FencedResult> {
   const fence = await lockFence(tx, key);
   if (fence === null) return 'stale';
   if (fence.finished) return fence.outcome === 'succeeded' ? 'applied' : 'stale';
   if (!fence.live) return staleEnd(tx, key, fence);
 
-  const now = await databaseTime(tx);
-  const files = completion.resultFiles.map((file) => ({
-    id: newId('file'),
-    teamId: fence.teamId,
-    filename: file.filename,
+  const files = completion.resultFiles.map((file) => ({ ...file, id: newId('file') }));
+  if (files.length > 0) {
     // `fine-tune-results`, `eval-results`: every kind's results have the kind's name.
-    purpose: `${fence.jobKind}-results`,
-    bytes: BigInt(file.bytes),
-    sha256: file.sha256,
-    status: 'processed',
-  }));
-  if (files.length > 0) await tx.file.createMany({ data: files });
-  if (completion.adapter) {
-    await tx.adapter.create({
-      data: { ...completion.adapter, id: newId('adapter'), teamId: fence.teamId, jobId: key.jobId, artifacts: toJson(completion.artifacts) },
-    });
+    await tx.$executeRaw`
+      insert into file (id, team_id, filename, purpose, bytes, sha256, status)
+      select f.id, ${fence.teamId}, f.filename, ${`${fence.jobKind}-results`}, f.bytes, f.sha256, 'processed'
+      from jsonb_to_recordset(${jsonText(files)}::jsonb) as f (id text, filename text, bytes bigint, sha256 text)`;
   }
-  await tx.job.update({
-    where: { id: key.jobId },
-    data: {
-      status: 'succeeded',
-      result: toJson(completion.result),
-      resultFileIds: files.map(({ id }) => id),
-      finishedAt: now,
-      estimatedFinish: null,
-      waitingReason: null,
-      stopReason: null,
-      stopDeadline: null,
-    },
-  });
+  if (completion.adapter) {
+    const { name, baseModel, baseRevision, tunerKind } = completion.adapter;
+    await tx.$executeRaw`
+      insert into adapter (id, team_id, job_id, name, base_model, base_revision, tuner_kind, artifacts)
+      values (${newId('adapter')}, ${fence.teamId}, ${key.jobId}, ${name}, ${baseModel}, ${baseRevision}, ${tunerKind}, ${jsonText(completion.artifacts)}::jsonb)`;
+  }
+  await tx.$executeRaw`
+    update job set status = 'succeeded', result = ${jsonText(completion.result)}::jsonb, result_file_ids = ${files.map(({ id }) => id)}::text[], finished_at = clock_timestamp(),
+      estimated_finish = null, waiting_reason = null, stop_reason = null, stop_deadline = null
+    where id = ${key.jobId}`;
   await finishAttempt(tx, key, 'succeeded', null);
   await insertEvents(tx, key.jobId, completion.messages.map((message) => ({ level: 'info' as const, type: 'message' as const, message })));
   await keepMeasurement(tx, key.attemptId, completion.result);
   return 'applied';
 }
 
-export async function endAttempt(tx: Transaction, key: AttemptKey, end: End): Promise<FencedResult> {
+export async function endAttempt(tx: Statements, key: AttemptKey, end: End): Promise<FencedResult> {
   const fence = await lockFence(tx, key);
   if (fence === null) return 'stale';
   if (fence.finished) return fence.outcome === end.outcome ? 'applied' : 'stale';
@@ -96,18 +84,17 @@ export async function endAttempt(tx: Transaction, key: AttemptKey, end: End): Pr
 }
 
 /** The worker reports the end of something that is no longer its to end: nothing of it counts, but the worker is free. */
-async function staleEnd(tx: Transaction, key: AttemptKey, fence: Fence, outcome: AttemptOutcome = 'stopped'): Promise<FencedResult> {
+async function staleEnd(tx: Statements, key: AttemptKey, fence: Fence, outcome: AttemptOutcome = 'stopped'): Promise<FencedResult> {
   if (!fence.finished) await finishAttempt(tx, key, outcome === 'lost' ? 'lost' : 'stopped', null);
   return 'stale';
 }
 
-async function finishAttempt(tx: Transaction, key: AttemptKey, outcome: AttemptOutcome, failure: End['failure']): Promise<void> {
-  await tx.attempt.update({
-    where: { id: key.attemptId },
-    data: { status: 'finished', outcome, failure: failure === null ? Prisma.DbNull : failureJson(failure), finishedAt: await databaseTime(tx) },
-  });
+async function finishAttempt(tx: Statements, key: AttemptKey, outcome: AttemptOutcome, failure: End['failure']): Promise<void> {
+  await tx.$executeRaw`
+    update attempt set status = 'finished', outcome = ${outcome}, failure = ${failure === null ? null : jsonText(boundedFailure(failure))}::jsonb, finished_at = clock_timestamp()
+    where id = ${key.attemptId}
+    returning ${announcement('schedule')}::text`;
   await chargeUsage(tx, key.attemptId);
-  await announce(tx, 'schedule');
 }
 
 interface Requeue {
@@ -117,7 +104,7 @@ interface Requeue {
 }
 
 /** Back to the queue, or aside when the user wants it paused. */
-async function requeue(tx: Transaction, key: AttemptKey, { end, after, fence }: Requeue): Promise<void> {
+async function requeue(tx: Statements, key: AttemptKey, { end, after, fence }: Requeue): Promise<void> {
   const status = statusAfterStop(fence.stopReason);
   // The place in the queue (`queued_at`) is kept: a job that lost its worker does not start over behind the others.
   await tx.$executeRaw`
@@ -140,20 +127,12 @@ function requeueEvent({ epoch }: AttemptKey, { end, after, fence: { stopReason, 
   return { level: end.failure === null ? 'info' : 'warn', type: 'message', message: `${what}; ${paused ? 'the job is paused' : `the job may start again ${when}`}` };
 }
 
-async function failJob(tx: Transaction, key: AttemptKey, end: End): Promise<void> {
+async function failJob(tx: Statements, key: AttemptKey, end: End): Promise<void> {
   const failure = end.failure ?? { class: 'platform' as const, code: end.outcome, message: `attempt ${key.epoch} ${end.outcome} without saying why`, param: null, logTail: [] };
-  await tx.job.update({
-    where: { id: key.jobId },
-    data: {
-      status: 'failed',
-      error: failureJson(failure),
-      finishedAt: await databaseTime(tx),
-      estimatedFinish: null,
-      waitingReason: null,
-      stopReason: null,
-      stopDeadline: null,
-    },
-  });
+  await tx.$executeRaw`
+    update job set status = 'failed', error = ${jsonText(boundedFailure(failure))}::jsonb, finished_at = clock_timestamp(),
+      estimated_finish = null, waiting_reason = null, stop_reason = null, stop_deadline = null
+    where id = ${key.jobId}`;
   await insertEvents(tx, key.jobId, [{ level: 'error', type: 'message', message: failure.message, data: { code: failure.code, class: failure.class } }]);
   await skipDependents(tx, key.jobId);
 }

@@ -1,6 +1,6 @@
 import type { StopReason } from '@tunefleet/domain-jobs';
 import type { AttemptKey, AttemptOutcome } from '@tunefleet/ports';
-import type { Transaction } from '../database/database';
+import type { Statements } from '../database/statements';
 
 /** The attempt and its job under lock (job first, then attempt), as they were when the lock was had. */
 export interface Fence {
@@ -20,17 +20,14 @@ export interface Fence {
   readonly stopReason: StopReason | null;
 }
 
-interface JobRow {
-  readonly status: string;
-  readonly epoch: number;
+interface FenceRow {
+  readonly job_status: string;
+  readonly job_epoch: number;
   readonly kind: string;
   readonly team_id: string;
   readonly step: number;
   readonly total_steps: number | null;
   readonly stop_reason: StopReason | null;
-}
-
-interface AttemptRow {
   readonly status: string;
   readonly outcome: AttemptOutcome | null;
   readonly last_seq: bigint;
@@ -39,28 +36,28 @@ interface AttemptRow {
 }
 
 /** Null: no such attempt of that job at that epoch. */
-export async function lockFence(tx: Transaction, key: AttemptKey): Promise<Fence | null> {
-  const [job] = await tx.$queryRaw<JobRow[]>`
-    select status, epoch, kind, team_id, step, total_steps, stop_reason from job where id = ${key.jobId} for no key update`;
-  const [attempt] = await tx.$queryRaw<AttemptRow[]>`
-    select a.status, a.outcome, a.last_seq, a.worker_id,
+export async function lockFence(tx: Statements, key: AttemptKey): Promise<Fence | null> {
+  // The attempt is locked on top of the join, so after its job. Of rows that change while a lock is waited for, the new ones are told.
+  const [row] = await tx.$queryRaw<FenceRow[]>`
+    with j as materialized (select id, status, epoch, kind, team_id, step, total_steps, stop_reason from job where id = ${key.jobId} for no key update)
+    select j.status as job_status, j.epoch as job_epoch, j.kind, j.team_id, j.step, j.total_steps, j.stop_reason, a.status, a.outcome, a.last_seq, a.worker_id,
       a.lease_expires_at <= clock_timestamp() or w.boot_id <> a.worker_boot_id as abandoned
-    from attempt a join worker w on w.id = a.worker_id
-    where a.id = ${key.attemptId} and a.job_id = ${key.jobId} and a.epoch = ${key.epoch}
+    from j join attempt a on a.job_id = j.id join worker w on w.id = a.worker_id
+    where a.id = ${key.attemptId} and a.epoch = ${key.epoch}
     for no key update of a`;
-  if (job === undefined || attempt === undefined) return null;
-  const finished = attempt.status === 'finished';
+  if (row === undefined) return null;
+  const finished = row.status === 'finished';
   return {
-    live: !finished && job.status === 'running' && job.epoch === key.epoch,
+    live: !finished && row.job_status === 'running' && row.job_epoch === key.epoch,
     finished,
-    outcome: attempt.outcome,
-    lastSeq: Number(attempt.last_seq),
-    workerId: attempt.worker_id,
-    abandoned: attempt.abandoned,
-    jobKind: job.kind,
-    teamId: job.team_id,
-    step: job.step,
-    totalSteps: job.total_steps,
-    stopReason: job.stop_reason,
+    outcome: row.outcome,
+    lastSeq: Number(row.last_seq),
+    workerId: row.worker_id,
+    abandoned: row.abandoned,
+    jobKind: row.kind,
+    teamId: row.team_id,
+    step: row.step,
+    totalSteps: row.total_steps,
+    stopReason: row.stop_reason,
   };
 }

@@ -1,6 +1,6 @@
 import { correctedRatio, type MemoryModel } from '@tunefleet/domain-scheduling';
 import type { JsonObject } from '@tunefleet/foundation';
-import type { Transaction } from '../database/database';
+import type { Statements } from '../database/statements';
 
 interface MeasuredRow {
   readonly shape: string;
@@ -17,7 +17,7 @@ interface MeasuredRow {
 const NEW_WEIGHT = 0.3;
 
 /** Keeps what a job that has succeeded took, for estimates of the next ones of its shape. Call it after its attempt was ended. */
-export async function keepMeasurement(tx: Transaction, attemptId: string, result: JsonObject): Promise<void> {
+export async function keepMeasurement(tx: Statements, attemptId: string, result: JsonObject): Promise<void> {
   const [row] = await tx.$queryRaw<MeasuredRow[]>`
     select j.shape, j.kind, j.base_model, j.memory_model, a.micro_batch_size, m.memory_ratio,
       case when a.resume_checkpoint_id is null and j.total_steps > 0 then extract(epoch from a.finished_at - a.assigned_at)::float8 / j.total_steps end as seconds_per_step

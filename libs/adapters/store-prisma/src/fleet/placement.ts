@@ -1,10 +1,11 @@
 import type { Placement } from '@tunefleet/domain-scheduling';
-import { invariant, newId } from '@tunefleet/foundation';
+import { newId } from '@tunefleet/foundation';
 import type { AttemptRecord, FleetStore } from '@tunefleet/ports';
-import { inMs } from '../database/clock';
-import type { Database, Transaction } from '../database/database';
+import { batched } from '../database/batched';
+import type { Database } from '../database/database';
 import { isUniqueViolation } from '../database/database-errors';
-import { announcement } from '../database/wake-channel';
+import type { Statements } from '../database/statements';
+import { WAKE_CHANNEL } from '../database/wake-channel';
 import { preempt } from './preempting';
 import { readSnapshot } from './snapshot';
 import { noteWaiting } from './waiting-notes';
@@ -15,15 +16,8 @@ export function placementMethods(db: Database): PlacementMethods {
   return {
     schedulingSnapshot: (limit) => readSnapshot(db, limit),
 
-    place: async (placement, leaseMs) => {
-      try {
-        return await db.transaction((tx) => place(tx, placement, leaseMs));
-      } catch (error) {
-        // The indexes that allow one live attempt per job and worker had the last word.
-        if (isUniqueViolation(error)) return null;
-        throw error;
-      }
-    },
+    // Those asked for in one turn of the event loop are written together.
+    place: batched((wanted: readonly Wanted[]) => placeAll(db, wanted), (placement: Placement, leaseMs: number) => ({ placement, leaseMs })),
 
     noteWaiting: (waiting) => noteWaiting(db, waiting),
 
@@ -31,50 +25,76 @@ export function placementMethods(db: Database): PlacementMethods {
   };
 }
 
-async function place(tx: Transaction, placement: Placement, leaseMs: number): Promise<AttemptRecord | null> {
-  const [worker] = await tx.$queryRaw<{ name: string }[]>`
-    select name from worker
-    where id = ${placement.workerId} and session_id = ${placement.workerSessionId} and boot_id = ${placement.workerBootId}
-      and status = 'online' and not cordoned and credit > 0
-    for update`;
-  if (worker === undefined) return null;
-  // Whether somebody has them already is looked at here to be told early: the indexes have the last word.
-  const [job] = await tx.$queryRaw<{ epoch: number; started: boolean }[]>`
-    select epoch, started_at is not null as started from job
-    where id = ${placement.jobId} and status = 'queued' and epoch = ${placement.jobEpoch}
-      and (not_before is null or not_before <= clock_timestamp())
-      and not exists (select 1 from attempt where status <> 'finished' and (worker_id = ${placement.workerId} or job_id = ${placement.jobId}))
-    for no key update`;
-  if (job === undefined) return null;
-  return writePlacement(tx, { placement, leaseMs, epoch: job.epoch + 1, message: job.started ? `Job started again on worker ${worker.name}` : `Job started on worker ${worker.name}` });
-}
-
-interface Write {
+interface Wanted {
   readonly placement: Placement;
   readonly leaseMs: number;
-  readonly epoch: number;
-  readonly message: string;
 }
 
-/** All of it in one statement: every round trip is time that a worker waits. The caller holds the locks of worker and job. */
-async function writePlacement(tx: Transaction, { placement, leaseMs, epoch, message }: Write): Promise<AttemptRecord> {
-  const { jobId, workerId, workerBootId, resumeCheckpointId } = placement;
-  const id = newId('attempt');
-  const [row] = await tx.$queryRaw<{ lease_expires_at: Date; assigned_at: Date }[]>`
-    with placed as (
+async function placeAll(db: Database, wanted: readonly Wanted[]): Promise<readonly (AttemptRecord | null)[]> {
+  try {
+    return await db.repeating(() => writePlacements(db.statements, wanted));
+  } catch (error) {
+    // The indexes that allow one live attempt per job and worker had the last word.
+    if (!isUniqueViolation(error)) throw error;
+    if (wanted.length === 1) return [null];
+    return (await Promise.all(wanted.map((one) => placeAll(db, [one])))).flat();
+  }
+}
+
+interface PlacedRow {
+  readonly id: string;
+  readonly epoch: number;
+  readonly lease_expires_at: Date;
+  readonly assigned_at: Date;
+}
+
+/**
+ * All of it in one statement: every round trip is time that workers wait. All workers are locked before any job (the jobs are sorted first), each by its
+ * id; what has changed by the time a lock is had is looked at again. Whether somebody has worker or job already is looked at as well, to be told early.
+ */
+async function writePlacements(db: Statements, wanted: readonly Wanted[]): Promise<readonly (AttemptRecord | null)[]> {
+  const ids = wanted.map(() => newId('attempt'));
+  const list = (of: (placement: Placement) => string): string[] => wanted.map(({ placement }) => of(placement));
+  const rows = await db.$queryRaw<PlacedRow[]>`
+    with wanted as materialized (
+      select id, job_id, job_epoch, worker_id, session_id, boot_id, nullif(checkpoint_id, '') as checkpoint_id, lease_ms
+      from unnest(${ids}::text[], ${list(({ jobId }) => jobId)}::text[], ${wanted.map(({ placement }) => placement.jobEpoch)}::int[], ${list(({ workerId }) => workerId)}::text[],
+        ${list(({ workerSessionId }) => workerSessionId)}::text[], ${list(({ workerBootId }) => workerBootId)}::text[], ${list(({ resumeCheckpointId }) => resumeCheckpointId ?? '')}::text[],
+        ${wanted.map(({ leaseMs }) => leaseMs)}::float8[]) as t (id, job_id, job_epoch, worker_id, session_id, boot_id, checkpoint_id, lease_ms)),
+    free as materialized (
+      select w.id, w.name from worker w join wanted on wanted.worker_id = w.id
+      where w.session_id = wanted.session_id and w.boot_id = wanted.boot_id and w.status = 'online' and not w.cordoned and w.credit > 0
+      order by w.id for update of w),
+    due as materialized (
+      select wanted.*, free.name, j.epoch + 1 as epoch, j.started_at is not null as started
+      from wanted join free on free.id = wanted.worker_id join job j on j.id = wanted.job_id
+      where j.epoch = wanted.job_epoch and j.status = 'queued' and (j.not_before is null or j.not_before <= clock_timestamp())
+        and not exists (select 1 from attempt a where a.status <> 'finished' and a.worker_id = wanted.worker_id)
+        and not exists (select 1 from attempt a where a.status <> 'finished' and a.job_id = j.id)
+      order by j.id for no key update of j),
+    placed as (
       insert into attempt (id, job_id, epoch, worker_id, worker_boot_id, lease_expires_at, resume_checkpoint_id)
-      values (${id}, ${jobId}, ${epoch}::int, ${workerId}, ${workerBootId}, ${inMs(leaseMs)}, ${resumeCheckpointId})
-      returning lease_expires_at, assigned_at),
+      select id, job_id, epoch, worker_id, boot_id, clock_timestamp() + make_interval(secs => lease_ms / 1000), checkpoint_id from due
+      returning id, epoch, worker_id, lease_expires_at, assigned_at),
     started as (
-      update job set status = 'running', epoch = ${epoch}::int, started_at = coalesce(started_at, clock_timestamp()),
+      update job set status = 'running', epoch = due.epoch, started_at = coalesce(job.started_at, clock_timestamp()),
         not_before = null, waiting_reason = null, waiting_code = null, queue_position = null, estimated_start = null, locality_since = null
-      where id = ${jobId}),
-    spent as (update worker set credit = credit - 1 where id = ${workerId}),
-    told as (insert into job_event (job_id, level, type, message) values (${jobId}, 'info', 'message', ${message}))
-    select placed.*, ${announcement(`worker:${workerId}`)}::text from placed`;
-  invariant(row !== undefined, 'a placement was not written');
+      from due where job.id = due.job_id),
+    spent as (update worker set credit = worker.credit - 1 from due where worker.id = due.worker_id),
+    told as (
+      insert into job_event (job_id, level, type, message)
+      select job_id, 'info', 'message', (case when started then 'Job started again on worker ' else 'Job started on worker ' end) || name from due)
+    select id, epoch, lease_expires_at, assigned_at, pg_notify(${WAKE_CHANNEL}, 'worker:' || worker_id)::text from placed`;
+  const placed = new Map(rows.map((row) => [row.id, row]));
+  return wanted.map(({ placement }, index) => {
+    const row = placed.get(ids[index] as string);
+    return row === undefined ? null : attemptOf(placement, row);
+  });
+}
+
+function attemptOf({ jobId, workerId, workerBootId, resumeCheckpointId }: Placement, { id, epoch, lease_expires_at, assigned_at }: PlacedRow): AttemptRecord {
   return {
-    ...{ id, jobId, epoch, workerId, workerBootId, resumeCheckpointId, status: 'assigned', outcome: null, leaseExpiresAt: row.lease_expires_at, assignedAt: row.assigned_at },
+    ...{ id, jobId, epoch, workerId, workerBootId, resumeCheckpointId, status: 'assigned', outcome: null, leaseExpiresAt: lease_expires_at, assignedAt: assigned_at },
     ...{ lastSeq: 0, failure: null, stopReason: null, preemptedForJobId: null, step: 0, steppedAt: null, microBatchSize: null, stuckAt: null, acknowledgedAt: null, finishedAt: null },
   };
 }

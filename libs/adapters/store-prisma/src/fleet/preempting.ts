@@ -1,12 +1,13 @@
 import type { Preemption } from '@tunefleet/domain-scheduling';
 import type { FencedResult } from '@tunefleet/ports';
-import type { Database, Transaction } from '../database/database';
+import type { Database } from '../database/database';
 import { isUniqueViolation } from '../database/database-errors';
+import type { Statements } from '../database/statements';
 import { requestStop } from './stops';
 
 export async function preempt(db: Database, preemption: Preemption): Promise<FencedResult> {
   try {
-    return await db.transaction((tx) => ask(tx, preemption));
+    return await db.atomically((tx) => ask(tx, preemption));
   } catch (error) {
     // Another replica asked somebody else for the same job: one worker is freed for it.
     if (isUniqueViolation(error)) return 'stale';
@@ -14,7 +15,7 @@ export async function preempt(db: Database, preemption: Preemption): Promise<Fen
   }
 }
 
-async function ask(tx: Transaction, { victim, forJobId, deadlineMs }: Preemption): Promise<FencedResult> {
+async function ask(tx: Statements, { victim, forJobId, deadlineMs }: Preemption): Promise<FencedResult> {
   const [waits] = await tx.$queryRaw<unknown[]>`select 1 as found from job where id = ${forJobId} and status = 'queued'`;
   if (waits === undefined) return 'stale';
   const [running] = await tx.$queryRaw<unknown[]>`

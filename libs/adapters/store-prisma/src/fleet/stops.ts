@@ -1,7 +1,8 @@
 import { stopReasonTexts, type StopReason } from '@tunefleet/domain-jobs';
 import type { AttemptKey, FencedResult, FleetStore, StopOrder } from '@tunefleet/ports';
 import { inMs } from '../database/clock';
-import type { Database, Transaction } from '../database/database';
+import type { Database } from '../database/database';
+import type { Statements } from '../database/statements';
 import { announce } from '../database/wake-channel';
 import { insertEvents } from '../records/job-events';
 
@@ -10,8 +11,8 @@ type StopMethods = Pick<FleetStore, 'listStopRequests' | 'requestStop' | 'stopDr
 export function stopMethods(db: Database): StopMethods {
   return {
     listStopRequests: (workerId) => db.repeating(() => listStops(db, workerId)),
-    requestStop: ({ jobId, epoch }, reason, graceMs) => db.transaction((tx) => requestStop(tx, { id: jobId, epoch }, reason, graceMs)),
-    stopDrained: (graceMs) => db.transaction((tx) => stopDrained(tx, graceMs)),
+    requestStop: ({ jobId, epoch }, reason, graceMs) => db.atomically((tx) => requestStop(tx, { id: jobId, epoch }, reason, graceMs)),
+    stopDrained: (graceMs) => db.atomically((tx) => stopDrained(tx, graceMs)),
   };
 }
 
@@ -25,7 +26,7 @@ interface StopRow {
 }
 
 async function listStops(db: Database, workerId: string): Promise<StopOrder[]> {
-  const rows = await db.prisma.$queryRaw<StopRow[]>`
+  const rows = await db.statements.$queryRaw<StopRow[]>`
     select a.job_id, a.id as attempt_id, a.epoch, j.status = 'running' and j.epoch = a.epoch as live, j.stop_reason,
       greatest(1, extract(epoch from j.stop_deadline - clock_timestamp()) * 1000)::int as grace_ms
     from attempt a join job j on j.id = a.job_id
@@ -45,7 +46,7 @@ interface JobRow {
 }
 
 /** Takes the job's lock. A user's pause goes over other reasons, taking it back only over the pause; otherwise the first request stands. */
-export async function requestStop(tx: Transaction, { id, epoch }: { readonly id: string; readonly epoch: number }, reason: StopReason, graceMs: number): Promise<FencedResult> {
+export async function requestStop(tx: Statements, { id, epoch }: { readonly id: string; readonly epoch: number }, reason: StopReason, graceMs: number): Promise<FencedResult> {
   const [job] = await tx.$queryRaw<JobRow[]>`select status, epoch, stop_reason from job where id = ${id} for no key update`;
   if (job === undefined || job.status !== 'running' || job.epoch !== epoch) return 'stale';
   if (!goesOver(reason, job.stop_reason)) return 'applied';
@@ -63,7 +64,7 @@ function goesOver(reason: StopReason, current: StopReason | null): boolean {
 }
 
 /** @param workerId only of this worker */
-export async function stopDrained(tx: Transaction, graceMs: number, workerId?: string): Promise<readonly string[]> {
+export async function stopDrained(tx: Statements, graceMs: number, workerId?: string): Promise<readonly string[]> {
   const due = await tx.$queryRaw<{ id: string; epoch: number }[]>`
     select j.id, j.epoch from worker w join attempt a on a.worker_id = w.id and a.status <> 'finished' join job j on j.id = a.job_id and j.epoch = a.epoch
     where (w.drain = 'move' or w.drain_deadline <= clock_timestamp()) and j.status = 'running' and j.stop_reason is null

@@ -1,11 +1,11 @@
 import { USAGE_HALF_LIFE_MS } from '@tunefleet/domain-scheduling';
-import type { Transaction } from '../database/database';
+import type { Statements } from '../database/statements';
 
 /**
  * Charges the team for the time an ended attempt has held its worker. Once per attempt: call it where the attempt is ended, last in the
  * transaction, because every attempt of the team ends on this row.
  */
-export async function chargeUsage(tx: Transaction, attemptId: string): Promise<void> {
+export async function chargeUsage(tx: Statements, attemptId: string): Promise<void> {
   await tx.$executeRaw`
     insert into team_usage (team_id, decayed_gpu_seconds, decayed_at, month, month_gpu_seconds)
     select j.team_id, t.held, a.finished_at, t.month, least(t.held, extract(epoch from a.finished_at - t.month at time zone 'utc'))

@@ -15,7 +15,7 @@ export async function noteWaiting(db: Database, waiting: ReadonlyMap<string, Wai
   // Text, because a list for Prisma may hold no nulls.
   const starts = jobs.map(([, { estimatedStartMs }]) => (estimatedStartMs === null ? '' : new Date(estimatedStartMs).toISOString()));
   await db.repeating(
-    () => db.prisma.$executeRaw`
+    () => db.statements.$executeRaw`
       update job set waiting_code = r.code, waiting_reason = r.reason, queue_position = r.position, estimated_start = r.start,
         locality_since = case when r.code = 'model_locality' then coalesce(job.locality_since, clock_timestamp()) else job.locality_since end
       from (

@@ -1,7 +1,7 @@
 import { stuckMark } from '@tunefleet/domain-jobs';
 import { TunefleetError, newId, type JsonObject } from '@tunefleet/foundation';
 import type { AttemptKey, FencedResult, WorkerEvent } from '@tunefleet/ports';
-import type { Transaction } from '../database/database';
+import type { Statements } from '../database/statements';
 import { insertEvents, type NewEvent } from '../records/job-events';
 import { jsonText, plainText } from '../records/mapping';
 import { lockFence, type Fence } from './fence';
@@ -11,7 +11,7 @@ import { lockFence, type Fence } from './fence';
  * attempt's lock, what is not has been seen before.
  * @throws conflict when numbers are missing between what is stored and what came; `details.lastSeq` says where to go on
  */
-export async function appendEvents(tx: Transaction, key: AttemptKey, events: readonly WorkerEvent[]): Promise<{ result: FencedResult; lastSeq: number }> {
+export async function appendEvents(tx: Statements, key: AttemptKey, events: readonly WorkerEvent[]): Promise<{ result: FencedResult; lastSeq: number }> {
   const fence = await lockFence(tx, key);
   if (fence === null) return { result: 'stale', lastSeq: 0 };
   if (!fence.live) return { result: 'stale', lastSeq: fence.lastSeq };
@@ -41,7 +41,7 @@ function refuseGaps(key: AttemptKey, lastSeq: number, fresh: readonly WorkerEven
 }
 
 /** @returns the steps that had no metric stored before; a resumed attempt repeats steps, and only the first telling becomes an event */
-async function storeMetrics(tx: Transaction, key: AttemptKey, fresh: readonly WorkerEvent[]): Promise<ReadonlySet<number>> {
+async function storeMetrics(tx: Statements, key: AttemptKey, fresh: readonly WorkerEvent[]): Promise<ReadonlySet<number>> {
   // Within a batch the last value of a metric at a step wins, as it would in two batches.
   const points = new Map<string, { name: string; step: number; value: number }>();
   for (const event of fresh) {
@@ -62,7 +62,7 @@ async function storeMetrics(tx: Transaction, key: AttemptKey, fresh: readonly Wo
   return new Set(stored.filter((row) => row.inserted).map((row) => row.step));
 }
 
-async function storeCheckpoints(tx: Transaction, key: AttemptKey, fresh: readonly WorkerEvent[]): Promise<void> {
+async function storeCheckpoints(tx: Statements, key: AttemptKey, fresh: readonly WorkerEvent[]): Promise<void> {
   for (const event of fresh) {
     if (event.type !== 'checkpoint') continue;
     await tx.$executeRaw`
@@ -94,7 +94,7 @@ function metricsEvent(step: number, totalSteps: number | null, values: Readonly<
   return { level: 'info', type: 'metrics', message: loss === undefined ? label : `${label}: training loss=${loss.toFixed(4)}`, data };
 }
 
-async function storeProgress(tx: Transaction, key: AttemptKey, fresh: readonly WorkerEvent[]): Promise<void> {
+async function storeProgress(tx: Statements, key: AttemptKey, fresh: readonly WorkerEvent[]): Promise<void> {
   const progress = fresh.findLast((event) => event.type === 'progress');
   if (progress === undefined || progress.type !== 'progress') return;
   const etaSeconds = Number.isFinite(progress.etaSeconds) && progress.etaSeconds > 0 ? Math.min(progress.etaSeconds, ETA_SECONDS_MAX) : null;
@@ -106,7 +106,7 @@ async function storeProgress(tx: Transaction, key: AttemptKey, fresh: readonly W
 }
 
 /** Where the attempt is: what the watchdog looks at and its history shows. */
-async function storePosition(tx: Transaction, key: AttemptKey, fresh: readonly WorkerEvent[], lastSeq: number): Promise<void> {
+async function storePosition(tx: Statements, key: AttemptKey, fresh: readonly WorkerEvent[], lastSeq: number): Promise<void> {
   const step = Math.max(0, ...fresh.map((event) => (event.type === 'log' ? 0 : event.step)));
   const microBatchSize = fresh.findLast((event) => event.type === 'progress' && event.microBatchSize !== undefined);
   const size = microBatchSize?.type === 'progress' ? (microBatchSize.microBatchSize ?? null) : null;

@@ -2,7 +2,7 @@ import { TunefleetError } from '@tunefleet/foundation';
 import type { FleetStore } from '@tunefleet/ports';
 import { agoMs } from '../database/clock';
 import type { Database } from '../database/database';
-import { announce } from '../database/wake-channel';
+import { announce, announcement } from '../database/wake-channel';
 import { toJson, workerRecord } from '../records/mapping';
 
 type WorkerMethods = Pick<FleetStore, 'helloWorker' | 'touchWorker' | 'setCredit' | 'disconnectWorker' | 'markSilentWorkers'>;
@@ -33,33 +33,31 @@ export function workerMethods(db: Database): WorkerMethods {
       }),
 
     touchWorker: (workerId, sessionId, { memoryBytesFree }) =>
-      db.transaction(async (tx) => {
-        // Takes the row lock before looking: `before` is what is overwritten.
-        const [before] = await tx.$queryRaw<{ status: string }[]>`
-          select status from worker where id = ${workerId} and session_id = ${sessionId} for no key update`;
-        if (before === undefined) return false;
+      db.repeating(async () => {
         const free = memoryBytesFree === undefined ? null : String(Math.max(0, Math.round(memoryBytesFree)));
-        await tx.$executeRaw`
-          update worker set last_seen_at = clock_timestamp(), status = 'online',
+        // Takes the row lock before looking: `before` is what is overwritten.
+        const changed = await db.statements.$executeRaw`
+          with before as materialized (select id, status from worker where id = ${workerId} and session_id = ${sessionId} for no key update)
+          update worker w set last_seen_at = clock_timestamp(), status = 'online',
             device = case when ${free}::text is null then device else jsonb_set(device, '{memoryBytesFree}', ${free}::text::jsonb) end
-          where id = ${workerId}`;
-        if (before.status !== 'online') await announce(tx, 'schedule');
-        return true;
+          from before where w.id = before.id
+          returning case when before.status <> 'online' then ${announcement('schedule')}::text end`;
+        return changed > 0;
       }),
 
     setCredit: (workerId, sessionId, { jobs, modelsOnDisk, modelInMemory }) =>
-      db.transaction(async (tx) => {
-        const changed = await tx.$executeRaw`
-          update worker set credit = ${Math.max(0, Math.trunc(jobs))}, models_on_disk = ${[...modelsOnDisk]}::text[], model_in_memory = ${modelInMemory},
+      db.repeating(async () => {
+        const changed = await db.statements.$executeRaw`
+          update worker set credit = ${Math.max(0, Math.trunc(jobs))}::int, models_on_disk = ${[...modelsOnDisk]}::text[], model_in_memory = ${modelInMemory},
             last_seen_at = clock_timestamp(), status = 'online'
-          where id = ${workerId} and session_id = ${sessionId}`;
-        if (changed > 0 && jobs > 0) await announce(tx, 'schedule');
+          where id = ${workerId} and session_id = ${sessionId}
+          returning case when credit > 0 then ${announcement('schedule')}::text end`;
         return changed > 0;
       }),
 
     disconnectWorker: (workerId, sessionId) =>
-      db.transaction(async (tx) => {
-        await tx.$executeRaw`
+      db.repeating(async () => {
+        await db.statements.$executeRaw`
           update worker set session_id = null, replica_id = null, credit = 0, status = 'suspect'
           where id = ${workerId} and session_id = ${sessionId}`;
       }),

@@ -1,13 +1,11 @@
 import type { JobStatus } from '@tunefleet/domain-jobs';
 import { isLost, skippedFailure, waitingForParents, type ParentJob } from '@tunefleet/domain-jobs';
 import { TunefleetError } from '@tunefleet/foundation';
-import { databaseTime } from '../database/clock';
-import type { Transaction } from '../database/database';
+import type { Statements } from '../database/statements';
 import { Prisma } from '../generated/client';
 import { insertEvents } from './job-events';
-import { failureJson } from './mapping';
+import { boundedFailure, jsonText } from './mapping';
 
-const WAITING: readonly JobStatus[] = ['validating_files', 'queued', 'paused'];
 const waiting = Prisma.sql`('validating_files', 'queued', 'paused')`;
 
 /** True of a job `j` none of whose parents is still to succeed. */
@@ -17,7 +15,7 @@ export const isUnblocked = Prisma.sql`(j.after_job_ids = '{}' or not exists (sel
  * Holds the parents as they are until the new job is visible: whoever ends one afterwards sees it.
  * @throws invalid_input for one that does not exist in the team, or that can no longer succeed
  */
-export async function requireParents(tx: Transaction, teamId: string, ids: readonly string[]): Promise<void> {
+export async function requireParents(tx: Statements, teamId: string, ids: readonly string[]): Promise<void> {
   if (ids.length === 0) return;
   const found = await tx.$queryRaw<ParentJob[]>`select id, status from job where team_id = ${teamId} and id = any(${[...ids]}::text[]) order by id for share`;
   for (const id of ids) {
@@ -34,7 +32,7 @@ interface Orphan {
 }
 
 /** Cancels the waiting jobs below one that failed or was cancelled, down to the last. The caller has ended the parent in this transaction. */
-export async function skipDependents(tx: Transaction, parentId: string): Promise<void> {
+export async function skipDependents(tx: Statements, parentId: string): Promise<void> {
   for (let parents = [parentId]; parents.length > 0; ) {
     // Parents are older than their children, so locks are always taken in one order.
     const children = await tx.$queryRaw<Orphan[]>`
@@ -47,7 +45,7 @@ export async function skipDependents(tx: Transaction, parentId: string): Promise
 }
 
 /** For what slipped through: waiting jobs with a lost parent. */
-export function findOrphans(tx: Pick<Transaction, '$queryRaw'>, limit: number): Promise<readonly Orphan[]> {
+export function findOrphans(tx: Pick<Statements, '$queryRaw'>, limit: number): Promise<readonly Orphan[]> {
   return tx.$queryRaw<Orphan[]>`
     select distinct on (child.id) child.id, parent.id as parent_id, parent.status as parent_status
     from job child join job parent on parent.id = any(child.after_job_ids)
@@ -55,18 +53,17 @@ export function findOrphans(tx: Pick<Transaction, '$queryRaw'>, limit: number): 
     order by child.id limit ${limit}`;
 }
 
-async function skip(tx: Transaction, { id, parent_id, parent_status }: Orphan): Promise<boolean> {
+async function skip(tx: Statements, { id, parent_id, parent_status }: Orphan): Promise<boolean> {
   const failure = skippedFailure({ id: parent_id, status: parent_status });
-  const { count } = await tx.job.updateMany({
-    where: { id, status: { in: [...WAITING] } },
-    data: { status: 'cancelled', epoch: { increment: 1 }, error: failureJson(failure), finishedAt: await databaseTime(tx), waitingReason: null, estimatedFinish: null },
-  });
+  const count = await tx.$executeRaw`
+    update job set status = 'cancelled', epoch = epoch + 1, error = ${jsonText(boundedFailure(failure))}::jsonb, finished_at = clock_timestamp(), waiting_reason = null, estimated_finish = null
+    where id = ${id} and status in ${waiting}`;
   if (count > 0) await insertEvents(tx, id, [{ level: 'warn', type: 'message', message: failure.message, data: { code: failure.code, job: parent_id } }]);
   return count > 0;
 }
 
 /** Writes at queued jobs which parents they wait for. @param ids only these; at most `limit` of all when left out */
-export async function explainWaiting(tx: Pick<Transaction, '$queryRaw' | '$executeRaw'>, { ids, limit }: { readonly ids?: readonly string[]; readonly limit: number }): Promise<void> {
+export async function explainWaiting(tx: Pick<Statements, '$queryRaw' | '$executeRaw'>, { ids, limit }: { readonly ids?: readonly string[]; readonly limit: number }): Promise<void> {
   const rows = await tx.$queryRaw<{ id: string; waiting_reason: string | null; parents: ParentJob[] }[]>`
     select j.id, j.waiting_reason, jsonb_agg(jsonb_build_object('id', p.id, 'status', p.status) order by p.id) as parents
     from job j join job p on p.id = any(j.after_job_ids) and p.status <> 'succeeded'

@@ -1,7 +1,7 @@
 import type { JobStatus } from '@tunefleet/domain-jobs';
 import type { JsonValue } from '@tunefleet/foundation';
 import type { JobEventRecord } from '@tunefleet/ports';
-import type { Transaction } from '../database/database';
+import type { Statements } from '../database/statements';
 import { jsonText, plainText } from './mapping';
 
 export type NewEvent = Pick<JobEventRecord, 'level' | 'type' | 'message'> & { readonly data?: JsonValue };
@@ -13,7 +13,7 @@ const MESSAGE_CHARS_MAX = 4000;
  * Adds events in the given order. The caller must hold the job's row lock (or have just inserted the job): it makes the ids,
  * drawn from a sequence, appear in growing order to readers that page by them.
  */
-export async function insertEvents(tx: Transaction, jobId: string, events: readonly NewEvent[]): Promise<void> {
+export async function insertEvents(tx: Statements, jobId: string, events: readonly NewEvent[]): Promise<void> {
   if (events.length === 0) return;
   const rows = events.map((event) => ({
     level: event.level,
@@ -31,7 +31,7 @@ export async function insertEvents(tx: Transaction, jobId: string, events: reado
 }
 
 /** One event, with the job's lock taken in the same statement; nothing when there is no such job. */
-export async function insertEventLocking(tx: Pick<Transaction, '$executeRaw'>, jobId: string, event: NewEvent): Promise<void> {
+export async function insertEventLocking(tx: Pick<Statements, '$executeRaw'>, jobId: string, event: NewEvent): Promise<void> {
   await tx.$executeRaw`
     with locked as (select id from job where id = ${jobId} for no key update)
     insert into job_event (job_id, level, type, message, data)
@@ -39,7 +39,7 @@ export async function insertEventLocking(tx: Pick<Transaction, '$executeRaw'>, j
 }
 
 /** Locks the job against every other writer and says its status. Null: there is no such job. */
-export async function lockJob(tx: Transaction, jobId: string): Promise<JobStatus | null> {
+export async function lockJob(tx: Statements, jobId: string): Promise<JobStatus | null> {
   const [row] = await tx.$queryRaw<{ status: JobStatus }[]>`select status from job where id = ${jobId} for no key update`;
   return row?.status ?? null;
 }

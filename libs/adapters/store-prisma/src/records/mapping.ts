@@ -43,8 +43,12 @@ export function toJsonOrNull(value: object | null): Prisma.InputJsonValue | type
 }
 
 /** Within the bounds that are checked when it is read. */
+export function boundedFailure(failure: Failure): Failure {
+  return { ...failure, message: failure.message.slice(0, 4000), logTail: failure.logTail.slice(-50).map((line) => line.slice(0, 2000)) };
+}
+
 export function failureJson(failure: Failure): Prisma.InputJsonValue {
-  return toJson({ ...failure, message: failure.message.slice(0, 4000), logTail: failure.logTail.slice(-50).map((line) => line.slice(0, 2000)) });
+  return toJson(boundedFailure(failure));
 }
 
 function objectOf(value: Prisma.JsonValue): JsonObject {

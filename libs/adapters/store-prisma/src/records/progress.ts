@@ -1,5 +1,7 @@
 import type { RecordStore } from '@tunefleet/ports';
 import type { Database } from '../database/database';
+import type { Attempt } from '../generated/client';
+import { attemptColumns } from './columns';
 import { insertEventLocking } from './job-events';
 import { attemptRecord, checkpointRecord, jobEventRecord, parseEventId } from './mapping';
 import { toPage, unknownAfter } from './paging';
@@ -53,6 +55,6 @@ export function progressMethods(db: Database): ProgressMethods {
       ),
 
     listAttempts: (jobId) =>
-      db.repeating(async () => (await prisma.attempt.findMany({ where: { jobId }, orderBy: { epoch: 'asc' } })).map(attemptRecord)),
+      db.repeating(async () => (await db.statements.$queryRaw<Attempt[]>`select ${attemptColumns} from attempt a where a.job_id = ${jobId} order by a.epoch`).map(attemptRecord)),
   };
 }
