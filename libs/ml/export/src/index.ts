@@ -2,3 +2,5 @@
 export { exportMerged, type MergedExport } from './merged/export-merged';
 export { MergedWeights, type MergedTensor } from './merged/merged-weights';
 export { largestDifference, type VerifiedMerge } from './merged/verify';
+export { exportGguf, exportGgufAdapter, isGgmlType, type GgufExport } from './gguf/export-gguf';
+export { exportPeft, exportSwift } from './folders/export-folder';

@@ -1,3 +1,4 @@
+export { loraFactorsOf, type LoraFactorsOnDisk } from './lora/factors';
 export { openAdapter, type LoadedAdapter } from './loaded-adapter';
 export { createTuner, loadAdapter, tuners, weightChangesOf } from './registry';
 export * from './specs';

@@ -1,8 +1,8 @@
 import { readFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { TunefleetError } from '@tunefleet/foundation';
-import { MergedWeights, exportMerged, largestDifference } from '@tunefleet/ml-export';
+import { MergedWeights, exportGguf, exportGgufAdapter, exportMerged, exportPeft, exportSwift, isGgmlType, largestDifference } from '@tunefleet/ml-export';
 import { readAdapterFiles } from '@tunefleet/ml-formats';
 import type { WeightDtype } from '@tunefleet/ml-models';
 import { openEngineDevice } from '../open-engine-device';
@@ -11,9 +11,13 @@ import { resolveLocalModel, modelOptions } from './local-engine';
 const USAGE = `usage: tunefleet adapters export <folder or id or ft: name> --format <format> --out <folder or file> [options]
 
   --format merged          the base model with the adapter in its weights, for Transformers
+           gguf            the same as one GGUF file, with tokenizer and chat template
+           gguf-adapter    a LoRA as a GGUF adapter, for a base that is GGUF already
+           peft, swift     the adapter's folder in the layout of PEFT or SWIFT
   --model <name>           base model; default: the one the adapter names
   --revision <name>        branch, tag or commit of the model
-  --dtype <d>              f32, f16 or bf16; default: as the base stores its weights
+  --dtype <d>              merged: f32, f16 or bf16; default: as the base stores its weights
+                           gguf: f32, f16 (default) or q8_0
   --max-shard-size <size>  such as 2GB; default 5GB
   --verify                 compute with the result and compare with base and adapter
 `;
@@ -33,6 +37,10 @@ export interface ExportArguments {
 
 const FORMATS: Readonly<Record<string, (given: ExportArguments) => Promise<string>>> = {
   merged: mergedFormat,
+  gguf: ggufFormat,
+  'gguf-adapter': ggufAdapterFormat,
+  peft: ({ adapter, out }) => exportPeft(adapter, out).then(() => `written to ${out}`),
+  swift: ({ adapter, out }) => exportSwift(adapter, out).then(() => `written to ${out}`),
 };
 
 /** Writes an adapter in the layout of other programs. What was done goes to stderr. */
@@ -79,7 +87,24 @@ async function mergedFormat({ adapter, model, revision, out, dtype, shardBytesMa
   return `${written}; checked: ${numbers}`;
 }
 
-export function progressLine(done: number, total: number): void {
+async function ggufFormat({ adapter, model, revision, out, dtype }: ExportArguments): Promise<string> {
+  const type = (dtype ?? 'f16').toUpperCase();
+  if (!isGgmlType(type)) throw new TunefleetError('invalid_input', `--dtype is "${dtype}"; for GGUF it must be f32, f16 or q8_0`);
+  const { folder: base, config, id } = await resolveLocalModel({ model, revision, adapter });
+  using weights = MergedWeights.open(base, config, await readAdapterFiles(adapter));
+  const notices = await exportGguf(weights, out, { base, config, type, name: basename(id), onProgress: progressLine });
+  for (const notice of [...weights.notices, ...notices]) process.stderr.write(`${notice}\n`);
+  return `${weights.tensors.length} tensors written to ${out}`;
+}
+
+async function ggufAdapterFormat({ adapter, model, revision, out, dtype }: ExportArguments): Promise<string> {
+  if (dtype !== null && dtype !== 'f32') throw new TunefleetError('invalid_input', `--dtype is "${dtype}"; GGUF adapters are written as f32`);
+  const { folder: base, config } = await resolveLocalModel({ model, revision, adapter });
+  await exportGgufAdapter(base, config, await readAdapterFiles(adapter), out);
+  return `written to ${out}`;
+}
+
+function progressLine(done: number, total: number): void {
   if (process.stderr.isTTY) process.stderr.write(done === total ? '\r\u001b[K' : `\r${done} of ${total} tensors`);
 }
 

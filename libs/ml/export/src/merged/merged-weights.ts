@@ -75,7 +75,8 @@ export class MergedWeights implements Disposable {
   }
 }
 
-function toFloats({ data, dtype }: WeightData): Float32Array {
+/** A tensor of a checkpoint as f32, in a new array. */
+export function toFloats({ data, dtype }: WeightData): Float32Array {
   const bytes = data.slice().buffer;
   switch (dtype) {
     case 'F32':

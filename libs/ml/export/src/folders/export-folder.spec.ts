@@ -1,0 +1,40 @@
+import { existsSync } from 'node:fs';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { readAdapterFiles } from '@tunefleet/ml-formats';
+import { exportPeft, exportSwift } from './export-folder';
+
+const fixtures = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..', 'tuners', 'fixtures');
+const lora = join(fixtures, 'architectures', 'qwen2');
+const side = join(fixtures, 'swift-adapter');
+
+let work = '';
+beforeAll(async () => {
+  work = await mkdtemp(join(tmpdir(), 'folders-'));
+});
+afterAll(() => rm(work, { recursive: true, force: true }));
+
+test('a LoRA in the layout of SWIFT holds the same numbers under names with the adapter in them', async () => {
+  await exportSwift(lora, join(work, 'swift'));
+  const [theirs, ours] = [await readAdapterFiles(lora), await readAdapterFiles(join(work, 'swift', 'default'))];
+  expect(ours.config).toMatchObject({ swift_type: 'LORA', r: 2, lora_alpha: 3, use_qa_lora: false, model_key_mapping: null });
+  expect(ours.config).not.toHaveProperty('peft_type');
+  const renamed = (name: string) => name.replace('base_model.model.', '').replace(/\.weight$/, '.default.weight');
+  expect(new Map(ours.tensors.map(({ name, data }) => [name, Buffer.from(data).toString('hex')]))).toEqual(new Map(theirs.tensors.map(({ name, data }) => [renamed(name), Buffer.from(data).toString('hex')])));
+  expect(await readFile(join(work, 'swift', 'configuration.json'), 'utf8')).toBe('{}');
+});
+
+test('a PEFT folder is written again with the same bytes of weights', async () => {
+  await exportPeft(lora, join(work, 'peft'));
+  expect(await readFile(join(work, 'peft', 'adapter_model.safetensors'))).toEqual(await readFile(join(lora, 'adapter_model.safetensors')));
+  expect((await readAdapterFiles(join(work, 'peft'))).config).toEqual((await readAdapterFiles(lora)).config);
+});
+
+test('what has no such layout is refused and leaves nothing behind', async () => {
+  await expect(exportPeft(side, join(work, 'none'))).rejects.toThrow(/PEFT has no tuner of type "ADAPTER"; use --format swift/);
+  await expect(exportSwift(join(fixtures, 'peft-ia3'), join(work, 'none'))).rejects.toThrow(/SWIFT has no layout of its own for "IA3"/);
+  await expect(exportSwift(lora, fixtures)).rejects.toMatchObject({ code: 'conflict' });
+  expect(existsSync(join(work, 'none'))).toBe(false);
+});
