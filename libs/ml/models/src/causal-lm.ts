@@ -42,8 +42,17 @@ export interface KeyValueCache extends Disposable {
 export interface Precision {
   /** Of activations and products. */
   readonly computeDtype: FloatDType;
-  /** Matrices rest in it. */
+  /** Matrices rest in it, unless they are quantised. */
   readonly weightDtype: FloatDType;
+  /** Of the linear maps without the head; null: none, unless the checkpoint is stored so. */
+  readonly quantisation?: Quantisation | null;
+}
+
+/** How linear maps are stored in 4 bits. @see Dettmers et al. 2023, arXiv:2305.14314 */
+export interface Quantisation {
+  readonly type: 'nf4' | 'fp4';
+  /** Scales of blocks in 8 bits: 4.13 instead of 4.5 bits a weight. */
+  readonly doubleQuant: boolean;
 }
 
 /** A decoder-only language model with frozen weights on one device. Every architecture gives this. */

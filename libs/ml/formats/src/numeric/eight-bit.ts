@@ -32,8 +32,8 @@ export function quantiseScales(scales: Float32Array): EightBitScales {
 }
 
 /** @returns map times maximum, plus offset, each rounded to f32 */
-export function dequantiseScales({ codes, maxima, offset }: EightBitScales, map: Float32Array = DYNAMIC_MAP): Float32Array {
-  return Float32Array.from(codes, (code, i) => Math.fround((map[code] as number) * (maxima[Math.floor(i / EIGHT_BIT_BLOCK)] as number)) + offset);
+export function dequantiseScales({ codes, maxima, offset }: EightBitScales, map: Float32Array = DYNAMIC_MAP, blockSize = EIGHT_BIT_BLOCK): Float32Array {
+  return Float32Array.from(codes, (code, i) => Math.fround((map[code] as number) * (maxima[Math.floor(i / blockSize)] as number)) + offset);
 }
 
 function dynamicMap(): Float32Array {

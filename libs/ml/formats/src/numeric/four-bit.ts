@@ -59,11 +59,11 @@ export function quantiseFourBit(values: Float32Array, type: FourBitType): FourBi
 }
 
 /** @param count weights, of which `packed` holds two per byte   @returns code times scale, in f32 */
-export function dequantiseFourBit({ packed, scales }: FourBitValues, codes: Float32Array, count: number): Float32Array {
+export function dequantiseFourBit({ packed, scales }: FourBitValues, codes: Float32Array, count: number, blockSize = FOUR_BIT_BLOCK): Float32Array {
   const values = new Float32Array(count);
   for (let i = 0; i < count; i++) {
     const byte = packed[i >> 1] as number;
-    values[i] = (codes[i & 1 ? byte & 15 : byte >> 4] as number) * (scales[Math.floor(i / FOUR_BIT_BLOCK)] as number);
+    values[i] = (codes[i & 1 ? byte & 15 : byte >> 4] as number) * (scales[Math.floor(i / blockSize)] as number);
   }
   return values;
 }

@@ -1,5 +1,5 @@
-import type { Device, FloatDType, FrozenMap, Tensor } from '@tunefleet/ml-tensor';
-import type { Architecture } from '../architecture';
+import type { Device, FloatDType, FrozenMap } from '@tunefleet/ml-tensor';
+import type { Architecture, LoadedWeight } from '../architecture';
 import { FrozenParts } from '../decoder/frozen-parts';
 import type { Encoder } from '../encoder';
 import { loadModel, type LoadOptions } from '../loading/load-causal-lm';
@@ -18,7 +18,7 @@ export function loadBert(device: Device, options: LoadOptions): Promise<Encoder>
   return loadModel(device, options, bert);
 }
 
-function build(device: Device, config: BertConfig, computeDtype: FloatDType, weight: (name: string) => Tensor): Encoder {
+function build(device: Device, config: BertConfig, computeDtype: FloatDType, weight: (name: string) => LoadedWeight): Encoder {
   const parts = new FrozenParts(device, weight);
   const prefix = bertPrefix(config);
   const table = (name: string) => parts.tensor(`${prefix}embeddings.${name}_embeddings.weight`);

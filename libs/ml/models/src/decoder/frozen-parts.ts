@@ -1,6 +1,7 @@
 import { invariant } from '@tunefleet/foundation';
 import type { ProjectionGroup } from '@tunefleet/ml-nn';
-import { frozenMatrix, type Device, type FrozenMap, type FrozenMatrix, type OutputHead, type Tensor } from '@tunefleet/ml-tensor';
+import { dequantise, frozenMatrix, quantisedMatrix, Tensor, tensorsOf, type Device, type FrozenMap, type FrozenMatrix, type OutputHead, type QuantisedWeights } from '@tunefleet/ml-tensor';
+import type { LoadedWeight } from '../architecture';
 import { projectionOf } from './describe';
 import type { DeclaredProjection } from './weight-table';
 
@@ -12,7 +13,7 @@ export class FrozenParts {
   /** @param weight gives up each loaded tensor once */
   constructor(
     private readonly device: Device,
-    private readonly weight: (name: string) => Tensor,
+    private readonly loaded: (name: string) => LoadedWeight,
   ) {}
 
   own(tensor: Tensor): Tensor {
@@ -72,9 +73,16 @@ export class FrozenParts {
 
   private mapWeight(projections: readonly DeclaredProjection[]): FrozenMatrix {
     const [first] = projections;
-    if (!first?.fanInFanOut) return this.matrix(this.stacked(projections.map(({ path }) => `${path}.weight`)));
+    const weights = projections.map(({ path }) => this.loaded(`${path}.weight`));
+    const quantised = weights.filter((weight) => !(weight instanceof Tensor)) as [QuantisedWeights, ...QuantisedWeights[]];
+    if (quantised.length === weights.length) {
+      for (const weight of quantised) for (const tensor of tensorsOf(weight)) this.own(tensor);
+      return quantisedMatrix(quantised);
+    }
+    const whole = quantised.length === 0 ? (weights as Tensor[]) : weights.map((weight) => this.inFull(weight));
+    if (!first?.fanInFanOut) return this.matrix(this.concatenated(whole));
     invariant(projections.length === 1, 'matrices stored as [in, out] are not stacked');
-    return { value: this.tensor(`${first.path}.weight`), layout: 'inOut', outSize: first.outSize, inSize: first.inSize };
+    return { value: this.own(whole[0] as Tensor), layout: 'inOut', outSize: first.outSize, inSize: first.inSize };
   }
 
   private matrix(tensor: Tensor): FrozenMatrix {
@@ -83,8 +91,25 @@ export class FrozenParts {
     return result;
   }
 
+  /** Gives up a matrix for one in f32: some of a stack may be quantised while others are not. */
+  private inFull(weight: LoadedWeight): Tensor {
+    const tensors = weight instanceof Tensor ? [weight] : tensorsOf(weight);
+    const whole = weight instanceof Tensor ? this.device.primitives.cast(weight, 'f32') : dequantise([weight]);
+    for (const tensor of tensors) tensor.dispose();
+    return whole;
+  }
+
+  private weight(name: string): Tensor {
+    const weight = this.loaded(name);
+    invariant(weight instanceof Tensor, `"${name}" is quantised, but it is no linear map`);
+    return weight;
+  }
+
   private stacked(names: readonly string[]): Tensor {
-    const parts = names.map((name) => this.weight(name));
+    return this.concatenated(names.map((name) => this.weight(name)));
+  }
+
+  private concatenated(parts: readonly Tensor[]): Tensor {
     const [only] = parts;
     if (parts.length === 1 && only) return only;
     const all = this.device.primitives.concat(parts, 0);

@@ -1,5 +1,5 @@
-import { rmsNorm, type Device, type FloatDType, type Tensor } from '@tunefleet/ml-tensor';
-import type { Architecture } from '../architecture';
+import { rmsNorm, type Device, type FloatDType } from '@tunefleet/ml-tensor';
+import type { Architecture, LoadedWeight } from '../architecture';
 import type { CausalLm } from '../causal-lm';
 import type { DecoderConfig, LayerSettings } from './config';
 import { FrozenParts } from './frozen-parts';
@@ -20,7 +20,7 @@ export function gatedDecoder(parse: (config: unknown) => DecoderConfig): Archite
   };
 }
 
-function build(device: Device, config: DecoderConfig, computeDtype: FloatDType, weight: (name: string) => Tensor): CausalLm {
+function build(device: Device, config: DecoderConfig, computeDtype: FloatDType, weight: (name: string) => LoadedWeight): CausalLm {
   const parts = new FrozenParts(device, weight);
   const norm = (name: string) => parts.normWeight(name, config.centredNorms);
   const optionalNorm = (name: string | null) => (name === null ? null : norm(name));

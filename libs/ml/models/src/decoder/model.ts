@@ -86,7 +86,7 @@ export class DecoderModel implements CausalLm {
     this.tables = parts.tables;
     this.embeddings = parts.embeddings;
     this.embeddingScale = parts.embeddingScale;
-    this.weightBytes = parts.owned.reduce((sum, tensor) => sum + tensor.storage.bytes, 0);
+    this.weightBytes = [...new Set(parts.owned.map(({ storage }) => storage))].reduce((sum, { bytes }) => sum + bytes, 0);
     this.sequenceTables = new SequenceTables(device, parts.kinds, computeDtype);
   }
 

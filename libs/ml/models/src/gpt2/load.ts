@@ -1,6 +1,6 @@
 import { TunefleetError } from '@tunefleet/foundation';
-import { add, embedding, layerNorm, type Device, type FloatDType, type Tensor } from '@tunefleet/ml-tensor';
-import type { Architecture } from '../architecture';
+import { add, embedding, layerNorm, type Device, type FloatDType } from '@tunefleet/ml-tensor';
+import type { Architecture, LoadedWeight } from '../architecture';
 import type { CausalLm } from '../causal-lm';
 import { FrozenParts } from '../decoder/frozen-parts';
 import type { DecoderBlock } from '../decoder/block';
@@ -17,7 +17,7 @@ export const gpt2: Architecture = {
   build: (device, value, computeDtype, weight) => build(device, parseGpt2(value), computeDtype, weight),
 };
 
-function build(device: Device, config: Gpt2Config, computeDtype: FloatDType, weight: (name: string) => Tensor): CausalLm {
+function build(device: Device, config: Gpt2Config, computeDtype: FloatDType, weight: (name: string) => LoadedWeight): CausalLm {
   const parts = new FrozenParts(device, weight);
   const norm = (name: string): LayerNormWeights => ({ weight: parts.tensor(`transformer.${name}.weight`), bias: parts.tensor(`transformer.${name}.bias`) });
   const tokens = parts.tensor('transformer.wte.weight');

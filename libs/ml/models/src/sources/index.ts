@@ -5,4 +5,5 @@ export { ModelCache, cacheDirectory } from './model-cache';
 export { parseModelId, type ModelId } from './model-id';
 export { ModelResolver, modelResolverOptions, type ModelResolverOptions } from './model-resolver';
 export { SafetensorsWeights } from './safetensors-weights';
+export type { StoredFourBit } from './stored-four-bit';
 export * from './types';
