@@ -28,9 +28,6 @@ const defaultIntervals: ControlLoopIntervals = { relayMs: 1_000, scheduleMs: 5_0
 /** A busy fleet wakes the scheduler hundreds of times a second; a pass costs a few milliseconds for each hundred workers, whatever it places. */
 const SCHEDULER_REST_MS = 10;
 
-/** A busy fleet wakes the scheduler hundreds of times a second; a pass costs a few milliseconds for each hundred workers, whatever it places. */
-const SCHEDULER_REST_MS = 10;
-
 /** The loops of one replica. Each reads the record and may run on every replica at once. */
 export class ControlLoops {
   private readonly relay: Loop;
