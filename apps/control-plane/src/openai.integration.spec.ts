@@ -73,6 +73,37 @@ describe('fine-tuning', () => {
     training = await server.upload(trainingRows(12));
   });
 
+  test('preferences: from the request to what a worker gets', async () => {
+    const pair = (i: number, answer = 'no') => JSON.stringify({ input: { messages: [{ role: 'user', content: `q${i}` }] }, preferred_output: [{ role: 'assistant', content: 'yes' }], non_preferred_output: [{ role: 'assistant', content: answer }] });
+    const pairs = Array.from({ length: 12 }, (_, i) => pair(i)).join('\n');
+    const created = await client.fineTuning.jobs.create({ model: BASE, training_file: await server.upload(pairs), method: { type: 'dpo', dpo: { hyperparameters: { beta: 'auto', n_epochs: 2 } } } });
+    expect(fineTuningJobSchema.parse(created).method).toMatchObject({ type: 'dpo', dpo: { hyperparameters: { beta: 'auto', n_epochs: 2, batch_size: 'auto' } } });
+    const worker = new RecordWorker(server.store.fleet, server.blobs);
+    const run = await worker.take(created.id);
+    expect(run.job).toMatchObject({ schemaVersion: 2, workerSpec: { objective: { type: 'dpo', beta: 0.1 }, epochs: 2, batchSize: 8, learningRate: 2e-5 } });
+    expect((await client.fineTuning.jobs.retrieve(created.id)).method).toMatchObject({ dpo: { hyperparameters: { beta: 0.1, batch_size: 8, learning_rate_multiplier: 1 } } });
+    await worker.leave();
+    await client.fineTuning.jobs.cancel(created.id);
+
+    const bad = await client.fineTuning.jobs.create({ model: BASE, training_file: await server.upload(`${pairs}\n${pair(12, 'yes')}`), method: { type: 'dpo' } });
+    const get = () => client.fineTuning.jobs.retrieve(bad.id);
+    await until('the end of the bad job', async () => (await get()).status === 'failed');
+    expect((await get()).error).toMatchObject({ code: 'invalid_training_file', param: 'training_file', message: expect.stringMatching(/row 13, \/non_preferred_output: both outputs are the same/) as unknown });
+  }, TEST_MS);
+
+  test('plain text: documents are cut into rows', async () => {
+    const method = { type: 'pretraining', pretraining: { hyperparameters: { batch_size: 2 } } };
+    const response = await server.post('/v1/fine_tuning/jobs', JSON.stringify({ model: BASE, training_file: await server.upload(JSON.stringify({ text: 'word '.repeat(8000) })), method }));
+    const created = fineTuningJobSchema.parse(await response.json());
+    expect(created.method).toMatchObject(method);
+    const worker = new RecordWorker(server.store.fleet, server.blobs);
+    const run = await worker.take(created.id);
+    // 40,000 bytes are about 10,000 tokens.
+    expect(run.job).toMatchObject({ schemaVersion: 2, totalSteps: 5, workerSpec: { objective: { type: 'pretraining' }, epochs: 1, batchSize: 2, maxSequenceLength: 1024 } });
+    await worker.leave();
+    await client.fineTuning.jobs.cancel(created.id);
+  }, TEST_MS);
+
   test('a job goes from creation to a model', async () => {
     const created = await client.fineTuning.jobs.create({
       model: BASE,

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { Option, type Command } from 'commander';
-import type { CreateFineTuningJob, SupervisedHyperparameters } from '@tunefleet/contracts';
+import type { CreateFineTuningJob, DpoHyperparameters } from '@tunefleet/contracts';
 import { TunefleetError } from '@tunefleet/foundation';
 import { keyValue, nameList, positiveNumber, wholeNumber } from '../render/arguments';
 
@@ -9,6 +9,8 @@ export interface CreateJobOptions {
   readonly file: string;
   readonly validationFile?: string;
   readonly suffix?: string;
+  readonly method?: 'supervised' | 'dpo' | 'pretraining';
+  readonly beta?: number;
   readonly seed?: number;
   readonly epochs?: number;
   readonly batchSize?: number;
@@ -39,6 +41,8 @@ export function addCreateOptions(command: Command): Command {
     .requiredOption('--model <name>', 'base model, or a tuned model (ft:…) to go on from')
     .requiredOption('--file <id or path>', 'training file: an uploaded file, or a local one to upload first')
     .option('--validation-file <id or path>', 'file to measure the validation loss on')
+    .addOption(new Option('--method <name>', 'supervised (default): answers; dpo: pairs of answers; pretraining: plain text').choices(['supervised', 'dpo', 'pretraining']))
+    .option('--beta <number>', 'with --method dpo: larger stays closer to the model started from', positiveNumber)
     .option('--suffix <text>', 'part of the tuned model\'s name')
     .option('--epochs <count>', 'passes over the data', wholeNumber(1, 50))
     .option('--batch-size <rows>', 'rows per optimiser step', wholeNumber(1, 256))
@@ -65,7 +69,10 @@ export function addCreateOptions(command: Command): Command {
 
 /** The request those options stand for. What is not given is left to the server's defaults. */
 export function createJobRequest(options: CreateJobOptions, trainingFile: string, validationFile: string | undefined): CreateFineTuningJob {
-  const hyperparameters: SupervisedHyperparameters = dropAbsent({
+  const { method = 'supervised' } = options;
+  if (options.beta !== undefined && method !== 'dpo') throw new TunefleetError('invalid_input', `--beta goes with --method dpo, not ${method}: leave it out`);
+  const hyperparameters: DpoHyperparameters = dropAbsent({
+    beta: options.beta,
     n_epochs: options.epochs,
     batch_size: options.batchSize,
     micro_batch_size: options.microBatchSize,
@@ -77,7 +84,7 @@ export function createJobRequest(options: CreateJobOptions, trainingFile: string
   return {
     model: options.model,
     training_file: trainingFile,
-    method: { type: 'supervised', supervised: { hyperparameters } },
+    method: { type: method, [method]: { hyperparameters } },
     ...dropAbsent({
       tuner: tunerOf(options),
       validation_file: validationFile,

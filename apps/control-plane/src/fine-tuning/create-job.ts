@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto';
-import { type createFineTuningJobSchema, type FineTuneRequest, type SupervisedHyperparameters } from '@tunefleet/contracts';
+import { type createFineTuningJobSchema, type DpoHyperparameters, type FineTuneRequest } from '@tunefleet/contracts';
 import { TunefleetError } from '@tunefleet/foundation';
 import type { z } from 'zod';
 
@@ -8,11 +8,12 @@ export type CreateJobBody = z.output<typeof createFineTuningJobSchema>;
 const SEED_MAX = 2_147_483_647;
 
 /** What remains of a request besides names that must be looked up. @throws invalid_input for what is asked twice or cannot be had */
-export function settleRequest(body: CreateJobBody): Pick<FineTuneRequest, 'hyperparameters' | 'seed' | 'suffix' | 'maxSequenceLength' | 'computeDtype'> {
-  refuseUnsupported(body);
-  const hyperparameters = hyperparametersOf(body);
+export function settleRequest(body: CreateJobBody): Pick<FineTuneRequest, 'method' | 'hyperparameters' | 'seed' | 'suffix' | 'maxSequenceLength' | 'computeDtype'> {
+  const method = methodOf(body);
+  const hyperparameters = hyperparametersOf(body, method);
   refuseContradictions(hyperparameters);
   return {
+    ...(method === 'supervised' ? {} : { method }),
     hyperparameters,
     seed: body.seed ?? randomInt(SEED_MAX),
     suffix: body.suffix ?? null,
@@ -21,26 +22,29 @@ export function settleRequest(body: CreateJobBody): Pick<FineTuneRequest, 'hyper
   };
 }
 
-function refuseUnsupported(body: CreateJobBody): void {
+type Method = 'supervised' | NonNullable<FineTuneRequest['method']>;
+
+function methodOf(body: CreateJobBody): Method {
   const type = body.method?.type ?? 'supervised';
-  if (type !== 'supervised') {
-    throw new TunefleetError('invalid_input', `the method '${type}' is not supported: use 'supervised'`, { reason: 'unsupported_method', param: 'method.type' });
+  if (type === 'reinforcement') {
+    throw new TunefleetError('invalid_input', `the method '${type}' is not supported: use 'supervised', 'dpo' or 'pretraining'`, { reason: 'unsupported_method', param: 'method.type' });
   }
-  for (const other of ['dpo', 'reinforcement'] as const) {
-    if (body.method?.[other] !== undefined) throw new TunefleetError('invalid_input', `method.${other} does not go with the method 'supervised': leave it out`, { reason: 'invalid_value', param: `method.${other}` });
+  for (const other of ['supervised', 'dpo', 'pretraining', 'reinforcement'] as const) {
+    if (other !== type && body.method?.[other] !== undefined) throw new TunefleetError('invalid_input', `method.${other} does not go with the method '${type}': leave it out`, { reason: 'invalid_value', param: `method.${other}` });
   }
   if ((body.integrations ?? []).length > 0) {
     throw new TunefleetError('invalid_input', 'integrations are not supported: leave them out, and read metrics from /api/v1/jobs/{id}/metrics', { reason: 'unsupported_integration', param: 'integrations' });
   }
+  return type;
 }
 
 /** The deprecated place and the new one may both be filled as long as they agree. */
-function hyperparametersOf(body: CreateJobBody): SupervisedHyperparameters {
+function hyperparametersOf(body: CreateJobBody, method: Method): DpoHyperparameters {
   const old: Readonly<Record<string, unknown>> = body.hyperparameters ?? {};
-  const current: Readonly<Record<string, unknown>> = body.method?.supervised?.hyperparameters ?? {};
+  const current: Readonly<Record<string, unknown>> = body.method?.[method]?.hyperparameters ?? {};
   for (const name of Object.keys(old)) {
     if (name in current && current[name] !== old[name]) {
-      throw new TunefleetError('invalid_input', `hyperparameters.${name} is ${String(old[name])}, but method.supervised.hyperparameters.${name} is ${String(current[name])}: give it once`, {
+      throw new TunefleetError('invalid_input', `hyperparameters.${name} is ${String(old[name])}, but method.${method}.hyperparameters.${name} is ${String(current[name])}: give it once`, {
         reason: 'conflicting_hyperparameters',
         param: `hyperparameters.${name}`,
       });
@@ -49,7 +53,7 @@ function hyperparametersOf(body: CreateJobBody): SupervisedHyperparameters {
   return { ...old, ...current };
 }
 
-function refuseContradictions(hyperparameters: SupervisedHyperparameters): void {
+function refuseContradictions(hyperparameters: DpoHyperparameters): void {
   const { learning_rate: rate = 'auto', learning_rate_multiplier: multiplier = 'auto', batch_size: batch = 'auto', micro_batch_size: microBatch } = hyperparameters;
   if (rate !== 'auto' && multiplier !== 'auto') {
     throw new TunefleetError('invalid_input', 'learning_rate and learning_rate_multiplier exclude each other: give one of them', { reason: 'conflicting_hyperparameters', param: 'hyperparameters.learning_rate' });

@@ -22,7 +22,7 @@ export function requestOf(job: JobRecord): FineTuneRequest {
 /** @param adapterId of the adapter the job has published, when it is still there */
 export function fineTuningJobView(job: JobRecord, team: TeamRecord, adapterId: string | null): FineTuningJob {
   const request = requestOf(job);
-  const { n_epochs = 'auto', batch_size = 'auto', learning_rate_multiplier = 'auto', ...others } = request.hyperparameters;
+  const { n_epochs = 'auto', batch_size = 'auto', learning_rate_multiplier = 'auto', beta = 'auto', ...others } = request.hyperparameters;
   const hyperparameters = { n_epochs, batch_size, learning_rate_multiplier, ...others };
   const result = job.result === null ? null : fineTuneResultSchema.parse(job.result);
   return {
@@ -35,7 +35,7 @@ export function fineTuningJobView(job: JobRecord, team: TeamRecord, adapterId: s
     status: job.status,
     error: job.error === null ? null : { code: job.error.code, message: job.error.message, param: job.error.param },
     hyperparameters,
-    method: { type: 'supervised', supervised: { hyperparameters } },
+    method: methodView(request.method, hyperparameters, beta),
     organization_id: team.name,
     training_file: request.trainingFile,
     validation_file: request.validationFile,
@@ -65,6 +65,17 @@ export function fineTuningJobView(job: JobRecord, team: TeamRecord, adapterId: s
       result,
     },
   };
+}
+
+function methodView(method: FineTuneRequest['method'], shown: FineTuningJob['hyperparameters'], beta: number | 'auto'): FineTuningJob['method'] {
+  switch (method) {
+    case undefined:
+      return { type: 'supervised', supervised: { hyperparameters: shown } };
+    case 'dpo':
+      return { type: 'dpo', dpo: { hyperparameters: { ...shown, beta } } };
+    case 'pretraining':
+      return { type: 'pretraining', pretraining: { hyperparameters: shown } };
+  }
 }
 
 export function eventView(event: JobEventRecord): FineTuningEvent {

@@ -1,9 +1,10 @@
 import { fineTuneRequestSchema, fineTuneSpecSchema, type FineTuneRequest } from '@tunefleet/contracts';
+import { parsePreferenceRow, parseTextRow, type AnyDatasetRow } from '@tunefleet/domain-datasets';
 import { invariant, type JsonObject } from '@tunefleet/foundation';
 import { parseTunerSpec, type TunerSpec } from '@tunefleet/ml-tuners/specs';
 import type { JobRecord } from '@tunefleet/ports';
 import { describeBase, findNamedModel, type NamedModel } from './base-model';
-import { checkFile, recordDataset, type CheckedFile } from './check-file';
+import { checkFile, recordDataset, type CheckedFile, type CheckFileOptions } from './check-file';
 import type { Checked, IntakeDeps } from './intake-deps';
 import { requireFit, totalBytes } from './memory';
 import { sayOnce } from './messages';
@@ -58,15 +59,24 @@ async function settleTuner(request: FineTuneRequest, { name, adapter }: NamedMod
   return continuedTuner(request.asked?.tuner === null ? null : asked, { own: parseTunerSpec(parsed.data.tuner), modelName: name });
 }
 
-async function checkFiles(job: JobRecord, { trainingFile, validationFile }: FineTuneRequest, deps: IntakeDeps): Promise<{ training: CheckedFile; validation: CheckedFile | null }> {
+/** What rows a method learns from; absent: supervised. Plain text may be one document. */
+const ROWS = {
+  supervised: {},
+  dpo: { parse: parsePreferenceRow },
+  pretraining: { parse: parseTextRow, minExamples: 1 },
+} satisfies Record<NonNullable<FineTuneRequest['method']> | 'supervised', Partial<CheckFileOptions<AnyDatasetRow>>>;
+
+async function checkFiles(job: JobRecord, { trainingFile, validationFile, method }: FineTuneRequest, deps: IntakeDeps): Promise<{ training: CheckedFile; validation: CheckedFile | null }> {
   const { records } = deps;
+  const rows: Partial<CheckFileOptions<AnyDatasetRow>> = ROWS[method ?? 'supervised'];
   await sayOnce(records, job.id, 'info', `Validating training file: ${trainingFile}`);
-  const training = await checkFile(deps, job.teamId, trainingFile, { param: 'training_file', artifactName: 'training.jsonl' });
+  const training = await checkFile<AnyDatasetRow>(deps, job.teamId, trainingFile, { param: 'training_file', artifactName: 'training.jsonl', ...rows });
   if (validationFile === null) return { training, validation: null };
   await sayOnce(records, job.id, 'info', `Validating validation file: ${validationFile}`);
-  const validation = await checkFile(deps, job.teamId, validationFile, {
+  const validation = await checkFile<AnyDatasetRow>(deps, job.teamId, validationFile, {
     param: 'validation_file',
     artifactName: 'validation.jsonl',
+    ...rows,
     minExamples: 1,
     trainingHashes: training.report.hashes,
   });

@@ -4,8 +4,8 @@ import { specHalfOf, type TunerSpec } from '@tunefleet/ml-tuners/specs';
 // Jobs of one shape take about as much memory relative to their estimate, and as long for a step; what one is measured to take counts for
 // the next. Lengths count in powers of two.
 
-export function fineTuneShape({ base, tuner, tokens, batchSize }: { readonly base: BaseModelRef; readonly tuner: TunerSpec; readonly tokens: number; readonly batchSize: number }): string {
-  return ['fine-tune', modelKey(base), specHalfOf(tuner).shapeKey(tuner), lengthClass(tokens), `batch-${batchSize}`].join('|');
+export function fineTuneShape({ base, tuner, tokens, batchSize, pairs = false }: { readonly base: BaseModelRef; readonly tuner: TunerSpec; readonly tokens: number; readonly batchSize: number; readonly pairs?: boolean }): string {
+  return ['fine-tune', modelKey(base), specHalfOf(tuner).shapeKey(tuner), lengthClass(tokens), `batch-${batchSize}`, ...(pairs ? ['pairs'] : [])].join('|');
 }
 
 export function evalShape({ base, tokens, metric }: { readonly base: BaseModelRef; readonly tokens: number; readonly metric: EvalMetric['type'] }): string {

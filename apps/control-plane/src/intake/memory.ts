@@ -22,8 +22,8 @@ export function dtypeForEstimate(asked: ComputeDtype, workers: readonly Pick<Wor
  * Training at its most frugal: one example a pass, every block computed again on the way back. A worker with room to spare takes more.
  * @throws invalid_input when the tuner matches nothing in the model
  */
-export function fineTuneMemory({ model, tuner, tokens, dtype }: { readonly model: CausalLmDescription; readonly tuner: TunerSpec; readonly tokens: number; readonly dtype: 'f32' | 'bf16' }): MemoryNeed {
-  const estimate = estimateMemory({ model, spec: tuner, computeDtype: dtype, rows: 1, columns: tokens, recomputeBlocks: true });
+export function fineTuneMemory({ model, tuner, tokens, dtype, rowsPerExample = 1 }: { readonly model: CausalLmDescription; readonly tuner: TunerSpec; readonly tokens: number; readonly dtype: 'f32' | 'bf16'; readonly rowsPerExample?: number }): MemoryNeed {
+  const estimate = estimateMemory({ model, spec: tuner, computeDtype: dtype, rows: rowsPerExample, columns: tokens, recomputeBlocks: true });
   return { weights: estimate.weightBytes, adapter: estimate.adapterBytes, optimiser: estimate.optimiserBytes, activations: estimate.activationBytes, logits: estimate.logitsBytes };
 }
 
@@ -48,8 +48,8 @@ export function totalBytes(need: MemoryNeed): number {
 }
 
 /** The estimate by examples per pass where nothing is computed twice, to hold a measured peak against. */
-export function fineTuneMemoryModel({ model, tuner, tokens, dtype }: Parameters<typeof fineTuneMemory>[0]): MemoryModel {
-  const bytes = (rows: number): number => estimateMemory({ model, spec: tuner, computeDtype: dtype, rows, columns: tokens }).totalBytes;
+export function fineTuneMemoryModel({ model, tuner, tokens, dtype, rowsPerExample = 1 }: Parameters<typeof fineTuneMemory>[0]): MemoryModel {
+  const bytes = (rows: number): number => estimateMemory({ model, spec: tuner, computeDtype: dtype, rows: rows * rowsPerExample, columns: tokens }).totalBytes;
   const rowBytes = bytes(2) - bytes(1);
   return { fixedBytes: bytes(1) - rowBytes, rowBytes };
 }

@@ -8,7 +8,7 @@ import type { CheckedFile } from './check-file';
 import { settleHyperparameters, stepsOf } from './hyperparameters';
 import { fineTuneShape } from './job-shape';
 import { dtypeForEstimate, fineTuneMemory, fineTuneMemoryModel, type MemoryNeed } from './memory';
-import { settleSequenceLength } from './sequence-length';
+import { settleSequenceLength, settleTextRows } from './sequence-length';
 
 type FileFacts = Pick<CheckedFile, 'artifact' | 'report' | 'lengths'>;
 
@@ -41,18 +41,20 @@ export function planFineTune(facts: FineTuneFacts): FineTunePlan {
   if (validation !== null && validation.report.format !== training.report.format) {
     throw new TunefleetError('invalid_input', `validation_file holds ${validation.report.format} rows but training_file ${training.report.format} rows: write both in one format`, { reason: 'mixed_formats', param: 'validation_file' });
   }
-  const hyperparameters = settleHyperparameters(request.hyperparameters, training.report.examples, specHalfOf(tuner).learningRate);
-  const length = settleSequenceLength({
-    asked: request.maxSequenceLength,
-    maxPositions: textPositions(tuner, model.maxPositions),
-    files: [{ param: 'training_file', lengths: training.lengths }, ...(validation === null ? [] : [{ param: 'validation_file', lengths: validation.lengths }])],
-  });
+  const limits = { asked: request.maxSequenceLength, maxPositions: textPositions(tuner, model.maxPositions) };
+  const isText = request.method === 'pretraining';
+  const files = [{ param: 'training_file', lengths: training.lengths }, ...(validation === null ? [] : [{ param: 'validation_file', lengths: validation.lengths }])];
+  const length = isText ? settleTextRows(limits) : settleSequenceLength({ ...limits, files });
+  // Documents are joined and cut; the worker counts their tokens exactly.
+  const examples = isText ? Math.max(1, Math.ceil(training.lengths.tokensExpected / length.maxSequenceLength)) : training.report.examples;
+  const hyperparameters = settleHyperparameters(request.hyperparameters, examples, specHalfOf(tuner).learningRate, request.method);
   const workerSpec = fineTuneSpecSchema.parse({
     base,
     ...(startAdapter === null ? {} : { startAdapter }),
     trainingFile: training.artifact,
     ...(validation === null ? {} : { validationFile: validation.artifact }),
     tuner,
+    ...(request.method === undefined ? {} : { objective: { type: request.method, beta: hyperparameters.beta } }),
     computeDtype: request.computeDtype,
     seed: request.seed,
     epochs: hyperparameters.n_epochs,
@@ -68,14 +70,14 @@ export function planFineTune(facts: FineTuneFacts): FineTunePlan {
     checkpointEverySteps: hyperparameters.checkpoint_every_steps,
     validateEverySteps: hyperparameters.validate_every_steps,
   });
-  const sized = { model, tuner, tokens: length.tokensExpected, dtype: dtypeForEstimate(request.computeDtype, workers) };
+  const sized = { model, tuner, tokens: length.tokensExpected, dtype: dtypeForEstimate(request.computeDtype, workers), rowsPerExample: request.method === 'dpo' ? 2 : 1 };
   return {
     settled: { hyperparameters, tuner: workerSpec.tuner, maxSequenceLength: length.maxSequenceLength },
     workerSpec,
-    totalSteps: stepsOf(hyperparameters, training.report.examples),
+    totalSteps: stepsOf(hyperparameters, examples),
     memory: fineTuneMemory(sized),
     memoryModel: fineTuneMemoryModel(sized),
-    shape: fineTuneShape({ base, tuner, tokens: length.tokensExpected, batchSize: hyperparameters.batch_size }),
+    shape: fineTuneShape({ base, tuner, tokens: length.tokensExpected, batchSize: hyperparameters.batch_size, pairs: request.method === 'dpo' }),
     notices: [...repetitionNotices(training, validation), ...length.notices],
   };
 }

@@ -19,18 +19,15 @@ export interface SequenceAnswer {
 
 const STEP = 64;
 const LENGTH_MIN = 8;
+/** Tokens of a row of plain text where the request leaves it open. */
+const TEXT_ROW = 1024;
 
 /**
  * Settles the longest sequence. Left to us, it is as long as the longest row can possibly be, within what the model can do, so that
  * no row is refused without need. @throws invalid_input with the row number for a row that cannot fit whatever the tokenizer
  */
 export function settleSequenceLength({ asked, maxPositions, files }: SequenceQuestion): SequenceAnswer {
-  if (asked !== null && asked > maxPositions) {
-    throw new TunefleetError('invalid_input', `max_seq_length is ${asked}, but the model was made for at most ${maxPositions} tokens: ask for ${maxPositions} or fewer`, {
-      reason: 'sequence_too_long_for_model',
-      param: 'max_seq_length',
-    });
-  }
+  refuseBeyondModel(asked, maxPositions);
   const atMost = Math.max(LENGTH_MIN, ...files.map(({ lengths }) => lengths.longest?.tokensAtMost ?? 0));
   const maxSequenceLength = asked ?? Math.min(maxPositions, Math.ceil(atMost / STEP) * STEP);
   const notices: string[] = [];
@@ -44,6 +41,21 @@ export function settleSequenceLength({ asked, maxPositions, files }: SequenceQue
   }
   const tokensExpected = Math.min(maxSequenceLength, Math.max(LENGTH_MIN, ...files.map(({ lengths }) => lengths.longest?.tokensExpected ?? 0)));
   return { maxSequenceLength, tokensExpected, notices };
+}
+
+/** Length of the rows into which plain text is cut, however long documents are. */
+export function settleTextRows({ asked, maxPositions }: Pick<SequenceQuestion, 'asked' | 'maxPositions'>): SequenceAnswer {
+  refuseBeyondModel(asked, maxPositions);
+  const maxSequenceLength = asked ?? Math.min(maxPositions, TEXT_ROW);
+  return { maxSequenceLength, tokensExpected: maxSequenceLength, notices: [] };
+}
+
+function refuseBeyondModel(asked: number | null, maxPositions: number): void {
+  if (asked === null || asked <= maxPositions) return;
+  throw new TunefleetError('invalid_input', `max_seq_length is ${asked}, but the model was made for at most ${maxPositions} tokens: ask for ${maxPositions} or fewer`, {
+    reason: 'sequence_too_long_for_model',
+    param: 'max_seq_length',
+  });
 }
 
 function tooLong(param: string, line: number, tokensAtLeast: number, { maxSequenceLength, maxPositions }: { maxSequenceLength: number; maxPositions: number }): TunefleetError {

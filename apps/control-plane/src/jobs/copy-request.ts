@@ -1,4 +1,4 @@
-import { cloneEvalSchema, cloneFineTuningJobSchema, createEvalSchema, createFineTuningJobSchema, evalRequestSchema, fineTuneRequestSchema, type CloneJob, type SupervisedHyperparameters } from '@tunefleet/contracts';
+import { cloneEvalSchema, cloneFineTuningJobSchema, createEvalSchema, createFineTuningJobSchema, evalRequestSchema, fineTuneRequestSchema, type CloneJob, type DpoHyperparameters } from '@tunefleet/contracts';
 import { invariant } from '@tunefleet/foundation';
 import type { JobRecord } from '@tunefleet/ports';
 import type { z } from 'zod';
@@ -19,7 +19,10 @@ export function copyFineTune(job: JobRecord, changes: CloneJob): FineTuneBody {
   const asked = request.asked ?? { hyperparameters: withoutMultiplier(request.hyperparameters), tuner: request.tuner, maxSequenceLength: request.maxSequenceLength };
   const { kept, dropped } = withoutNulls(changes);
   const { method, hyperparameters, ...others } = checked(cloneFineTuningJobSchema, kept);
-  const own = { ...hyperparameters, ...method?.supervised?.hyperparameters };
+  const type = method?.type ?? request.method ?? 'supervised';
+  const own: DpoHyperparameters = { ...hyperparameters, ...(type === 'reinforcement' ? {} : method?.[type]?.hyperparameters) };
+  const { beta, ...common } = asked.hyperparameters;
+  const left = type === 'dpo' && beta !== undefined ? { ...common, beta } : common;
   const original = {
     model,
     training_file: trainingFile,
@@ -32,7 +35,7 @@ export function copyFineTune(job: JobRecord, changes: CloneJob): FineTuneBody {
   return checked(createFineTuningJobSchema, {
     ...without(original, dropped),
     ...others,
-    method: { ...method, type: method?.type ?? 'supervised', supervised: { hyperparameters: mergeHyperparameters(without(asked.hyperparameters, droppedParameters(dropped, asked.hyperparameters)), own) } },
+    method: { ...method, type, [type]: { hyperparameters: mergeHyperparameters(without(left, droppedParameters(dropped, left)), own) } },
   });
 }
 
@@ -50,7 +53,8 @@ export function copyEval(job: JobRecord, changes: CloneJob): EvalBody {
 }
 
 /** Objects of `changes` that hold more fields; others are values as a whole. */
-const HOLDERS: ReadonlySet<string> = new Set(['hyperparameters', 'method', 'method.supervised', 'method.supervised.hyperparameters']);
+const METHODS = ['supervised', 'dpo', 'pretraining'];
+const HOLDERS: ReadonlySet<string> = new Set(['hyperparameters', 'method', ...METHODS.flatMap((method) => [`method.${method}`, `method.${method}.hyperparameters`])]);
 
 /** @returns the changes without what is null, and the paths of that */
 function withoutNulls(changes: CloneJob, prefix = ''): { readonly kept: Record<string, unknown>; readonly dropped: readonly string[] } {
@@ -69,9 +73,9 @@ function withoutNulls(changes: CloneJob, prefix = ''): { readonly kept: Record<s
 }
 
 /** Names of hyperparameters, under either of the paths they go by. */
-function droppedParameters(dropped: readonly string[], asked: SupervisedHyperparameters): readonly string[] {
+function droppedParameters(dropped: readonly string[], asked: DpoHyperparameters): readonly string[] {
   if (dropped.some((path) => HOLDERS.has(path))) return Object.keys(asked);
-  return dropped.flatMap((path) => /^(?:method\.supervised\.)?hyperparameters\.(.+)$/.exec(path)?.[1] ?? []);
+  return dropped.flatMap((path) => /^(?:method\.[a-z]+\.)?hyperparameters\.(.+)$/.exec(path)?.[1] ?? []);
 }
 
 function without<T extends object>(fields: T, names: readonly string[]): Partial<T> {
@@ -79,13 +83,13 @@ function without<T extends object>(fields: T, names: readonly string[]): Partial
 }
 
 /** Two names of one rate: the copy's own choice replaces both. */
-function mergeHyperparameters(asked: SupervisedHyperparameters, own: SupervisedHyperparameters): SupervisedHyperparameters {
+function mergeHyperparameters(asked: DpoHyperparameters, own: DpoHyperparameters): DpoHyperparameters {
   if (own.learning_rate === undefined && own.learning_rate_multiplier === undefined) return { ...asked, ...own };
   const { learning_rate: _rate, ...rest } = asked;
   return { ...withoutMultiplier(rest), ...own };
 }
 
-function withoutMultiplier(hyperparameters: SupervisedHyperparameters): SupervisedHyperparameters {
+function withoutMultiplier(hyperparameters: DpoHyperparameters): DpoHyperparameters {
   const { learning_rate_multiplier: _multiplier, ...rest } = hyperparameters;
   return rest;
 }

@@ -12,6 +12,17 @@ export type BaseModelRef = z.infer<typeof baseModelRefSchema>;
 export const tunerSpecSchema = z.object({ kind: z.string().min(1).max(40) }).catchall(z.unknown());
 
 /**
+ * What is minimised. `dpo`: direct preference optimisation on preference rows, held by `beta` to the policy the run starts from (the base model, or the start
+ * adapter). `pretraining`: every token of plain-text rows.
+ */
+export const objectiveSchema = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('supervised') }),
+  z.object({ type: z.literal('dpo'), beta: z.number().positive().max(2) }),
+  z.object({ type: z.literal('pretraining') }),
+]);
+export type ObjectiveSpec = z.infer<typeof objectiveSchema>;
+
+/**
  * What a worker needs to run a fine-tune job; every default is resolved, so that the record says exactly what ran.
  * Files are artifacts: the worker fetches them by hash.
  */
@@ -22,6 +33,8 @@ export const fineTuneSpecSchema = z.object({
   trainingFile: artifactRefSchema,
   validationFile: artifactRefSchema.optional(),
   tuner: tunerSpecSchema,
+  /** Absent: supervised. Present from schema version 2 on, so that an older worker refuses the job rather than run another. */
+  objective: objectiveSchema.optional(),
   /** Dtype of frozen weights and matmuls; `auto` is settled by the first worker and kept in its checkpoints. */
   computeDtype: z.enum(['auto', 'f32', 'bf16']).default('auto'),
   seed: z.int().min(0).max(2147483647),

@@ -8,9 +8,19 @@ export * from './requests';
 
 /** Job kinds with what a worker gets and what it gives back. One line here adds a kind to every layer that passes jobs on. */
 export const jobKinds = {
-  'fine-tune': { schemaVersion: 1, queue: 'tune', spec: fineTuneSpecSchema, result: fineTuneResultSchema },
+  'fine-tune': { schemaVersion: 2, queue: 'tune', spec: fineTuneSpecSchema, result: fineTuneResultSchema },
   eval: { schemaVersion: 1, queue: 'eval', spec: evalSpecSchema, result: evalResultSchema },
 } as const;
+
+/**
+ * The version a job is written in: the oldest that says all of it, so that workers of an older release still run what they know. A worker takes every
+ * version up to its own.
+ */
+export function schemaVersionOf(kind: JobKind, request: object): number {
+  if (kind !== 'fine-tune') return jobKinds[kind].schemaVersion;
+  const method: unknown = 'method' in request ? request.method : undefined;
+  return method === undefined || method === 'supervised' ? 1 : 2;
+}
 
 export type JobKind = keyof typeof jobKinds;
 export type QueueName = (typeof jobKinds)[JobKind]['queue'];

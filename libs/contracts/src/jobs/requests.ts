@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { supervisedHyperparametersSchema } from '../openai/fine-tuning';
+import { dpoHyperparametersSchema } from '../openai/fine-tuning';
 import { evalMetricSchema } from './eval';
 import { tunerSpecSchema } from './fine-tune';
 
@@ -15,13 +15,16 @@ export const fineTuneRequestSchema = z.object({
   validationFile: z.string().min(1).nullable(),
   suffix: z.string().nullable(),
   seed: z.int().min(0).max(2_147_483_647),
-  hyperparameters: supervisedHyperparametersSchema,
+  /** Absent: supervised. */
+  method: z.enum(['dpo', 'pretraining']).optional(),
+  /** `beta` with the method dpo only. */
+  hyperparameters: dpoHyperparametersSchema,
   tuner: tunerSpecSchema,
   maxSequenceLength: z.int().nullable(),
   computeDtype: z.enum(['auto', 'f32', 'bf16']),
   /** What the request left open, before it was settled: a copy of the job leaves it open again. Absent in jobs of older versions. */
   asked: z
-    .object({ hyperparameters: supervisedHyperparametersSchema, tuner: tunerSpecSchema.nullable(), maxSequenceLength: z.int().nullable() })
+    .object({ hyperparameters: dpoHyperparametersSchema, tuner: tunerSpecSchema.nullable(), maxSequenceLength: z.int().nullable() })
     .optional(),
   /** SHA-256 of the request body, to know a repeated one. */
   requestHash: z.string(),

@@ -41,11 +41,16 @@ export const supervisedHyperparametersSchema = z.strictObject({
 });
 export type SupervisedHyperparameters = z.infer<typeof supervisedHyperparametersSchema>;
 
-/** Only `supervised` runs; the others are parsed so that the answer can say what to use instead. */
+/** OpenAI's `beta`, and all that supervised training has. Larger: closer to the policy the run starts from. */
+export const dpoHyperparametersSchema = supervisedHyperparametersSchema.extend({ beta: autoOr(z.number().positive().max(2)).optional() });
+export type DpoHyperparameters = z.infer<typeof dpoHyperparametersSchema>;
+
+/** `pretraining`, on plain text, is ours. `reinforcement` does not run; it is parsed so that the answer can say what to use instead. */
 export const methodSchema = z.strictObject({
-  type: z.enum(['supervised', 'dpo', 'reinforcement']).default('supervised'),
+  type: z.enum(['supervised', 'dpo', 'pretraining', 'reinforcement']).default('supervised'),
   supervised: z.strictObject({ hyperparameters: supervisedHyperparametersSchema.optional() }).optional(),
-  dpo: z.unknown().optional(),
+  dpo: z.strictObject({ hyperparameters: dpoHyperparametersSchema.optional() }).optional(),
+  pretraining: z.strictObject({ hyperparameters: supervisedHyperparametersSchema.optional() }).optional(),
   reinforcement: z.unknown().optional(),
 });
 
@@ -91,6 +96,8 @@ export const stopReasonSchema = z.enum(['paused', 'resumed', 'preempted', 'drain
 /** Hyper-parameters as a job shows them: numbers once known, `auto` before. */
 export const shownHyperparametersSchema = supervisedHyperparametersSchema.required({ n_epochs: true, batch_size: true, learning_rate_multiplier: true });
 
+export const shownDpoHyperparametersSchema = dpoHyperparametersSchema.required({ n_epochs: true, batch_size: true, learning_rate_multiplier: true, beta: true });
+
 export const apiJobErrorSchema = z.object({ code: z.string(), message: z.string(), param: z.string().nullable() });
 
 export const fineTuningJobSchema = z.object({
@@ -103,10 +110,11 @@ export const fineTuningJobSchema = z.object({
   status: fineTuningJobStatusSchema,
   error: apiJobErrorSchema.nullable(),
   hyperparameters: shownHyperparametersSchema,
-  method: z.object({
-    type: z.literal('supervised'),
-    supervised: z.object({ hyperparameters: shownHyperparametersSchema }),
-  }),
+  method: z.discriminatedUnion('type', [
+    z.object({ type: z.literal('supervised'), supervised: z.object({ hyperparameters: shownHyperparametersSchema }) }),
+    z.object({ type: z.literal('dpo'), dpo: z.object({ hyperparameters: shownDpoHyperparametersSchema }) }),
+    z.object({ type: z.literal('pretraining'), pretraining: z.object({ hyperparameters: shownHyperparametersSchema }) }),
+  ]),
   organization_id: z.string(),
   training_file: z.string(),
   validation_file: z.string().nullable(),

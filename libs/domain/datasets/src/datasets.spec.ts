@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { datasetError, parseRow, splitLines, validateDataset, type DatasetReport, type Line, type ValidateOptions } from './index';
+import { datasetError, parsePreferenceRow, parseRow, parseTextRow, splitLines, validateDataset, type DatasetReport, type Line, type ValidateOptions } from './index';
 
 const row = (n: number): string => JSON.stringify({ messages: [{ role: 'user', content: `q${n}` }, { role: 'assistant', content: `a${n}` }] });
 const good = (count: number): string => Array.from({ length: count }, (_, n) => row(n)).join('\n');
@@ -77,7 +77,52 @@ describe('parseRow', () => {
   });
 });
 
+describe('parsePreferenceRow', () => {
+  const [user, good, bad] = [{ role: 'user', content: 'q' }, { role: 'assistant', content: 'good' }, { role: 'assistant', content: 'bad' }];
+  const pair = (changes: object = {}): object => ({ input: { messages: [user] }, preferred_output: [good], non_preferred_output: [bad], ...changes });
+
+  it('takes a pair with context and tools', () => {
+    const parsed = parsePreferenceRow(JSON.stringify(pair({ input: { messages: [{ role: 'developer', content: 's' }, user, good, user], tools: [{ type: 'function' }] } })), 1);
+    expect(parsed).toMatchObject({ ok: true, row: { format: 'preference', input: { messages: [{ role: 'system' }, {}, {}, {}] }, preferred_output: [good], non_preferred_output: [bad] } });
+  });
+
+  it.each<[string, object, string, string]>([
+    ['a chat row', { messages: [user, good] }, 'unknown_format', ''],
+    ['a missing output', { input: { messages: [user] }, preferred_output: [good] }, 'bad_non_preferred_output', '/non_preferred_output'],
+    ['a text as output', pair({ preferred_output: 'good' }), 'bad_preferred_output', '/preferred_output'],
+    ['two messages in an output', pair({ preferred_output: [good, good] }), 'not_one_answer', '/preferred_output'],
+    ["a user's output", pair({ non_preferred_output: [user] }), 'answer_not_assistant', '/non_preferred_output/0/role'],
+    ['an empty output', pair({ preferred_output: [{ role: 'assistant', content: ' ' }] }), 'empty_assistant', '/preferred_output/0/content'],
+    ['an output of weight 0', pair({ preferred_output: [{ ...good, weight: 0 }] }), 'weight_on_answer', '/preferred_output/0/weight'],
+    ['equal outputs', pair({ non_preferred_output: [good] }), 'same_outputs', '/non_preferred_output'],
+    ['an input that is answered', pair({ input: { messages: [user, good] } }), 'input_ends_with_assistant', '/input/messages/1/role'],
+    ['no messages in the input', pair({ input: { messages: [] } }), 'bad_messages', '/input/messages'],
+    ['an input without content', pair({ input: { messages: [{ role: 'user' }] } }), 'missing_content', '/input/messages/0/content'],
+  ])('refuses %s', (_what, value, rule, pointer) => {
+    expect(parsePreferenceRow(JSON.stringify(value), 7)).toMatchObject({ ok: false, problems: [{ line: 7, rule, pointer, message: expect.stringMatching(/^row 7/) as unknown }] });
+  });
+
+  it('never throws', () => {
+    fc.assert(fc.property(fc.json(), (text) => expect([typeof parsePreferenceRow(text, 1).ok, typeof parseTextRow(text, 1).ok]).toEqual(['boolean', 'boolean'])));
+  });
+});
+
+test.each<[string, object, string]>([
+  ['a blank text', { text: ' ' }, 'empty_text'],
+  ['a number', { text: 3 }, 'bad_text'],
+  ['a chat row', { messages: [] }, 'unknown_format'],
+  ['two formats', { text: 'x', prompt: 'y' }, 'two_formats_in_row'],
+])('parseTextRow refuses %s', (_what, value, rule) => {
+  expect(parseTextRow(JSON.stringify(value), 3)).toMatchObject({ ok: false, problems: [{ line: 3, rule }] });
+  expect(parseTextRow('{"text":"a document"}', 3)).toMatchObject({ ok: true, row: { format: 'text', text: 'a document' } });
+});
+
 describe('validateDataset', () => {
+  it('takes another format where it is told to', async () => {
+    const report = await validateDataset(splitLines([Buffer.from('{"text":"a"}\n{"text":""}\n{"text":"b"}')]), { parse: parseTextRow, minExamples: 1 });
+    expect(report).toMatchObject({ ok: false, format: 'text', examples: 2, problems: [{ line: 2, rule: 'empty_text' }] });
+  });
+
   it('accepts a good file', async () => {
     const seen: number[] = [];
     const report = await check(good(10), { onRow: (_row, line) => seen.push(line) });

@@ -12,8 +12,8 @@ import { resetPeakRss } from './runtime/peak-memory';
 export async function runJob(kind: string, schemaVersion: number, context: JobContext<unknown>): Promise<JobOutcome<object>> {
   const job = isJobKind(kind) ? jobRegistry[kind] : undefined;
   if (job === undefined) throw unsupported(`this engine does not know the job kind "${kind}"; it knows ${Object.keys(jobRegistry).join(', ')}`);
-  if (schemaVersion !== job.schemaVersion) {
-    throw unsupported(`the ${kind} job is written in version ${schemaVersion} of its schema, this engine reads ${job.schemaVersion}; run the same release everywhere`);
+  if (schemaVersion < 1 || schemaVersion > job.schemaVersion) {
+    throw unsupported(`the ${kind} job is written in version ${schemaVersion} of its schema, this engine reads versions up to ${job.schemaVersion}; run the same release everywhere`);
   }
   resetPeakRss();
   try {

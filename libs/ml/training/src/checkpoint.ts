@@ -11,6 +11,7 @@ import type { TrainerState } from './trainer-state';
 export const STATE_JSON = 'trainer_state.json';
 export const STATE_TENSORS = 'trainer_state.safetensors';
 const FORMAT = 1;
+const EXTRA = 'extra.';
 
 /** What a state belongs to; a run with any other value must not go on from it. */
 export interface RunIdentity {
@@ -34,6 +35,8 @@ export interface Checkpoint {
   readonly state: TrainerState;
   /** Numbers of the caller's, handed back when the run is resumed. */
   readonly notes?: Readonly<Record<string, number>>;
+  /** Arrays of the caller's, by name. */
+  readonly extras?: ReadonlyMap<string, Float32Array>;
 }
 
 const count = z.int().min(0);
@@ -57,12 +60,13 @@ export function fingerprintOf(value: unknown): string {
 }
 
 /** Writes the two state files into an existing folder, each complete or not at all. */
-export async function saveCheckpoint(folder: string, { identity, choices, state, notes = {} }: Checkpoint, tuner: Tuner): Promise<void> {
+export async function saveCheckpoint(folder: string, { identity, choices, state, notes = {}, extras = new Map() }: Checkpoint, tuner: Tuner): Promise<void> {
   const { values, moments } = state;
   const arrays = new Map([
     ['values', values],
     ['adamw.m', moments.m],
     ['adamw.v', moments.v],
+    ...[...extras].map(([name, array]): [string, Float32Array] => [`${EXTRA}${name}`, array]),
   ]);
   const declarations = [...arrays].map(([name, array]) => ({ name, dtype: 'F32' as const, shape: [array.length] }));
   await writeSafetensors(join(folder, STATE_TENSORS), declarations, ({ name }) => bytesOf(arrays.get(name) as Float32Array));
@@ -117,6 +121,12 @@ export class SavedCheckpoint {
     return this.json.notes;
   }
 
+  /** One of `extras`. @throws TunefleetError `incompatible_artifact` when it is not there or of another length */
+  extra(name: string, length: number): Float32Array {
+    using file = SafetensorsFile.open(join(this.folder, STATE_TENSORS));
+    return readVector(file, `${EXTRA}${name}`, length);
+  }
+
   /**
    * The exact state of then, for a run of the same model, data and settings.
    * @throws TunefleetError `incompatible_artifact` saying what differs, or that the tensors are damaged
@@ -128,16 +138,16 @@ export class SavedCheckpoint {
     if (saved.settings !== identity.settings) throw refuse('it was made with other hyper-parameters or another tuner');
     if (this.json.parameters !== fingerprintOf(tuner.parameters.map(({ name, shape }) => ({ name, shape })))) throw refuse('the tuner has other parameters now');
     using file = SafetensorsFile.open(join(this.folder, STATE_TENSORS));
-    const read = (name: string): Float32Array => {
-      const { dtype, shape } = file.entry(name);
-      if (dtype !== 'F32' || shape.length !== 1 || shape[0] !== tuner.parameterCount) {
-        throw refuse(`tensor "${name}" is ${dtype} [${shape.join(', ')}], expected F32 [${tuner.parameterCount}]`);
-      }
-      return new Float32Array(file.read(name).buffer);
-    };
+    const read = (name: string): Float32Array => readVector(file, name, tuner.parameterCount);
     const { step, updates, trainedTokens, lossTokens, lossFirst, lossLast } = this.json;
     return { values: read('values'), moments: { m: read('adamw.m'), v: read('adamw.v'), updates }, step, trainedTokens, lossTokens, lossFirst, lossLast };
   }
+}
+
+function readVector(file: SafetensorsFile, name: string, length: number): Float32Array {
+  const { dtype, shape } = file.entry(name);
+  if (dtype !== 'F32' || shape.length !== 1 || shape[0] !== length) throw refuse(`tensor "${name}" is ${dtype} [${shape.join(', ')}], expected F32 [${length}]`);
+  return new Float32Array(file.read(name).buffer);
 }
 
 function bytesOf(array: Float32Array): Uint8Array {

@@ -1,4 +1,4 @@
-import { jobKinds } from '@tunefleet/contracts';
+import { schemaVersionOf } from '@tunefleet/contracts';
 import { nextStatus, type JobStatus } from '@tunefleet/domain-jobs';
 import { TunefleetError, newId } from '@tunefleet/foundation';
 import type { JobRecord, NewJob, RecordStore } from '@tunefleet/ports';
@@ -133,7 +133,7 @@ async function insertJob(tx: Transaction, request: NewJob): Promise<JobRecord> {
       id: request.id,
       teamId: request.teamId,
       kind: request.kind,
-      schemaVersion: jobKinds[request.kind].schemaVersion,
+      schemaVersion: schemaVersionOf(request.kind, request.spec),
       status: 'validating_files',
       priority: request.priority,
       spec: toJson(request.spec),

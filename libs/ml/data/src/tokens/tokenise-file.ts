@@ -1,12 +1,13 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { TunefleetError, canonicalJson, errorCode, errorMessage, sha256Hex } from '@tunefleet/foundation';
-import { parseRow, splitLines, type DatasetRow } from '@tunefleet/domain-datasets';
+import { parsePreferenceRow, parseRow, parseTextRow, splitLines, type AnyDatasetRow, type DatasetRow, type PreferenceDatasetRow, type RowParser } from '@tunefleet/domain-datasets';
 import { renderCompletion, renderConversation, type TextTokenizer } from '@tunefleet/ml-tokenizers';
 import { IGNORED_LABEL, type TokenisedDataset, type TokenisedExample } from '../tokenised-dataset';
 import { fitLength, type OverLongPolicy } from './fit-length';
 import { tokenStatistics, type TokenStatistics } from './statistics';
 import { TokenCache } from './token-cache';
+import { packIntoRows } from './pack-text';
 import { PackedDataset, TokenPool } from './token-pool';
 
 /** Part of every fingerprint: raise it when the same file would give other tokens. */
@@ -14,8 +15,15 @@ const TOKENS_VERSION = 1;
 /** Rows between looks at the signal and turns of the event loop. */
 const ROWS_PER_TURN = 64;
 
+/** Which rows a file holds, by what they are for. */
+export type RowPurpose = 'supervised' | 'dpo' | 'pretraining';
+
+const PARSERS: Readonly<Record<RowPurpose, RowParser<AnyDatasetRow>>> = { supervised: parseRow, dpo: parsePreferenceRow, pretraining: parseTextRow };
+
 export interface TokeniseOptions {
   readonly tokenizer: TextTokenizer;
+  /** Default `supervised`. `dpo`: two examples per row, the preferred answer first. `pretraining`: documents joined and cut into rows of up to `maxLength`. */
+  readonly purpose?: RowPurpose;
   readonly maxLength: number;
   /** Default `error`. */
   readonly overLong?: OverLongPolicy;
@@ -37,13 +45,13 @@ export interface TokenisedFile {
 }
 
 /**
- * Turns a JSONL file of chat or prompt/completion rows into tokens with a loss mask.
+ * Turns a JSONL file into tokens with a loss mask.
  * @throws TunefleetError `invalid_input` with the row number for bad or over-long rows, `cancelled` when the signal aborts
  */
 export async function tokeniseFile(path: string, options: TokeniseOptions): Promise<TokenisedFile> {
-  const { tokenizer, maxLength, overLong = 'error', cacheDirectory } = options;
+  const { tokenizer, maxLength, overLong = 'error', cacheDirectory, purpose = 'supervised' } = options;
   const fileSha256 = options.fileSha256 ?? (await hashFile(path));
-  const fingerprint = sha256Hex(canonicalJson({ version: TOKENS_VERSION, fileSha256, tokenizer: tokenizer.fingerprint, maxLength, overLong }));
+  const fingerprint = sha256Hex(canonicalJson({ version: TOKENS_VERSION, fileSha256, tokenizer: tokenizer.fingerprint, maxLength, overLong, ...(purpose === 'supervised' ? {} : { purpose }) }));
   const cache = cacheDirectory === undefined ? null : new TokenCache(cacheDirectory);
   const cached = await cache?.read(fingerprint);
   if (cached) return { dataset: new PackedDataset(fingerprint, cached.packed), statistics: tokenStatistics(cached.packed, cached.truncated), fromCache: true };
@@ -52,12 +60,13 @@ export async function tokeniseFile(path: string, options: TokeniseOptions): Prom
   let truncated = 0;
   let rows = 0;
   for await (const { number, text, fault } of splitLines(createReadStream(path, { highWaterMark: 1 << 18 }))) {
-    const row = text === null ? null : parseRow(text, number);
+    const row = text === null ? null : PARSERS[purpose](text, number);
     if (row === null || !row.ok) throw badRow(row?.problems[0]?.message ?? `row ${number}: ${fault}`, options);
-    const whole = tokeniseRow(tokenizer, row.row, number, options);
-    const example = fitLength(whole, { maxLength, policy: overLong, bos: tokenizer.special.bos, row: number, param: options.param ?? 'training_file' });
-    if (example !== whole) truncated += 1;
-    pool.add(example);
+    for (const whole of examplesOfRow(tokenizer, row.row, number, options)) {
+      const example = row.row.format === 'text' ? whole : fitLength(whole, { maxLength, policy: overLong, bos: tokenizer.special.bos, row: number, param: options.param ?? 'training_file' });
+      if (example !== whole) truncated += 1;
+      pool.add(example);
+    }
     rows += 1;
     if (rows % ROWS_PER_TURN === 0) {
       await new Promise((resolve) => setImmediate(resolve));
@@ -66,9 +75,36 @@ export async function tokeniseFile(path: string, options: TokeniseOptions): Prom
     }
   }
   if (rows === 0) throw badRow('the file has no rows', options);
-  const packed = pool.finish();
+  const packed = purpose === 'pretraining' ? packIntoRows(pool.finish(), maxLength) : pool.finish();
+  if (packed.ids.length < 2) throw badRow('the file gives no token to learn; write longer texts', options);
   await cache?.write(fingerprint, { packed, truncated });
   return { dataset: new PackedDataset(fingerprint, packed), statistics: tokenStatistics(packed, truncated), fromCache: false };
+}
+
+function examplesOfRow(tokenizer: TextTokenizer, row: AnyDatasetRow, number: number, options: Pick<TokeniseOptions, 'param'>): TokenisedExample[] {
+  switch (row.format) {
+    case 'preference':
+      return tokenisePreference(tokenizer, row, number, options);
+    case 'text':
+      return [tokeniseText(tokenizer, row.text)];
+    default:
+      return [tokeniseRow(tokenizer, row, number, options)];
+  }
+}
+
+/** The two conversations of a preference row; only the two answers are learned. */
+function tokenisePreference(tokenizer: TextTokenizer, { input, preferred_output: preferred, non_preferred_output: other }: PreferenceDatasetRow, number: number, options: Pick<TokeniseOptions, 'param'>): TokenisedExample[] {
+  const { tools } = input;
+  const context = input.messages.map((message) => (message.role === 'assistant' ? { ...message, weight: 0 as const } : message));
+  return [preferred, other].map((answer) => tokeniseRow(tokenizer, { format: 'chat', messages: [...context, ...answer], ...(tools === undefined ? {} : { tools }) }, number, options));
+}
+
+/** A document between the tokens by which the tokenizer begins and ends texts. All of it is learned. */
+function tokeniseText(tokenizer: TextTokenizer, text: string): TokenisedExample {
+  const ids = tokenizer.encode(text, { addSpecialTokens: true });
+  const { eos } = tokenizer.special;
+  const inputIds = eos === null || ids.at(-1) === eos ? ids : Int32Array.from([...ids, eos]);
+  return { inputIds, labels: inputIds };
 }
 
 /** One checked row as tokens. @throws TunefleetError `invalid_input` naming the row when the chat template refuses it or nothing is learned */

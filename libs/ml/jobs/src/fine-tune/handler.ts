@@ -113,11 +113,11 @@ class FineTuneRun {
   }
 
   async #checkpoint(): Promise<void> {
-    const { tuner, identity, choices, state, opened } = this.prepared;
+    const { tuner, identity, choices, state, opened, extras } = this.prepared;
     const notes = this.#validated === null ? {} : { validatedStep: this.#validated.step, validLoss: this.#validated.loss };
     const folder = await writeFolder(join(this.context.outputDir, `ckpt-${state.step}`), async (dir) => {
       await tuner.save(state.values, dir, opened.base, opened.model);
-      await saveCheckpoint(dir, { identity, choices: { ...choices, ...this.#batching }, state, notes }, tuner);
+      await saveCheckpoint(dir, { identity, choices: { ...choices, ...this.#batching }, state, notes, extras }, tuner);
     });
     this.#checkpointedStep = state.step;
     this.context.events.checkpoint(state.step, folder, { step: state.step, ...this.#metrics });
@@ -156,8 +156,8 @@ class FineTuneRun {
   }
 
   #newTrainer(): Trainer {
-    const { opened, tuner, training, settings, state } = this.prepared;
-    return new Trainer({ model: opened.model, tuner, dataset: training, settings, batching: this.#batching, state });
+    const { opened, tuner, training, settings, state, objective } = this.prepared;
+    return new Trainer({ model: opened.model, tuner, dataset: training, settings, batching: this.#batching, objective, state });
   }
 
   #logStart(): void {

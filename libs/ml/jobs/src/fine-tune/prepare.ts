@@ -3,13 +3,14 @@ import { join } from 'node:path';
 import type { ArtifactRef, FineTuneSpec } from '@tunefleet/contracts';
 import { tokeniseFile, type TokenisedDataset, type TokenisedFile } from '@tunefleet/ml-data';
 import { describeCausalLm } from '@tunefleet/ml-models';
-import { chooseBatching, fingerprintOf, paddedWidth, SavedCheckpoint, startState, type Batching, type RunChoices, type RunIdentity, type TrainerState, type TrainingSettings } from '@tunefleet/ml-training';
-import { createTuner, estimateMemory, loadAdapter, parseTunerSpec, textPositions, type Tuner, type TunerSpec } from '@tunefleet/ml-tuners';
+import { chooseBatching, fingerprintOf, paddedWidth, SavedCheckpoint, startState, type Batching, type Objective, type RunChoices, type RunIdentity, type TrainerState, type TrainingSettings } from '@tunefleet/ml-training';
+import { createTuner, estimateMemory, loadAdapter, parseTunerSpec, specHalfOf, textPositions, type LoadedAdapter, type Tuner, type TunerSpec } from '@tunefleet/ml-tuners';
 import { availableDeviceBytes, tokensPerPass } from '../runtime/device-limits';
 import type { OpenedModel } from '../runtime/engine-resources';
 import { inputFile, inputFolder } from '../runtime/input-files';
 import type { JobContext } from '../runtime/job-context';
 import { chooseKeepStems } from './keep-stems';
+import { groupSizeOf, prepareObjective } from './objective';
 import { startValues } from './start-values';
 
 type Context = JobContext<FineTuneSpec>;
@@ -21,6 +22,9 @@ export interface PreparedRun {
   readonly training: TokenisedDataset;
   readonly validation: TokenisedDataset | null;
   readonly settings: TrainingSettings;
+  readonly objective: Objective;
+  /** The objective's part of checkpoints. */
+  readonly extras: ReadonlyMap<string, Float32Array>;
   readonly identity: RunIdentity;
   readonly choices: RunChoices;
   readonly state: TrainerState;
@@ -32,8 +36,9 @@ export interface PreparedRun {
 export async function prepareRun(context: Context): Promise<PreparedRun> {
   const { spec, events, stop, engine, resumeDir } = context;
   const checkpoint = resumeDir === null ? null : await SavedCheckpoint.open(resumeDir);
-  const opened = await engine.openModel(spec.base, checkpoint?.choices ?? spec.computeDtype, { events, signal: stop.signal });
   const tunerSpec = parseTunerSpec(spec.tuner);
+  const precision = { ...(checkpoint?.choices ?? engine.settlePrecision(spec.computeDtype)), quantisation: specHalfOf(tunerSpec).baseQuantisation?.(tunerSpec) ?? null };
+  const opened = await engine.openModel(spec.base, precision, { events, signal: stop.signal });
   const tuner = createTuner(tunerSpec, opened.model);
   const training = await tokenise(context, opened, tunerSpec, spec.trainingFile, 'training_file');
   const validation = spec.validationFile ? await tokenise(context, opened, tunerSpec, spec.validationFile, 'validation_file') : null;
@@ -42,7 +47,7 @@ export async function prepareRun(context: Context): Promise<PreparedRun> {
   const identity: RunIdentity = {
     model: `${opened.base.id}@${opened.base.revision}`,
     dataset: training.fingerprint,
-    settings: fingerprintOf({ ...settings, tuner: spec.tuner, computeDtype: spec.computeDtype, startAdapter: spec.startAdapter?.map(({ name, sha256 }) => ({ name, sha256 })) ?? null }),
+    settings: fingerprintOf({ ...settings, tuner: spec.tuner, computeDtype: spec.computeDtype, startAdapter: spec.startAdapter?.map(({ name, sha256 }) => ({ name, sha256 })) ?? null, ...(spec.objective === undefined ? {} : { objective: spec.objective }) }),
   };
   const longest = Math.max(longestRow(training), validation === null ? 0 : longestRow(validation));
   const passes = checkpoint === null ? fitBatching(context, opened, tunerSpec, longest) : keepBatching(context, checkpoint.choices);
@@ -52,22 +57,32 @@ export async function prepareRun(context: Context): Promise<PreparedRun> {
       opened,
       tuner: tunerSpec,
       datasets: [training, ...(validation === null ? [] : [validation])],
-      stepBytes: stepBytes(opened, tunerSpec, longest)(passes),
+      stepBytes: stepBytes(spec, opened, tunerSpec, longest)(passes),
       before: checkpoint === null ? null : (checkpoint.choices.keepStems ?? false),
     }),
   };
   const state = checkpoint?.load(identity, tuner) ?? startState(await firstValues(context, opened, tuner));
+  const { objective, extras } = await prepareObjective(context, {
+    opened,
+    training,
+    validation,
+    checkpoint,
+    microBatchSize: passes.microBatchSize,
+    withStartPolicy: (use) => withStartAdapter(context, opened, (adapter) => use(adapter?.hook ?? null)),
+  });
   if (checkpoint !== null) events.log('info', `going on after step ${checkpoint.step} from its checkpoint`);
-  return { opened, tuner, training, validation, settings, identity, choices: { ...batching, computeDtype: opened.computeDtype, weightDtype: opened.weightDtype }, state, notes: checkpoint?.notes ?? {} };
+  return { opened, tuner, training, validation, settings, objective, extras, identity, choices: { ...batching, computeDtype: opened.computeDtype, weightDtype: opened.weightDtype }, state, notes: checkpoint?.notes ?? {} };
 }
 
 const PROGRESS_INTERVAL_MS = 500;
+const UNITS = { supervised: 'examples', dpo: 'pairs', pretraining: 'rows' };
 
 async function tokenise({ spec, inputFiles, engine, events, stop, clock }: Context, { tokenizer, model }: OpenedModel, tuner: TunerSpec, file: ArtifactRef, param: string): Promise<TokenisedDataset> {
   const started = clock.monotonic();
   let lastReportMs = started;
   const { dataset, statistics, fromCache }: TokenisedFile = await tokeniseFile(inputFile(inputFiles, file), {
     tokenizer,
+    purpose: spec.objective?.type ?? 'supervised',
     maxLength: Math.min(spec.maxSequenceLength, textPositions(tuner, model.maxPositions)),
     fileSha256: file.sha256,
     ...(engine.tokenCacheDirectory === null ? {} : { cacheDirectory: engine.tokenCacheDirectory }),
@@ -82,7 +97,7 @@ async function tokenise({ spec, inputFiles, engine, events, stop, clock }: Conte
   });
   const { examples, tokens, lossTokens, longest } = statistics;
   const how = fromCache ? 'tokens found in the cache' : `tokenised in ${((clock.monotonic() - started) / 1000).toFixed(1)} s`;
-  events.log('info', `${param}: ${examples} examples, ${tokens} tokens, ${lossTokens} of them learned, longest ${longest}; ${how}`);
+  events.log('info', `${param}: ${examples / groupSizeOf(spec)} ${UNITS[spec.objective?.type ?? 'supervised']}, ${tokens} tokens, ${lossTokens} of them learned, longest ${longest}; ${how}`);
   return dataset;
 }
 
@@ -90,20 +105,21 @@ async function tokenise({ spec, inputFiles, engine, events, stop, clock }: Conte
 function fitBatching({ spec, engine, events }: Context, opened: OpenedModel, tuner: TunerSpec, longest: number): Batching {
   const batching = chooseBatching({
     batchSize: spec.batchSize,
-    longestRow: paddedWidth(longest),
+    longestRow: groupSizeOf(spec) * paddedWidth(longest),
     microBatchSizeMax: spec.microBatchSize,
     tokensPerPass: tokensPerPass(engine.device),
     availableBytes: availableDeviceBytes(engine.device),
-    estimateBytes: stepBytes(opened, tuner, longest),
+    estimateBytes: stepBytes(spec, opened, tuner, longest),
   });
   if (batching.recomputeBlocks) events.log('warn', 'memory is short: activations are computed a second time instead of kept, which takes about a third longer');
   return batching;
 }
 
 /** Bytes of a step beyond the weights, for passes of examples of the longest row. */
-function stepBytes({ config, computeDtype, weightDtype }: OpenedModel, tuner: TunerSpec, longest: number): (batching: Batching) => number {
+function stepBytes(spec: FineTuneSpec, { config, computeDtype, weightDtype }: OpenedModel, tuner: TunerSpec, longest: number): (batching: Batching) => number {
   const model = describeCausalLm(config);
-  return ({ microBatchSize: rows, recomputeBlocks }) => {
+  return ({ microBatchSize, recomputeBlocks }) => {
+    const rows = microBatchSize * groupSizeOf(spec);
     const { totalBytes, weightBytes } = estimateMemory({ model, spec: tuner, computeDtype, weightDtype, rows, columns: paddedWidth(longest), recomputeBlocks });
     return totalBytes - weightBytes;
   };
@@ -116,14 +132,27 @@ function keepBatching({ spec, events }: Context, { microBatchSize, recomputeBloc
   return { microBatchSize: allowed, recomputeBlocks };
 }
 
-async function firstValues({ spec, inputFiles, outputDir, events }: Context, { model, tokenizer }: OpenedModel, tuner: Tuner): Promise<Float32Array> {
-  if (spec.startAdapter === undefined) return tuner.initialValues(spec.seed, { model, tokenise: (text) => tokenizer.encode(text, { addSpecialTokens: true }) });
+async function firstValues(context: Context, opened: OpenedModel, tuner: Tuner): Promise<Float32Array> {
+  const { spec, events } = context;
+  const { model, tokenizer } = opened;
+  return withStartAdapter(context, opened, (loaded) => {
+    if (loaded === null) return tuner.initialValues(spec.seed, { model, tokenise: (text) => tokenizer.encode(text, { addSpecialTokens: true }) });
+    for (const notice of loaded.notices) events.log('warn', `start adapter: ${notice}`);
+    return startValues(tuner, loaded);
+  });
+}
+
+/** @param use gets null where the run starts afresh */
+async function withStartAdapter<T>({ spec, inputFiles, outputDir }: Context, { model }: OpenedModel, use: (adapter: LoadedAdapter | null) => T | Promise<T>): Promise<T> {
+  if (spec.startAdapter === undefined) return use(null);
   const dir = join(outputDir, 'start-adapter');
   try {
     const loaded = await loadAdapter(model, await inputFolder(inputFiles, spec.startAdapter, dir));
-    loaded.dispose();
-    for (const notice of loaded.notices) events.log('warn', `start adapter: ${notice}`);
-    return startValues(tuner, loaded);
+    try {
+      return await use(loaded);
+    } finally {
+      loaded.dispose();
+    }
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
