@@ -1,5 +1,5 @@
 import { TunefleetError } from '@tunefleet/foundation';
-import { readAdapterFiles, type AdapterFiles } from '@tunefleet/ml-formats';
+import { inPeftForm, readAdapterFiles, type AdapterFiles } from '@tunefleet/ml-formats';
 import { createDeepPromptTuning, loadDeepPromptTuning } from './deep-prompt-tuning/deep-prompt-tuning';
 import type { LoadedAdapter } from './loaded-adapter';
 import { createAdapterTuner, loadAdapterTuner } from './adapter/adapter-tuner';
@@ -9,6 +9,7 @@ import { loadLora } from './lora/load';
 import { LoraTuner } from './lora/lora-tuner';
 import { mergeLora } from './lora/merge';
 import { planLora } from './lora/match';
+import { loraOf } from './qlora/spec';
 import { createPTuning, loadPTuning } from './p-tuning/p-tuning';
 import { createPrefixTuning, loadPrefixTuning } from './prefix-tuning/prefix-tuning';
 import { createPromptTuning, loadPromptTuning } from './prompt-tuning/prompt-tuning';
@@ -37,6 +38,8 @@ const VIRTUAL_TOKENS = { refused: 'it puts tokens before every text, which no we
 /** The computing half of every tuner in `spec-registry.ts`. */
 export const tuners: { readonly [K in TunerKind]: TunerHalf<TunerSpecs[K]> } = {
   lora: { create: (spec, model) => new LoraTuner(spec, planLora(spec, model)), folder: { peft_type: 'LORA' }, load: loadLora, merge: mergeLora },
+  // Its folders are LoRA's, which comes first.
+  qlora: { create: (spec, model) => new LoraTuner(loraOf(spec), planLora(loraOf(spec), model)), folder: { peft_type: 'LORA' }, load: loadLora },
   ia3: { create: createIa3Tuner, folder: { peft_type: 'IA3' }, load: loadIa3Tuner, merge: mergeIa3 },
   adapter: { create: createAdapterTuner, folder: { swift_type: 'ADAPTER' }, load: loadAdapterTuner, merge: MODULE_OUTPUTS },
   'side-tuning': { create: createSideTuner, folder: { swift_type: 'SIDE' }, load: loadSideTuner, merge: MODULE_OUTPUTS },
@@ -61,7 +64,7 @@ export function createTuner(spec: TunerSpec, model: TunableModel): Tuner {
  * @throws TunefleetError `incompatible_artifact`: damaged, of a kind that is not known, or made for another base model
  */
 export async function loadAdapter(model: BindableModel, folder: string): Promise<LoadedAdapter> {
-  const files = await readAdapterFiles(folder);
+  const files = inPeftForm(await readAdapterFiles(folder));
   return halfOf(files).half.load(model, files);
 }
 
@@ -69,7 +72,8 @@ export async function loadAdapter(model: BindableModel, folder: string): Promise
  * What an adapter makes of its base's weights, for those that are a change of weights.
  * @throws TunefleetError `invalid_input`, reason `not_mergeable`; `incompatible_artifact` as `loadAdapter`
  */
-export function weightChangesOf(base: BaseOnDisk, files: AdapterFiles): WeightChanges {
+export function weightChangesOf(base: BaseOnDisk, stored: AdapterFiles): WeightChanges {
+  const files = inPeftForm(stored);
   const { kind, half } = halfOf(files);
   if (typeof half.merge === 'function') return half.merge(base, files);
   throw refuseMerge(tunerSpecs[kind].title, half.merge.refused);

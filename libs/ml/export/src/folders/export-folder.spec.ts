@@ -4,6 +4,9 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { readAdapterFiles } from '@tunefleet/ml-formats';
+import { loadCausalLm } from '@tunefleet/ml-models';
+import { openDevice } from '@tunefleet/ml-tensor';
+import { loadAdapter } from '@tunefleet/ml-tuners';
 import { exportPeft, exportSwift } from './export-folder';
 
 const fixtures = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..', 'tuners', 'fixtures');
@@ -24,6 +27,17 @@ test('a LoRA in the layout of SWIFT holds the same numbers under names with the 
   const renamed = (name: string) => name.replace('base_model.model.', '').replace(/\.weight$/, '.default.weight');
   expect(new Map(ours.tensors.map(({ name, data }) => [name, Buffer.from(data).toString('hex')]))).toEqual(new Map(theirs.tensors.map(({ name, data }) => [renamed(name), Buffer.from(data).toString('hex')])));
   expect(await readFile(join(work, 'swift', 'configuration.json'), 'utf8')).toBe('{}');
+});
+
+test('a LoRA in the layout of SWIFT is read like the one in the layout of PEFT', async () => {
+  await exportSwift(lora, join(work, 'again'));
+  const base = join(fixtures, '..', '..', 'models', 'fixtures', 'qwen2');
+  using model = await loadCausalLm(await openDevice({ backend: 'tensorflow' }), { folder: base, config: JSON.parse(await readFile(join(base, 'config.json'), 'utf8')), computeDtype: 'f32' });
+  const [theirs, ours] = [await loadAdapter(model, lora), await loadAdapter(model, join(work, 'again'))];
+  expect(ours.values).toEqual(theirs.values);
+  expect(ours.notices).toEqual(theirs.notices);
+  theirs.dispose();
+  ours.dispose();
 });
 
 test('a PEFT folder is written again with the same bytes of weights', async () => {

@@ -1,4 +1,4 @@
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TunefleetError, errorMessage } from '@tunefleet/foundation';
@@ -26,12 +26,12 @@ export interface AdapterFiles {
 }
 
 /**
- * Reads a folder with `adapter_config.json` and `adapter_model.safetensors`. Tensors keep the dtype of the file.
+ * Reads a folder with `adapter_config.json` and `adapter_model.safetensors`, or one with a single such folder in it, as SWIFT writes it. Tensors keep the dtype of the file.
  * @throws TunefleetError `incompatible_artifact`: a pickle, damaged, or not an adapter folder
  */
-export async function readAdapterFiles(folder: string): Promise<AdapterFiles> {
+export async function readAdapterFiles(root: string): Promise<AdapterFiles> {
+  const folder = adapterFolder(root);
   const configPath = join(folder, ADAPTER_CONFIG);
-  if (!existsSync(configPath)) throw badAdapter(`${folder} has no ${ADAPTER_CONFIG}; it is not an adapter folder`);
   if (statSync(configPath).size > CONFIG_BYTES_MAX) throw badAdapter(`${ADAPTER_CONFIG} is larger than ${CONFIG_BYTES_MAX} bytes`);
   const config = parseObject(await readFile(configPath, 'utf8'));
   const weights = join(folder, ADAPTER_WEIGHTS);
@@ -41,6 +41,17 @@ export async function readAdapterFiles(folder: string): Promise<AdapterFiles> {
   }
   using file = SafetensorsFile.open(weights);
   return { config, tensors: [...file.tensors].map(([name, { dtype, shape }]) => ({ name, dtype, shape, data: file.read(name) })) };
+}
+
+/** The folder itself, or the one adapter in it. */
+function adapterFolder(root: string): string {
+  if (existsSync(join(root, ADAPTER_CONFIG))) return root;
+  const inside = existsSync(root) && statSync(root).isDirectory() ? readdirSync(root, { withFileTypes: true }).filter((entry) => entry.isDirectory() && existsSync(join(root, entry.name, ADAPTER_CONFIG))) : [];
+  const names = inside.map(({ name }) => name).sort();
+  if (names.includes('extra_states')) throw badAdapter(`${root} has extra_states, parameters of the base model that were trained too; that is not supported`);
+  const [only] = names;
+  if (only !== undefined && names.length === 1) return join(root, only);
+  throw badAdapter(only === undefined ? `${root} has no ${ADAPTER_CONFIG}; it is not an adapter folder` : `${root} holds the adapters ${names.slice(0, 20).join(', ')}; name the folder of one of them`);
 }
 
 /** Writes the three files; each appears complete or not at all, the configuration last. Creates the folder. Equal input gives equal bytes. */

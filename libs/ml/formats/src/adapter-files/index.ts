@@ -1,2 +1,3 @@
 export * from './adapter-files';
 export * from './model-card';
+export { inPeftForm } from './swift-lora';
