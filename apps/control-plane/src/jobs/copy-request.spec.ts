@@ -44,7 +44,21 @@ test.each([
   [{ method: null }, {}],
 ])('null drops hyperparameters: %j', (changes, left) => expect(parametersOf(changes)).toEqual(left));
 
-test('what a request must have cannot be dropped', () => {
+describe('of a job that learned preferences', () => {
+  const original = { ...job, spec: { ...job.spec, method: 'dpo', asked: { hyperparameters: { ...hyperparameters, beta: 0.3 }, tuner: null, maxSequenceLength: null } } } as unknown as JobRecord;
+  const methodOf = (changes: Readonly<Record<string, unknown>>) => copyFineTune(original, changes).method;
+
+  test.each([
+    [{}, { type: 'dpo', dpo: { hyperparameters: { ...hyperparameters, beta: 0.3 } } }],
+    [{ method: { dpo: { hyperparameters: { beta: 0.5 } } } }, { type: 'dpo', dpo: { hyperparameters: { ...hyperparameters, beta: 0.5 } } }],
+    [{ method: { dpo: { hyperparameters: { beta: null } } } }, { type: 'dpo', dpo: { hyperparameters } }],
+    [{ hyperparameters: { n_epochs: 1 } }, { type: 'dpo', dpo: { hyperparameters: { ...hyperparameters, n_epochs: 1, beta: 0.3 } } }],
+    [{ method: { type: 'supervised' } }, { type: 'supervised', supervised: { hyperparameters } }],
+    [{ method: null }, { type: 'supervised', supervised: { hyperparameters: {} } }],
+  ])('with %j', (changes, method) => expect(methodOf(changes)).toEqual(method));
+});
+
+test('what a request must have cannot be dropped' , () => {
   expect(() => copyFineTune(job, { training_file: null })).toThrow(expect.objectContaining({ code: 'invalid_input', param: 'training_file' }));
   expect(() => copyFineTune(job, { colour: 'red' })).toThrow(expect.objectContaining({ param: 'colour' }));
 });

@@ -1,7 +1,7 @@
-import { cloneEvalSchema, cloneFineTuningJobSchema, createEvalSchema, createFineTuningJobSchema, evalRequestSchema, fineTuneRequestSchema, type CloneJob, type DpoHyperparameters } from '@tunefleet/contracts';
+import { cloneEvalSchema, cloneFineTuningJobSchema, createEvalSchema, createFineTuningJobSchema, evalRequestSchema, fineTuneRequestSchema, type CloneJob, type DpoHyperparameters, type FineTuneRequest } from '@tunefleet/contracts';
 import { invariant } from '@tunefleet/foundation';
 import type { JobRecord } from '@tunefleet/ports';
-import type { z } from 'zod';
+import { z } from 'zod';
 import { inputError } from '../http/input-error';
 
 type FineTuneBody = z.output<typeof createFineTuningJobSchema>;
@@ -19,7 +19,7 @@ export function copyFineTune(job: JobRecord, changes: CloneJob): FineTuneBody {
   const asked = request.asked ?? { hyperparameters: withoutMultiplier(request.hyperparameters), tuner: request.tuner, maxSequenceLength: request.maxSequenceLength };
   const { kept, dropped } = withoutNulls(changes);
   const { method, hyperparameters, ...others } = checked(cloneFineTuningJobSchema, kept);
-  const type = method?.type ?? request.method ?? 'supervised';
+  const type = methodOf(request.method, { kept, dropped });
   const own: DpoHyperparameters = { ...hyperparameters, ...(type === 'reinforcement' ? {} : method?.[type]?.hyperparameters) };
   const { beta, ...common } = asked.hyperparameters;
   const left = type === 'dpo' && beta !== undefined ? { ...common, beta } : common;
@@ -50,6 +50,12 @@ export function copyEval(job: JobRecord, changes: CloneJob): EvalBody {
     ...present({ limit, max_seq_length: maxSequenceLength, metadata: job.metadata }),
   };
   return checked(createEvalSchema, { ...without(original, dropped), ...checked(cloneEvalSchema, kept) });
+}
+
+/** The copy's own method, or the original's where it says nothing of it. */
+function methodOf(original: FineTuneRequest['method'], { kept, dropped }: ReturnType<typeof withoutNulls>): NonNullable<FineTuneBody['method']>['type'] {
+  const { type } = z.object({ type: z.enum(['supervised', 'dpo', 'pretraining', 'reinforcement']).optional() }).parse(kept['method'] ?? {});
+  return type ?? (dropped.includes('method') ? undefined : original) ?? 'supervised';
 }
 
 /** Objects of `changes` that hold more fields; others are values as a whole. */

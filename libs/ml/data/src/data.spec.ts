@@ -45,7 +45,32 @@ describe('tokeniseFile', () => {
     expect(() => dataset.example(2)).toThrow('example 2 of 2');
   });
 
-  it('names the row that is bad or too long', async () => {
+  it('gives two examples per preference row, of which only the answers are learned', async () => {
+    const row = { input: { messages: [{ role: 'user', content: 'q' }, { role: 'assistant', content: 'a' }, { role: 'user', content: 'r' }] }, preferred_output: [{ role: 'assistant', content: 'good' }], non_preferred_output: [{ role: 'assistant', content: 'bad' }] };
+    const path = file(JSON.stringify(row));
+    const { dataset, statistics } = await tokeniseFile(path, { tokenizer, maxLength: 64, purpose: 'dpo' });
+    expect([dataset.length, statistics.lossTokens]).toEqual([2, 9]);
+    const shown = [0, 1].map((index) => dataset.example(index)).map(({ inputIds, labels }) => [tokenizer.decode(inputIds), tokenizer.decode(labels.filter((label) => label !== IGNORED_LABEL))]);
+    expect(shown).toEqual([
+      ['u:q</s>a:a</s>u:r</s>a:good</s>', 'good</s>'],
+      ['u:q</s>a:a</s>u:r</s>a:bad</s>', 'bad</s>'],
+    ]);
+    await expect(tokeniseFile(path, { tokenizer, maxLength: 18, purpose: 'dpo' })).rejects.toMatchObject({ reason: 'row_too_long', details: { row: 1, tokens: 19 } });
+    await expect(tokeniseFile(path, { tokenizer, maxLength: 64 })).rejects.toThrow('preference row');
+  });
+
+  it('joins documents and cuts them into even rows, whatever their length', async () => {
+    const texts = ['one', 'a document longer than a row', 'x'];
+    const { dataset } = await tokeniseFile(file(...texts.map((text) => JSON.stringify({ text }))), { tokenizer, maxLength: 10, purpose: 'pretraining' });
+    const all = texts.map((text) => `${text}</s>`).join('');
+    expect([...dataset.lengths]).toEqual([9, 9, 9, 8]);
+    const examples = Array.from({ length: dataset.length }, (_, index) => dataset.example(index));
+    expect(examples.map(({ inputIds }) => tokenizer.decode(inputIds)).join('')).toBe(all);
+    for (const { inputIds, labels } of examples) expect(labels).toEqual(inputIds);
+    await expect(tokeniseFile(file('{"text":"  "}'), { tokenizer, maxLength: 10, purpose: 'pretraining' })).rejects.toThrow('row 1, /text: text is empty');
+  });
+
+  it('names the row that is bad or too long' , async () => {
     await expect(tokeniseFile(file(chat('a', 'b'), '{"messages":[]}'), { tokenizer, maxLength: 64 })).rejects.toMatchObject({ code: 'invalid_input', param: 'training_file', message: expect.stringContaining('row 2') });
     await expect(tokeniseFile(file(chat('a', 'b'), chat('a', 'c'.repeat(99))), { tokenizer, maxLength: 64 })).rejects.toMatchObject({ reason: 'row_too_long', details: { row: 2, tokens: 106, limit: 64 } });
     await expect(tokeniseFile(file(''), { tokenizer, maxLength: 64 })).rejects.toThrow('no rows');
