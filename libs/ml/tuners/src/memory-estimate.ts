@@ -28,6 +28,11 @@ export interface MemoryEstimate {
 
 /** Of the logits that exist at once, f32. */
 const LOGITS_BYTES = 2 ** 27;
+/** Of a weight with one f32 scale per block of 64, and with scales in 8 bits, a maximum per 256 of them. */
+const BITS_QUANTISED = 4 + 32 / 64;
+const BITS_DOUBLE_QUANT = 4 + 8 / 64 + 32 / (64 * 256);
+/** Per weight of the one matrix that is dequantised: indices, code values, products with the scales, and their cast. */
+const BYTES_DEQUANTISING = 2 + 4 + 4 + 4;
 /** Keys up to which attention keeps its probabilities for the backward pass. */
 const PROBABILITIES_KEPT_MAX = 256;
 
@@ -35,10 +40,12 @@ const PROBABILITIES_KEPT_MAX = 256;
 export function estimateMemory(shape: TrainingShape): MemoryEstimate {
   const { model, spec, computeDtype, weightDtype = computeDtype } = shape;
   const parameters = specHalfOf(spec).countParameters(spec, model);
-  const weightBytes = model.parameterCount * elementBytes(weightDtype);
+  const quantisation = specHalfOf(spec).baseQuantisation?.(spec) ?? null;
+  const mapElements = quantisation === null ? 0 : model.projections.reduce((sum, { inSize, outSize }) => sum + inSize * outSize, 0);
+  const weightBytes = (model.parameterCount - mapElements) * elementBytes(weightDtype) + Math.ceil((mapElements * (quantisation?.doubleQuant ? BITS_DOUBLE_QUANT : BITS_QUANTISED)) / 8);
   const adapterBytes = parameters * 4;
   const optimiserBytes = parameters * 12;
-  const activationBytes = activations(shape);
+  const activationBytes = activations(shape) + (quantisation === null ? 0 : dequantised(model));
   const logitsBytes = logits(shape);
   return { weightBytes, adapterBytes, optimiserBytes, activationBytes, logitsBytes, totalBytes: weightBytes + adapterBytes + optimiserBytes + activationBytes + logitsBytes };
 }
@@ -64,6 +71,11 @@ function activations({ model, spec, computeDtype, rows, columns, recomputeBlocks
   const tuner = tokens * (specHalfOf(spec).keptPerToken?.(spec, model) ?? 0) * size;
   const prefix = layers * virtual * (keptPerToken + rows * 2 * keyValueHeads * headDim) * size;
   return kept + tuner + prefix + Math.max(scores, mlp) + 3 * tokens * C * size;
+}
+
+/** The widest map, which is whole for the time of a product. */
+function dequantised({ projections }: CausalLmDescription): number {
+  return BYTES_DEQUANTISING * projections.reduce((most, { inSize, outSize }) => Math.max(most, inSize * outSize), 0);
 }
 
 function logits({ model, computeDtype, rows, columns }: TrainingShape): number {

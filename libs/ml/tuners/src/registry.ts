@@ -39,7 +39,7 @@ const VIRTUAL_TOKENS = { refused: 'it puts tokens before every text, which no we
 export const tuners: { readonly [K in TunerKind]: TunerHalf<TunerSpecs[K]> } = {
   lora: { create: (spec, model) => new LoraTuner(spec, planLora(spec, model)), folder: { peft_type: 'LORA' }, load: loadLora, merge: mergeLora },
   // Its folders are LoRA's, which comes first.
-  qlora: { create: (spec, model) => new LoraTuner(loraOf(spec), planLora(loraOf(spec), model)), folder: { peft_type: 'LORA' }, load: loadLora },
+  qlora: { create: (spec, model) => new LoraTuner(loraOf(spec), planLora(loraOf(spec), model)), folder: { peft_type: 'LORA' }, load: loadLora, merge: mergeLora },
   ia3: { create: createIa3Tuner, folder: { peft_type: 'IA3' }, load: loadIa3Tuner, merge: mergeIa3 },
   adapter: { create: createAdapterTuner, folder: { swift_type: 'ADAPTER' }, load: loadAdapterTuner, merge: MODULE_OUTPUTS },
   'side-tuning': { create: createSideTuner, folder: { swift_type: 'SIDE' }, load: loadSideTuner, merge: MODULE_OUTPUTS },

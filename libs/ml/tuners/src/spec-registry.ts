@@ -3,6 +3,7 @@ import { adapterSpec, type AdapterSpec } from './adapter/spec';
 import { ia3Spec, type Ia3Spec } from './ia3/spec';
 import { sideTuningSpec, type SideTuningSpec } from './side-tuning/spec';
 import { loraSpec, type LoraSpec } from './lora/spec';
+import { qloraSpec, type QloraSpec } from './qlora/spec';
 import { bypassSpec, type BypassSpec } from './restuning-bypass/spec';
 import { resTuningSpec, type ResTuningSpec } from './restuning/spec';
 import { deepPromptTuningSpec, type DeepPromptTuningSpec } from './deep-prompt-tuning/spec';
@@ -14,6 +15,7 @@ import type { TunerSpecHalf } from './tuner-spec';
 /** Specifications by kind. */
 export interface TunerSpecs {
   readonly lora: LoraSpec;
+  readonly qlora: QloraSpec;
   readonly ia3: Ia3Spec;
   readonly adapter: AdapterSpec;
   readonly 'side-tuning': SideTuningSpec;
@@ -30,6 +32,7 @@ export type TunerSpec = TunerSpecs[TunerKind];
 /** The TensorFlow-free half of every tuner. Each has its other half in `registry.ts`. */
 export const tunerSpecs: { readonly [K in TunerKind]: TunerSpecHalf<TunerSpecs[K]> } = {
   lora: loraSpec,
+  qlora: qloraSpec,
   ia3: ia3Spec,
   adapter: adapterSpec,
   'side-tuning': sideTuningSpec,

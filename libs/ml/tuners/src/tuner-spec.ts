@@ -25,6 +25,8 @@ export interface TunerSpecHalf<Spec> {
   untouchedBlocks?(spec: Spec, model: TunableModel): number;
   /** Tokens that stand before every text and take positions of it; absent: none. */
   virtualTokens?(spec: Spec): number;
+  /** How the base's linear maps are stored while this tuner is trained; absent: as the job's precision says. */
+  baseQuantisation?(spec: Spec): { readonly type: 'nf4' | 'fp4'; readonly doubleQuant: boolean };
   /** Trainable numbers. @throws TunefleetError `invalid_input` when the specification does not fit the model */
   countParameters(spec: Spec, model: TunableModel): number;
 }

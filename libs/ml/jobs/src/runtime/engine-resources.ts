@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { totalmem } from 'node:os';
 import type { BaseModelRef } from '@tunefleet/contracts';
 import { TunefleetError } from '@tunefleet/foundation';
-import { cacheDirectory, describeCausalLm, loadCausalLm, ModelResolver, modelResolverOptions, type CausalLm, type Precision, type ResolvedModel } from '@tunefleet/ml-models';
+import { cacheDirectory, describeCausalLm, loadCausalLm, ModelResolver, modelResolverOptions, type CausalLm, type Precision, type Quantisation, type ResolvedModel } from '@tunefleet/ml-models';
 import { probeDevice, type Device, type DeviceProbe, type FloatDType } from '@tunefleet/ml-tensor';
 import { TextTokenizer } from '@tunefleet/ml-tokenizers';
 import type { JobEvents } from './job-context';
@@ -111,45 +111,57 @@ export class EngineResources {
     this.#opened = null;
   }
 
-  #kept({ id, revision }: ModelChoice, { computeDtype, weightDtype }: Precision): OpenedModel | null {
+  #kept({ id, revision }: ModelChoice, { computeDtype, weightDtype, quantisation = null }: Precision): OpenedModel | null {
     const opened = this.#opened;
-    const same = opened?.base.id === id && opened.base.revision === revision && opened.computeDtype === computeDtype && opened.weightDtype === weightDtype;
+    const same = opened?.base.id === id && opened.base.revision === revision && opened.computeDtype === computeDtype && opened.weightDtype === weightDtype && sameQuantisation(opened.quantisation ?? null, quantisation);
     return same ? opened : null;
   }
 
-  async #load({ id, revision, folder, config }: ResolvedModel, { computeDtype, weightDtype }: Precision, { reporter, events, signal }: LoadContext & { readonly reporter: LoadReporter }): Promise<OpenedModel> {
+  async #load({ id, revision, folder, config }: ResolvedModel, { computeDtype, weightDtype, quantisation = null }: Precision, { reporter, events, signal }: LoadContext & { readonly reporter: LoadReporter }): Promise<OpenedModel> {
     const tokenizer = await TextTokenizer.load(folder);
     this.close();
-    this.#checkMemory(id, config, weightDtype);
+    this.#checkMemory(id, config, { computeDtype, weightDtype, quantisation });
     const started = performance.now();
     const model = await loadCausalLm(this.device, {
       folder,
       config,
       computeDtype,
       weightDtype,
+      quantisation,
       signal,
       onProgress: (done, total) => reporter.loaded(done / total),
       onNotice: (notice) => events?.log('warn', notice),
     });
-    reporter.done(model.weightBytes, weightDtype, (performance.now() - started) / 1000);
-    this.#opened = { model, tokenizer, folder, config, computeDtype, weightDtype, base: { id, revision } };
+    reporter.done(model.weightBytes, weightText({ computeDtype, weightDtype, quantisation }), (performance.now() - started) / 1000);
+    this.#opened = { model, tokenizer, folder, config, computeDtype, weightDtype, quantisation, base: { id, revision } };
     return this.#opened;
   }
 
   /** Main memory is the limit of a CPU device: beyond it the system would end the process without a word. */
-  #checkMemory(id: string, config: unknown, dtype: FloatDType): void {
+  #checkMemory(id: string, config: unknown, precision: Precision): void {
     if (this.device.info.gpu) return;
-    const needed = describeCausalLm(config).parameterCount * (dtype === 'bf16' ? 2 : 4);
+    const { parameterCount, projections } = describeCausalLm(config);
+    const quantised = precision.quantisation ? projections.reduce((sum, { inSize, outSize }) => sum + inSize * outSize, 0) : 0;
+    const needed = (parameterCount - quantised) * (precision.weightDtype === 'bf16' ? 2 : 4) + quantised / 2;
     if (needed <= totalmem()) return;
-    throw new TunefleetError('out_of_device_memory', `the weights of ${id} take ${gigabytes(needed)} GB in ${dtype}, this machine has ${gigabytes(totalmem())} GB; choose a smaller model or a larger machine`, {
+    throw new TunefleetError('out_of_device_memory', `the weights of ${id} take ${gigabytes(needed)} GB in ${weightText(precision)}, this machine has ${gigabytes(totalmem())} GB; choose a smaller model or a larger machine`, {
       details: { neededBytes: needed, totalBytes: totalmem() },
     });
   }
 }
 
-/** `f32`, `bf16`, or `f32 with weights in bf16`. */
-export function precisionText({ computeDtype, weightDtype }: Precision): string {
-  return computeDtype === weightDtype ? computeDtype : `${computeDtype} with weights in ${weightDtype}`;
+/** `f32`, `bf16`, `f32 with weights in bf16`, or `f32 with weights in nf4`. */
+export function precisionText(precision: Precision): string {
+  const weights = weightText(precision);
+  return precision.computeDtype === weights ? weights : `${precision.computeDtype} with weights in ${weights}`;
+}
+
+function weightText({ weightDtype, quantisation }: Precision): string {
+  return quantisation?.type ?? weightDtype;
+}
+
+function sameQuantisation(a: Quantisation | null, b: Quantisation | null): boolean {
+  return a?.type === b?.type && a?.doubleQuant === b?.doubleQuant;
 }
 
 function nameOf({ id, revision }: BaseModelRef): string {
