@@ -21,6 +21,8 @@ export interface Scenario {
   readonly outagesPerSecond: number;
   /** In the end somebody kills engines that hang, so that not a whole large fleet has to be simulated for the half hour until their agents do. */
   readonly killsHung: boolean;
+  /** In the end users cancel what still waits. */
+  readonly cancelsRest: boolean;
   /** How long a cordoned worker waits for an operator to look at it and let it work again. */
   readonly cordonedMs: number;
   readonly network: { readonly latencyMs: number; readonly slow: number; readonly duplicate: number };
@@ -62,6 +64,7 @@ export function scenarioOf(seed: number, { short = false, workers: wanted }: Sce
     faultsPerSecond: (harsh ? 0.004 : 0.001) * Math.max(10, workers),
     outagesPerSecond: isLarge ? 0.05 : harsh ? 0.015 : 0.004,
     killsHung: isLarge,
+    cancelsRest: false,
     cordonedMs: random.between(60_000, 900_000),
     network: { latencyMs: random.between(1, 40), slow: harsh ? 0.01 : 0.001, duplicate: harsh ? 0.03 : 0.005 },
     wakes: { lost: random.between(0, 0.3), twice: random.between(0, 0.2) },

@@ -34,8 +34,23 @@ test('a seed says everything: two runs of one agree in every change', async () =
   expect(await new Simulation(scenarioOf(5, SHORT)).run()).toEqual(await outcomeOf(5));
 }, 120_000);
 
+test('teams of weights 1, 1 and 2 that always have jobs waiting get their shares of the workers, whatever breaks', async () => {
+  const teams = [1, 1, 2].map((weight, index) => ({ name: `team-${index}`, weight, runningJobs: null }));
+  const saturated: Partial<Scenario> = {
+    // Each team submits more than the half of what the fleet can do.
+    ...{ teams, replicas: 2, activeMs: 30 * 60_000, models: 2, jobsPerSecond: 0.4, jobs: { stepsMax: 8, stepMsMax: 8_000, dependent: 0, ranked: 0 } },
+    ...{ userActsPerSecond: 0, faultsPerSecond: 0.02, outagesPerSecond: 0.004, cordonedMs: 120_000, cancelsRest: true, killsHung: true },
+  };
+  const { heldSeconds, faults } = await new Simulation({ ...scenarioOf(11, { workers: 6 }), ...saturated }).run();
+  const total = Object.values(heldSeconds).reduce((sum, seconds) => sum + seconds, 0);
+  expect(total).toBeGreaterThan(6_000);
+  for (const kind of ['worker killed', 'replica killed', 'engine crashed']) expect(faults[kind]).toBeGreaterThan(0);
+  for (const { name, weight } of teams) expect(Math.abs((heldSeconds[name] ?? 0) / total / (weight / 4) - 1)).toBeLessThan(0.05);
+}, 120_000);
+
 test('hundreds of workers that come up at once', async () => {
-  const { attempts } = await new Simulation({ ...scenarioOf(8, { workers: 200 }), activeMs: 45_000, jobsPerSecond: 4, faultsPerSecond: 0.5, jobs: { stepsMax: 4, stepMsMax: 1_000, dependent: 0.1, ranked: 0.3 } }).run();
+  const rush: Partial<Scenario> = { activeMs: 30_000, jobsPerSecond: 4, faultsPerSecond: 0.5, outagesPerSecond: 0.02, killsHung: true, jobs: { stepsMax: 4, stepMsMax: 1_000, dependent: 0.1, ranked: 0.3 } };
+  const { attempts } = await new Simulation({ ...scenarioOf(8, { workers: 200 }), ...rush }).run();
   expect(attempts['succeeded']).toBeGreaterThan(0);
 }, 120_000);
 

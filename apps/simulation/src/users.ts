@@ -101,12 +101,13 @@ export class Users {
 
   /** Takes back what would keep jobs from ending. */
   async settle(): Promise<void> {
-    const { tables, api } = this.deps;
+    const { tables, api, scenario } = this.deps;
     const replica = api();
     if (replica === null) return;
     for (const { id, cordoned } of tables.workers.values()) if (cordoned) await this.asking(`uncordon ${id}`, () => replica.records.setWorkerCordoned(id, false));
     for (const job of tables.jobs.values()) {
       if (job.status === 'paused' || job.stopReason === 'paused') await this.asking(`resume ${job.id}`, () => replica.records.resumeJob(job.teamId, job.id));
+      if (scenario.cancelsRest && job.status === 'queued') await this.asking(`cancel ${job.id}`, () => replica.records.cancelJob(job.teamId, job.id));
     }
   }
 
