@@ -1,4 +1,5 @@
 import { errorCode, errorMessage } from '@tunefleet/foundation';
+import { combineCommand } from './commands/combine';
 import { exportCommand } from './commands/export';
 import { generateCommand } from './commands/generate';
 import { logitsCommand } from './commands/logits';
@@ -11,6 +12,7 @@ const commands: Readonly<Record<string, (args: string[]) => Promise<void>>> = {
   generate: generateCommand,
   logits: logitsCommand,
   export: exportCommand,
+  combine: combineCommand,
 };
 
 const EXIT_FAILED = 1;

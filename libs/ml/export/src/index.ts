@@ -4,3 +4,4 @@ export { MergedWeights, type MergedTensor } from './merged/merged-weights';
 export { largestDifference, type VerifiedMerge } from './merged/verify';
 export { exportGguf, exportGgufAdapter, isGgmlType, type GgufExport } from './gguf/export-gguf';
 export { exportPeft, exportSwift } from './folders/export-folder';
+export { exportCombined, type CombinedExport } from './combined/export-combined';

@@ -4,7 +4,8 @@ import { TunefleetError, invariant } from '@tunefleet/foundation';
 import { GGML_TYPES, fitsBlocks, ggufNameOf, ggufTokenizerFields, quantise, writeGguf, type AdapterFiles, type GgmlTypeName, type GgufDeclaration, type GgufField } from '@tunefleet/ml-formats';
 import { Checkpoint, describeCausalLm } from '@tunefleet/ml-models';
 import { loraFactorsOf } from '@tunefleet/ml-tuners';
-import { toFloats, type MergedWeights } from '../merged/merged-weights';
+import { baseOnDisk } from '../base-on-disk';
+import type { MergedWeights } from '../merged/merged-weights';
 import { ggufLayout } from './layout';
 
 export interface GgufExport {
@@ -66,12 +67,10 @@ export async function exportGguf(weights: MergedWeights, path: string, { base, c
  */
 export async function exportGgufAdapter(base: string, config: unknown, files: AdapterFiles, path: string): Promise<void> {
   if (existsSync(path)) throw new TunefleetError('conflict', `${path} is there already: remove it, or name another file`);
-  const description = describeCausalLm(config);
+  const { head, tied } = describeCausalLm(config).tables;
   const layout = ggufLayout(config);
   using checkpoint = Checkpoint.open(base, config);
-  const { head, embedding, tied } = description.tables;
-  const table = (kind: 'embedding' | 'head') => toFloats(checkpoint.load(`${kind === 'head' && !tied ? head : embedding}.weight`));
-  const targets = loraFactorsOf({ ...description, table }, files, 'be a GGUF adapter');
+  const targets = loraFactorsOf(baseOnDisk(checkpoint, config), files, 'be a GGUF adapter');
   if (tied && targets.some((target) => target.path === head)) throw new TunefleetError('incompatible_artifact', `the adapter adapts "${head}", which is the embedding in this base and has no tensor of its own in GGUF; export it as "gguf"`, { reason: 'bad_adapter' });
   const alpha = targets[0]?.alpha ?? 1;
   const data = new Map<string, Float32Array>();

@@ -1,7 +1,8 @@
 import { TunefleetError } from '@tunefleet/foundation';
-import { bf16ArrayToF32, f16ToF32, f32ArrayToBf16, f32ToF16, type AdapterFiles } from '@tunefleet/ml-formats';
-import { Checkpoint, describeCausalLm, type CausalLmDescription, type WeightData, type WeightDtype } from '@tunefleet/ml-models';
+import { f32ArrayToBf16, f32ToF16, type AdapterFiles } from '@tunefleet/ml-formats';
+import { Checkpoint, describeCausalLm, type CausalLmDescription, type WeightDtype } from '@tunefleet/ml-models';
 import { weightChangesOf, type WeightChanges } from '@tunefleet/ml-tuners';
+import { baseOnDisk, toFloats } from '../base-on-disk';
 
 export interface MergedTensor {
   readonly name: string;
@@ -40,10 +41,7 @@ export class MergedWeights implements Disposable {
   static open(folder: string, config: unknown, adapter: AdapterFiles | null): MergedWeights {
     const checkpoint = Checkpoint.open(folder, config);
     try {
-      const description = describeCausalLm(config);
-      const { embedding, head, tied } = description.tables;
-      const table = (kind: 'embedding' | 'head'): Float32Array => toFloats(checkpoint.load(`${kind === 'head' && !tied ? head : embedding}.weight`));
-      const changes = adapter ? weightChangesOf({ ...description, table }, adapter) : { byTensor: new Map(), unties: false, notices: [] };
+      const changes = adapter ? weightChangesOf(baseOnDisk(checkpoint, config), adapter) : { byTensor: new Map(), unties: false, notices: [] };
       return new MergedWeights(checkpoint, config, changes);
     } catch (error) {
       checkpoint[Symbol.dispose]();
@@ -72,19 +70,6 @@ export class MergedWeights implements Disposable {
 
   [Symbol.dispose](): void {
     this.checkpoint[Symbol.dispose]();
-  }
-}
-
-/** A tensor of a checkpoint as f32, in a new array. */
-export function toFloats({ data, dtype }: WeightData): Float32Array {
-  const bytes = data.slice().buffer;
-  switch (dtype) {
-    case 'F32':
-      return new Float32Array(bytes);
-    case 'BF16':
-      return bf16ArrayToF32(new Uint16Array(bytes));
-    case 'F16':
-      return Float32Array.from(new Uint16Array(bytes), f16ToF32);
   }
 }
 

@@ -25,17 +25,18 @@ afterAll(() => rm(work, { recursive: true, force: true }));
 const TUNERS: Readonly<Record<string, object>> = {
   lora: { kind: 'lora', r: 4, use_rslora: true, rank_pattern: { '.*0.*': 2 }, target_modules: 'all-linear', init_lora_weights: false },
   dora: { kind: 'lora', r: 2, use_dora: true, target_modules: 'all-linear', init_lora_weights: false },
+  biases: { kind: 'lora', r: 2, lora_bias: true, bias: 'lora_only', target_modules: ['q_proj', 'c_attn'], init_lora_weights: false },
   ia3: { kind: 'ia3', init_ia3_weights: false },
 };
 
 /** The others differ from LoRA in nothing that depends on the architecture but the layout of its weights and its biases. */
-const CASES = BASES.flatMap((name) => (['tied', 'qwen2', 'gpt2'].includes(name) ? Object.keys(TUNERS) : ['lora']).map((label) => [name, label] as const));
+const CASES = BASES.flatMap((name) => Object.keys(TUNERS).filter((label) => label === 'lora' || name === 'gpt2' || name === 'qwen2' || (name === 'tied' && label !== 'biases')).map((label) => [name, label] as const));
 
 describe('merged weights compute what base and adapter do', () => {
   test.each(CASES)('%s with %s', async (name, label) => {
     const base = join(libraries, 'models', 'fixtures', name);
     const config = await configOf(base);
-    const adapter = await makeAdapter(join(work, `${name}-${label}`), base, TUNERS[label] ?? {});
+    const adapter = await makeAdapter(join(work, `${name}-${label}`), base, forBase(TUNERS[label] ?? {}, name));
     const merged = join(work, `${name}-${label}-merged`);
     using weights = MergedWeights.open(base, config, await readAdapterFiles(adapter));
     await exportMerged(weights, merged, { base, config, dtype: 'F32', shardBytesMax: 20_000 });
@@ -48,6 +49,7 @@ describe('merged weights compute what base and adapter do', () => {
 describe('tables and heads', () => {
   test.each([
     ['qwen3', 'embedding', { target_modules: ['q_proj', 'embed_tokens'] }, true],
+    ['qwen3', 'embedding and head together', { target_modules: ['embed_tokens'], ensure_weight_tying: true }, false],
     ['qwen3', 'head', { target_modules: ['q_proj', 'lm_head'] }, true],
     ['qwen3', 'tables trained whole', { target_modules: ['q_proj'], modules_to_save: ['embed_tokens', 'lm_head'] }, true],
     ['qwen3', 'tokens', { target_modules: ['q_proj'], trainable_token_indices: [3, 10, 60] }, false],
@@ -110,6 +112,12 @@ describe('the folder', () => {
 
 async function configOf(folder: string): Promise<unknown> {
   return JSON.parse(await readFile(join(folder, 'config.json'), 'utf8'));
+}
+
+/** With those of the named modules that the base has. */
+function forBase(fields: object, name: string): object {
+  const targets = (fields as { target_modules?: unknown }).target_modules;
+  return Array.isArray(targets) ? { ...fields, target_modules: targets.filter((target) => (target === 'c_attn') === (name === 'gpt2')) } : fields;
 }
 
 /** An adapter that changes every target. */

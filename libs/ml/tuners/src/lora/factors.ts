@@ -23,8 +23,11 @@ export interface LoraFactorsOnDisk extends LoraTarget {
 export function loraFactorsOf(base: BaseOnDisk, files: AdapterFiles, purpose: string): LoraFactorsOnDisk[] {
   const file = loraAdapterOf(files);
   const refuse = (what: string) => unusableAdapter(`${what}, which cannot ${purpose}; merge it into the base instead`);
-  if (specOf(file.config).use_dora) throw refuse('it is a DoRA');
+  const spec = specOf(file.config);
+  if (spec.use_dora) throw refuse('it is a DoRA');
+  if (spec.lora_bias) throw refuse('it has lora_bias');
   const { plan, tensors } = withinTimeLimit(() => plannedBy(file, base, (table) => base.table(table)));
+  if (plan.biases.length > 0) throw refuse('it trains biases');
   if (plan.embedding) throw refuse(`it adapts the embedding "${plan.embedding.path}"`);
   if (plan.saved.length > 0) throw refuse(`it trains "${plan.saved[0]?.path}" whole`);
   if (plan.tokens) throw refuse('it trains tokens of the embedding');

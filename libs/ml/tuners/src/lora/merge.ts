@@ -1,16 +1,16 @@
 import { loraAdapterOf, type AdapterFiles } from '@tunefleet/ml-formats';
 import { floatsOf } from '../adapter-tensors';
 import { withinTimeLimit } from '../matching/time-limit';
-import type { BaseOnDisk, WeightChange, WeightChanges } from '../weight-changes';
+import { refuseMerge, type BaseOnDisk, type WeightChange, type WeightChanges } from '../weight-changes';
 import type { LoraTarget } from './match';
 import { specOf } from './load';
-import { aOf, bOf, embeddingAOf, embeddingBOf, magnitudeOf, savedOf, tokensOf } from './parameters';
+import { aOf, bBiasOf, biasOf, bOf, embeddingAOf, embeddingBOf, magnitudeOf, savedOf, tokensOf } from './parameters';
 import { plannedBy } from './planned-by-file';
 
 /** A LoRA as a change of weights: W + s B A, with DoRA every row of that brought to its length m. @throws TunefleetError `incompatible_artifact` */
 export function mergeLora(base: BaseOnDisk, files: AdapterFiles): WeightChanges {
   const file = loraAdapterOf(files);
-  const { use_dora: dora } = specOf(file.config);
+  const { use_dora: dora, lora_bias: shifted } = specOf(file.config);
   const { plan, tensors, notices } = withinTimeLimit(() => plannedBy(file, base, (table) => base.table(table)));
   const floats = (name: string): Float32Array => {
     const tensor = tensors.get(name);
@@ -28,7 +28,17 @@ export function mergeLora(base: BaseOnDisk, files: AdapterFiles): WeightChanges 
     const factors = { a: floats(aOf(path)), b: floats(bOf(path)), magnitude: dora ? floats(magnitudeOf(path)) : null };
     change(savedOf(path), (values) => addLowRank(values, target, factors));
   }
-  const { embedding, saved, tokens } = plan;
+  const { embedding, saved, tokens, biases, tiedHead } = plan;
+  const biased = new Set(base.projections.flatMap((projection) => (projection.biased ? [projection.path] : [])));
+  const trained = new Map(biases.map((bias) => [bias.path, floats(biasOf(bias))]));
+  const shifts = new Map(shifted ? plan.targets.map(({ path, scale }) => [path, floats(bBiasOf(path)).map((value) => scale * value)]) : []);
+  for (const path of new Set([...trained.keys(), ...shifts.keys()])) {
+    if (!biased.has(path)) throw refuseMerge('LoRA', `it has lora_bias on "${path}", which has no bias in the base`);
+    change(`${path}.bias`, (values) => {
+      values.set(trained.get(path) ?? values);
+      shifts.get(path)?.forEach((shift, index) => ((values[index] as number) += shift));
+    });
+  }
   if (embedding) {
     const factors = { a: floats(embeddingAOf(embedding.path)), b: floats(embeddingBOf(embedding.path)), magnitude: null };
     // The table is [V, C], the turned weight of a map from V to C.
@@ -42,8 +52,8 @@ export function mergeLora(base: BaseOnDisk, files: AdapterFiles): WeightChanges 
     const rows = floats(tokensOf(tokens.path));
     change(savedOf(tokens.path), (values) => tokens.indices.forEach((index, row) => values.set(rows.subarray(row * tokens.width, (row + 1) * tokens.width), index * tokens.width)));
   }
-  // An embedding that is adapted or trained whole leaves the head as it was; trained rows are the head's, too.
-  if (sharedHead !== null && !byTensor.has(sharedHead) && (embedding || saved.length > 0)) change(sharedHead, () => undefined);
+  // An embedding that is adapted or trained whole leaves the head as it was; trained rows, and an embedding adapted together with the head, are the head's, too.
+  if (sharedHead !== null && !byTensor.has(sharedHead) && !tiedHead && (embedding || saved.length > 0)) change(sharedHead, () => undefined);
   const ignored = file.ignoredFields.length > 0 ? [`fields of adapter_config.json that are not known and were ignored: ${file.ignoredFields.join(', ')}`] : [];
   return { byTensor, unties: sharedHead !== null && byTensor.has(sharedHead), notices: [...ignored, ...notices] };
 }
