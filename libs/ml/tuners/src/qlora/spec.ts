@@ -21,7 +21,7 @@ export function loraOf({ bnb_4bit_quant_type: _type, bnb_4bit_use_double_quant: 
 
 export const qloraSpec: TunerSpecHalf<QloraSpec> = {
   title: 'QLoRA',
-  summary: 'LoRA on every linear map of a base kept in 4 bits; for models that do not fit otherwise',
+  summary: 'a low-rank update of every linear map of a base kept in 4 bits; for models that do not fit otherwise',
   learningRate: loraSpec.learningRate,
   shapeKey: (spec) => `q${loraSpec.shapeKey(loraOf(spec))}`,
   freeFields: loraSpec.freeFields,
