@@ -82,6 +82,24 @@ it.each([
   dispose();
 });
 
+it('bf16 stays near', async () => {
+  const device = await openDevice({ backend: 'tensorflow' });
+  using model = await loadCausalLm(device, { folder: `${fixtures}lora-run/model`, config: readJson('lora-run/model/config.json'), computeDtype: 'bf16' });
+  const { tuner, values, dispose } = await loadAdapter(model, `${fixtures}lora-run/adapter`);
+  const reference = await referenceLogProbs({ model, adapter: null, dataset, microBatchSize: 3 });
+  const trainer = new Trainer({
+    model,
+    tuner,
+    dataset,
+    settings: { seed: 1, epochs: run.steps.length, batchSize: run.pairs.length, learningRate: run.learningRate, schedule: 'constant', warmupRatio: 0, weightDecay: 0, maxGradNorm: run.maxGradNorm },
+    batching: { microBatchSize: 3, recomputeBlocks: false },
+    objective: new PreferenceObjective(run.beta, new Map([[dataset, reference ?? new Float32Array()]])),
+    state: startState(values),
+  });
+  for (const { loss } of run.steps.slice(0, 5)) expect(Math.abs(((await trainer.trainStep())?.loss ?? NaN) - loss)).toBeLessThan(0.03);
+  dispose();
+});
+
 it('the two answers to a prompt share its tokens in one row', () => {
   const start = Array.from({ length: 40 }, (_, i) => i);
   const answers = [[41, 42, 43], [44, 45]];
