@@ -19,6 +19,6 @@ export function prismaFleetStore(db: Database, wakes: WakeChannel): FleetStore {
     ...watchdogMethods(db),
     ...watchMethods(db),
     onWake: (callback) => wakes.subscribe(callback),
-    wake: (topic) => db.repeating(() => announce(db.prisma, topic)),
+    wake: (topic) => db.repeating(() => announce(db.statements, topic)),
   };
 }

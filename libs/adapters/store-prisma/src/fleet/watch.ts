@@ -7,7 +7,7 @@ export function watchMethods(db: Database): Pick<FleetStore, 'keepWatch'> {
     keepWatch: (gapMs) =>
       db.repeating(async () => {
         // The row is locked before the time is read, so that it never goes back.
-        const [row] = await db.prisma.$queryRaw<{ watched_ms: number }[]>`
+        const [row] = await db.statements.$queryRaw<{ watched_ms: number }[]>`
           insert into fleet_watch as w (id) values (1)
           on conflict (id) do update set
             since = case when w.last_at < clock_timestamp() - make_interval(secs => ${gapMs / 1000}::float8) then clock_timestamp() else w.since end,

@@ -10,10 +10,9 @@ interface OutboxRow {
 }
 
 export function prismaOutbox(db: Database, logger: Logger): Outbox {
-  const { prisma } = db;
   return {
     relay: (limit, publish) =>
-      db.transaction(async (tx) => {
+      db.atomically(async (tx) => {
         // Rows another relay holds are skipped. A crash before the commit publishes again: the queue ignores known ids.
         const rows = await tx.$queryRaw<OutboxRow[]>`
           select id, queue, message_id, payload from outbox
@@ -38,7 +37,7 @@ export function prismaOutbox(db: Database, logger: Logger): Outbox {
 
     lagMs: () =>
       db.repeating(async () => {
-        const [row] = await prisma.$queryRaw<{ lag: number | null }[]>`
+        const [row] = await db.statements.$queryRaw<{ lag: number | null }[]>`
           select extract(epoch from clock_timestamp() - min(created_at))::float8 * 1000 as lag from outbox where published_at is null`;
         return Math.max(0, row?.lag ?? 0);
       }),

@@ -24,7 +24,7 @@ export function progressMethods(db: Database): ProgressMethods {
         return toPage(rows, limit, jobEventRecord);
       }),
 
-    appendEvent: ({ jobId, ...event }) => db.repeating(() => insertEventLocking(prisma, jobId, event)),
+    appendEvent: ({ jobId, ...event }) => db.repeating(() => insertEventLocking(db.statements, jobId, event)),
 
     listCheckpoints: (jobId, { after, limit }) =>
       db.repeating(async () => {
