@@ -4,6 +4,7 @@
  * growth; with commas), --rounds, --workers, --seconds, --sizes.
  */
 import { parseArgs } from 'node:util';
+import { stopOnSignal } from '@tunefleet/testing';
 import { measureAssignments } from './dispatch/assignments';
 import { measureGrowth } from './dispatch/growth';
 import { measureLatency } from './dispatch/latency';
@@ -36,11 +37,14 @@ export async function run(args: string[]): Promise<Row[]> {
   const rows: Row[] = [];
   // Each on a service of its own: what one leaves behind is not measured by the next.
   for (const part of PARTS.filter((part) => only.includes(part))) {
-    const service = await BenchService.start();
+    const starting = BenchService.start();
+    const release = stopOnSignal(async () => (await starting).stop());
+    const service = await starting;
     try {
       rows.push(...(await measures[part](service)));
     } finally {
       await service.stop();
+      release();
     }
   }
   return rows;

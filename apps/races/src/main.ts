@@ -5,7 +5,7 @@ import { parseArgs } from 'node:util';
 import { silentLogger } from '@tunefleet/foundation';
 import { startEmbeddedPostgres } from '@tunefleet/postgres-embedded';
 import { migrateDatabase } from '@tunefleet/store-prisma';
-import { createDatabase } from '@tunefleet/testing';
+import { createDatabase, stopOnSignal } from '@tunefleet/testing';
 import { RaceFailure, runRaces, type RacesOptions } from './run-races';
 
 const HELP = `Forced races of everything that can happen to a job, on PostgreSQL.
@@ -29,7 +29,13 @@ async function run(): Promise<number> {
   const [one, other] = values.pair?.split(',').map((name) => name.trim()) ?? [];
   const folder = await mkdtemp(join(tmpdir(), 'tunefleet-races-'));
   // What is lost when the power goes is of no interest here. A deadlock is looked for soon, so that one costs little time.
-  const server = await startEmbeddedPostgres({ dataDir: join(folder, 'postgres'), logger: silentLogger, settings: { fsync: 'off', synchronous_commit: 'off', deadlock_timeout: '100ms' } });
+  const starting = startEmbeddedPostgres({ dataDir: join(folder, 'postgres'), logger: silentLogger, settings: { fsync: 'off', synchronous_commit: 'off', deadlock_timeout: '100ms' } });
+  const clear = async (): Promise<void> => {
+    await (await starting).stop();
+    await rm(folder, { recursive: true, force: true });
+  };
+  const release = stopOnSignal(clear);
+  const server = await starting;
   try {
     const template = await createDatabase(server.url);
     await migrateDatabase(template);
@@ -37,8 +43,8 @@ async function run(): Promise<number> {
     for (let lane = 0; lane < Math.max(1, Math.min(races, whole(values.lanes, 'lanes'))); lane++) databaseUrls.push(await createDatabase(server.url, template));
     return await report({ seed, races, databaseUrls, from: whole(values.from, 'from'), ...(one === undefined || other === undefined ? {} : { pair: [one, other] as const }) });
   } finally {
-    await server.stop();
-    await rm(folder, { recursive: true, force: true });
+    await clear();
+    release();
   }
 }
 

@@ -4,4 +4,5 @@ export * from './redis';
 export * from './tcp-proxy';
 export * from './processes';
 export * from './rows';
+export * from './stop-on-signal';
 export * from './wait';

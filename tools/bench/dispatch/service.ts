@@ -15,6 +15,8 @@ const TEAM = 'bench';
 
 /** The control plane as it runs, on a PostgreSQL with its usual durable settings and a Redis, each a process of its own. */
 export class BenchService {
+  private stopped: Promise<void> | null = null;
+
   private constructor(
     readonly client: TunefleetClient,
     readonly grpcAddress: string,
@@ -52,12 +54,17 @@ export class BenchService {
     return new BenchService(new TunefleetClient({ baseUrl: ready.httpUrl, apiKey: API_KEY }), ready.grpcAddress, redis, db, model, dir, postgres, child);
   }
 
-  async stop(): Promise<void> {
-    const ended = new Promise((resolve) => this.process.once('close', resolve));
+  /** May be called again: it stops once. */
+  stop(): Promise<void> {
+    this.stopped ??= this.stopAll();
+    return this.stopped;
+  }
+
+  private async stopAll(): Promise<void> {
+    const ended = this.process.exitCode ?? this.process.signalCode ?? new Promise((resolve) => this.process.once('close', resolve));
     this.process.kill('SIGTERM');
     await ended;
-    await this.db.end();
-    await Promise.all([this.redis.close(), this.postgres.stop()]);
+    await Promise.all([this.db.end(), this.redis.close(), this.postgres.stop()]);
     await rm(this.dir, { recursive: true, force: true });
   }
 
