@@ -359,7 +359,7 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
       const [t, u] = [Math.tanh(a - b), c - d];
       return { value: t + 0.3 * u * u, slopes: Float32Array.of(1 - t * t, t * t - 1, 0.6 * u, -0.6 * u) };
     };
-    for (const chunkRows of [3, 100]) {
+    for (const chunkRows of [3]) {
       const loss = (x: Tensor, head: OutputHead) => headRowObjective(x, head, labels, judge, { chunkRows });
       checkGradients(device, [[5, 4]], (x) => loss(x, frozen([6, 4], 3)), (y) => y);
       checkGradients(device, [[5, 4]], (x) => loss(x, { ...frozen([6, 4], 3), softcap: 0.8 }), (y) => y);
