@@ -8,7 +8,7 @@ import { Simulation, SimulationFailure, type Outcome } from './simulation';
 
 const SHORT = { short: true };
 /** Seeds that have found something once, or cover what others do not. */
-const FIXED = [2, 5, 8, 11, 13];
+const FIXED = [5, 8, 11, 14];
 const fresh = Array.from({ length: 2 }, (_, index) => (Date.now() + index) % 1_000_000_000);
 
 const outcomes = new Map<number, Promise<Outcome>>();
