@@ -1,3 +1,4 @@
+export { composeHooks } from './composition/compose-hooks';
 export { COMBINATIONS, combineLoras, type Combination, type CombineOptions, type CombinedLora, type WeightedLora } from './combination/combine';
 export { loraFactorsOf, type LoraFactorsOnDisk } from './lora/factors';
 export { openAdapter, type LoadedAdapter } from './loaded-adapter';
