@@ -36,7 +36,7 @@ function projectedTogether(hooks: readonly ModelHook[], x: Tensor, group: Projec
     let sum: readonly Tensor[] | null = null;
     let base: readonly Tensor[] | null = null;
     for (const hook of hooks) {
-      const outputs = hook.project?.(x, group, sum === null ? residual : null) ?? null;
+      const outputs: readonly Tensor[] | null = hook.project?.(x, group, sum === null ? residual : null) ?? null;
       if (outputs === null) continue;
       if (sum === null) {
         sum = outputs;
