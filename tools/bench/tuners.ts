@@ -29,6 +29,7 @@ interface Row {
 /** Forms of a tuner that are measured beside its defaults. */
 const VARIANTS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   'lora, all linear maps': { kind: 'lora', target_modules: 'all-linear' },
+  'qlora, fp4': { kind: 'qlora', bnb_4bit_quant_type: 'fp4', bnb_4bit_use_double_quant: false },
   'lora, DoRA': { kind: 'lora', use_dora: true },
   'restuning, res_prefix': { kind: 'restuning', tuner_cfg: 'res_prefix' },
 };
@@ -69,15 +70,20 @@ export async function run(args: string[]): Promise<Row[]> {
     if (values.model === undefined) await writeRandomModel(base, layers);
     const device = await openDevice({ backend: 'tensorflow' });
     const computeDtype = values.dtype === 'auto' ? probeDevice(device).recommended : (values.dtype as FloatDType);
-    using model = await loadCausalLm(device, { folder: base, config: JSON.parse(await readFile(join(base, 'config.json'), 'utf8')) as unknown, computeDtype });
+    const config = JSON.parse(await readFile(join(base, 'config.json'), 'utf8')) as unknown;
+    using model = await loadCausalLm(device, { folder: base, config, computeDtype });
     const shape: Run = { steps, epochs, batch, length, answer };
     const dataset = answersToQuestions(steps * batch, shape, model.vocabSize);
     // The first pass of a process makes kernels and maps memory.
     await measure(model, { kind: PEER }, answersToQuestions(batch, shape, model.vocabSize), { ...shape, steps: 1, epochs: 1 }, join(folder, 'first'));
     const measured = new Map<string, Measured>();
     for (const [index, name] of Array.from({ length: rounds }, () => [...names.entries()]).flat()) {
-      const result = await measure(model, specs[name] ?? {}, dataset, shape, join(folder, `saved-${index}`));
-      measured.set(name, { ...result, rounds: [...(measured.get(name)?.rounds ?? []), ...result.rounds] });
+      const spec = parseTunerSpec(specs[name]);
+      const quantisation = specHalfOf(spec).baseQuantisation?.(spec);
+      using own = quantisation && (await loadCausalLm(device, { folder: base, config, computeDtype, quantisation }));
+      if (own) process.stderr.write(`${name}: weights of ${(own.weightBytes / 2 ** 20).toFixed(1)} MiB beside ${(model.weightBytes / 2 ** 20).toFixed(1)} MiB in ${computeDtype}\n`);
+      const result = await measure(own ?? model, specs[name] ?? {}, dataset, shape, join(folder, `saved-${index}`));
+      measured.set(name, { ...result, peakBytes: result.peakBytes - (own ? model.weightBytes : 0), rounds: [...(measured.get(name)?.rounds ?? []), ...result.rounds] });
       process.stderr.write(`${name}: steps of ${result.rounds.flat().map((seconds) => seconds.toFixed(2)).join(', ')} s, loss ${result.losses[0]?.toFixed(3)} -> ${result.losses.at(-1)?.toFixed(3)}\n`);
     }
     return rowsOf(measured, shape);
