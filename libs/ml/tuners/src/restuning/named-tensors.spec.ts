@@ -15,5 +15,5 @@ test('what lacks, is too much, of another shape or no number is refused', () => 
   expect(() => valuesOf(parameters, [])).toThrow('1 tensors are missing: a');
   expect(() => valuesOf(parameters, [tensor('a'), tensor('b')])).toThrow('1 of its tensors have no place in this model: b');
   expect(() => valuesOf(parameters, [tensor('a', [1, 2, 3])])).toThrow('"a" is [3] in the file and [2] for this model');
-  expect(() => valuesOf(parameters, [tensor('a', [1, NaN])])).toThrow('tensor "a" holds NaN');
+  expect(() => valuesOf(parameters, [tensor('a', [1, NaN])])).toThrow('tensor "a" holds numbers that are not finite (NaN at element 1)');
 });
