@@ -11,7 +11,7 @@ const TUNERS = 'libs/ml/tuners/src';
 const proved = (file: string, test: string): Cell => ({ file: `${TUNERS}/${file}`, test });
 
 /** One job of every kind: it learns, and stopped and resumed gives the same bits. */
-const asJob: Cell = { file: 'libs/ml/jobs/src/fine-tune/tuners.spec.ts', test: "test.each(Object.keys(tunerSpecs) as TunerKind[])('%s'" };
+const asJob: Cell = { file: 'libs/ml/jobs/src/fine-tune/tuners.spec.ts', test: "test.each(Object.entries(TUNERS))('%s'" };
 const mixed: Cell = { no: 'adapters are active for all rows of a pass; rows with adapters of their own are not there yet' };
 
 const NO_PEFT: Cell = { no: 'PEFT has no such method' };
