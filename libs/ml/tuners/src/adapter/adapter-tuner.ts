@@ -4,8 +4,8 @@ import type { ModelHook, ModuleHook } from '@tunefleet/ml-nn';
 import { add, cast, gelu, geluTanh, linear, relu, silu, tanh, type Tensor } from '@tunefleet/ml-tensor';
 import { unusableAdapter } from '../adapter-tensors';
 import { openAdapter, type LoadedAdapter } from '../loaded-adapter';
-import { specOfFile, tensorsOf, valuesOf, withoutName } from '../restuning/named-tensors';
-import { slotsCount, startOf, xavier, ZERO, type ParameterSlot } from '../restuning/parameter-slots';
+import { specOfFile, tensorsOf, valuesOf, withoutName } from '../named-parameters/named-tensors';
+import { slotsCount, startOf, xavier, ZERO, type ParameterSlot } from '../named-parameters/parameter-slots';
 import type { BindableModel, TunableModel, Tuner } from '../tuner';
 import { adapterSpec, adapterSpecSchema, matchAdapterTargets, type AdapterSpec, type AdapterTarget } from './spec';
 

@@ -1,6 +1,6 @@
 import { formatAdapterConfig, formatModelCard, type AdapterTensor } from '@tunefleet/ml-formats';
-import { tensorsOf } from '../restuning/named-tensors';
-import type { ParameterSlot } from '../restuning/parameter-slots';
+import { tensorsOf } from '../named-parameters/named-tensors';
+import type { ParameterSlot } from '../named-parameters/parameter-slots';
 import type { BypassSpec } from './spec';
 import type { BypassWiring } from './wiring';
 

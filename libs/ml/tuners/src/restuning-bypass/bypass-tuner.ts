@@ -2,7 +2,7 @@ import { invariant } from '@tunefleet/foundation';
 import { writeAdapterFiles } from '@tunefleet/ml-formats';
 import type { ModelHook, Stems } from '@tunefleet/ml-nn';
 import { add, cast, mul, scale, tanh, type Tensor } from '@tunefleet/ml-tensor';
-import { slotsCount, startOf, type ParameterSlot } from '../restuning/parameter-slots';
+import { slotsCount, startOf, type ParameterSlot } from '../named-parameters/parameter-slots';
 import { resAdapter } from '../restuning/res-adapter';
 import type { ResTuner } from '../restuning/res-adapter-config';
 import type { BindableModel, Tuner } from '../tuner';

@@ -1,6 +1,6 @@
 import type { AdapterFiles } from '@tunefleet/ml-formats';
 import { openAdapter, type LoadedAdapter } from '../loaded-adapter';
-import { specOfFile, valuesOf, withoutName } from '../restuning/named-tensors';
+import { specOfFile, valuesOf, withoutName } from '../named-parameters/named-tensors';
 import type { BindableModel } from '../tuner';
 import { BypassTuner } from './bypass-tuner';
 import { bypassSpec, bypassSpecSchema } from './spec';

@@ -1,4 +1,4 @@
-import { ZERO, type ParameterSlot } from '../restuning/parameter-slots';
+import { ZERO, type ParameterSlot } from '../named-parameters/parameter-slots';
 import { resAdapterSlots } from '../restuning/res-adapter';
 import type { BypassWiring } from './wiring';
 

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { TunerSpecHalf } from '../tuner-spec';
-import { slotsCount } from '../restuning/parameter-slots';
+import { slotsCount } from '../named-parameters/parameter-slots';
 import { refusalOf } from '../spec-refusal';
 import { blockTuners } from './block-tuners';
 import { bypassSlots } from './slots';

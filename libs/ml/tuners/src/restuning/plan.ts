@@ -3,7 +3,7 @@ import { matchesName } from '../matching/module-names';
 import { withinTimeLimit } from '../matching/time-limit';
 import { badField } from '../spec-refusal';
 import type { TunableModel } from '../tuner';
-import type { ParameterSlot } from './parameter-slots';
+import type { ParameterSlot } from '../named-parameters/parameter-slots';
 import { resAdapterSlots } from './res-adapter';
 import { isObject, parseResAdapter, type ResAdapterConfig } from './res-adapter-config';
 import type { ResTuningSpec } from './spec';

@@ -1,5 +1,5 @@
 import { add, gelu, linear, mul, scale, type Tensor } from '@tunefleet/ml-tensor';
-import { ONE, xavier, ZERO, type ParameterSlot } from './parameter-slots';
+import { ONE, xavier, ZERO, type ParameterSlot } from '../named-parameters/parameter-slots';
 import type { ResAdapterConfig } from './res-adapter-config';
 
 /** Of biases at the start. */

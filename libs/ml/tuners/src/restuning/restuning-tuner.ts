@@ -4,8 +4,8 @@ import type { KeysValues, ModelHook, ModuleHook, PrefixHook } from '@tunefleet/m
 import { add, cast, type FloatDType, type Tensor } from '@tunefleet/ml-tensor';
 import { openAdapter, type LoadedAdapter } from '../loaded-adapter';
 import type { BindableModel, Tuner } from '../tuner';
-import { specOfFile, tensorsOf, valuesOf, withoutName } from './named-tensors';
-import { slotsCount, startOf, type ParameterSlot } from './parameter-slots';
+import { specOfFile, tensorsOf, valuesOf, withoutName } from '../named-parameters/named-tensors';
+import { slotsCount, startOf, type ParameterSlot } from '../named-parameters/parameter-slots';
 import type { Branch } from './plan';
 import { planBranches } from './plan';
 import { resAdapterBranch } from './res-adapter';

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { refusalOf } from '../spec-refusal';
 import type { TunerSpecHalf } from '../tuner-spec';
-import { slotsCount } from './parameter-slots';
+import { slotsCount } from '../named-parameters/parameter-slots';
 import { branchConfig, planBranches } from './plan';
 
 const pattern = z.string().min(1).max(1000);

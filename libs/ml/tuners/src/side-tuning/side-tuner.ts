@@ -4,8 +4,8 @@ import type { ModelHook, ModuleHook } from '@tunefleet/ml-nn';
 import { blend, cast, gelu, linear, type Tensor } from '@tunefleet/ml-tensor';
 import { unusableAdapter } from '../adapter-tensors';
 import { openAdapter, type LoadedAdapter } from '../loaded-adapter';
-import { specOfFile, tensorsOf, valuesOf, withoutName } from '../restuning/named-tensors';
-import { slotsCount, startOf, ZERO, type ParameterSlot } from '../restuning/parameter-slots';
+import { specOfFile, tensorsOf, valuesOf, withoutName } from '../named-parameters/named-tensors';
+import { slotsCount, startOf, ZERO, type ParameterSlot } from '../named-parameters/parameter-slots';
 import type { BindableModel, TunableModel, Tuner } from '../tuner';
 import { matchSideTargets, sideTuningSpec, sideTuningSpecSchema, type SideTuningSpec } from './spec';
 
