@@ -126,12 +126,14 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
   });
 
   test('rmsNorm', () => {
-    checkGradients(device, [[4, 8]], (x) => rmsNorm(x, device.tensor(values(8, 5), [8], 'f32'), 1e-5));
-    checkGradients(device, [[2, 3, 2, 4]], (x) => rmsNorm(x, device.tensor(values(4, 5), [4], 'f32'), 1e-5));
+    checkGradients(device, [[4, 8], [8]], (x, weight) => rmsNorm(x, weight, 1e-5));
+    checkGradients(device, [[2, 3, 2, 4], [4]], (x, weight) => rmsNorm(x, weight, 1e-5));
+    checkGradients(device, [[8]], (weight) => rmsNorm(device.tensor(values(32, 5), [4, 8], 'f32'), weight, 1e-5));
   });
 
   test('layerNorm', () => {
-    checkGradients(device, [[4, 8]], (x) => layerNorm(x, device.tensor(values(8, 5), [8], 'f32'), device.tensor(values(8, 6), [8], 'f32'), 1e-5));
+    checkGradients(device, [[4, 8], [8], [8]], (x, weight, bias) => layerNorm(x, weight, bias, 1e-5));
+    checkGradients(device, [[8]], (bias) => layerNorm(device.tensor(values(32, 5), [4, 8], 'f32'), device.tensor(values(8, 6), [8], 'f32'), bias, 1e-5));
     device.scope(() => {
       const [ones, zeros] = [device.tensor(new Float32Array(3).fill(1), [3], 'f32'), device.tensor(new Float32Array(3), [3], 'f32')];
       const y = device.readFloats(layerNorm(device.tensor(Float32Array.of(1, 2, 3), [1, 3], 'f32'), ones, zeros, 0));
