@@ -32,17 +32,18 @@ export function findLocalModel(path: string, roots: LocalRoots): LocalModel {
   for (const name of ['config.json', 'tokenizer.json', 'tokenizer_config.json', ...weights]) {
     const file = join(folder, name);
     if (!existsSync(file)) continue;
-    hash.update(`${name}\0${statSync(file).size}\0`);
-    hash.update(startOf(file));
+    const { size } = statSync(file);
+    hash.update(`${name}\0${size}\0`);
+    hash.update(startOf(file, Math.min(size, HASHED_BYTES)));
   }
   return { folder, revision: `local-${hash.digest('hex').slice(0, 24)}`, weightBytes: weights.reduce((total, name) => total + statSync(join(folder, name)).size, 0) };
 }
 
-function startOf(path: string): Uint8Array {
+function startOf(path: string, bytes: number): Uint8Array {
   const descriptor = openSync(path, 'r');
   try {
-    const buffer = new Uint8Array(HASHED_BYTES);
-    return buffer.subarray(0, readSync(descriptor, buffer, 0, HASHED_BYTES, 0));
+    const buffer = new Uint8Array(bytes);
+    return buffer.subarray(0, readSync(descriptor, buffer, 0, bytes, 0));
   } finally {
     closeSync(descriptor);
   }
