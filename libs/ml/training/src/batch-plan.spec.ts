@@ -17,7 +17,13 @@ it('visits every example once, in full batches but the last, and depends on its 
       expect(batches.flat().sort((a, b) => a - b)).toEqual(o.lengths.map((_, index) => index));
       expect(batches.length).toBe(stepsPerEpoch(o.lengths.length, o.batchSize));
       for (const batch of batches.slice(0, -1)) expect(batch.length).toBe(o.batchSize);
-      for (const micro of plan.flatMap(({ microBatches }) => microBatches)) expect(micro.length).toBeLessThanOrEqual(o.microBatchSize);
+      const room = o.microBatchSize * Math.max(...o.lengths);
+      for (const { microBatches } of plan) {
+        const held = microBatches.map((micro) => micro.reduce((sum, index) => sum + (o.lengths[index] as number), 0));
+        for (const tokens of held) expect(tokens).toBeLessThanOrEqual(room);
+        // One pass would not do.
+        if (held.length === 2) expect((held[0] as number) + (held[1] as number)).toBeGreaterThan(room);
+      }
       expect(planEpoch(o)).toEqual(plan);
     }),
     { seed: 7, numRuns: 60 },
@@ -32,6 +38,14 @@ it('the micro-batch size changes only how batches are cut', () => {
     }),
     { seed: 8, numRuns: 30 },
   );
+});
+
+it('passes are few and even, and short examples share the room of a long one', () => {
+  const passesOf = (batch: number[], microBatchSize: number) =>
+    planEpoch({ lengths: batch, seed: 1, epoch: 0, batchSize: batch.length, microBatchSize })[0]?.microBatches.map((micro) => Array.from(micro, (index) => batch[index] as number));
+  expect(passesOf(Array.from({ length: 8 }, () => 50), 6)).toEqual([Array.from({ length: 4 }, () => 50), Array.from({ length: 4 }, () => 50)]);
+  expect(passesOf([900, 100, 100, 100, 100, 100, 100, 100, 100, 100], 1)).toEqual([[900], Array.from({ length: 9 }, () => 100)]);
+  expect(passesOf([100, 60, 60, 60, 60, 60], 2)).toEqual([[100, 60], [60, 60], [60, 60]]);
 });
 
 const lengths = Array.from({ length: 1000 }, (_, i) => 10 + ((i * 7919) % 491));
@@ -67,6 +81,6 @@ it('no length is favoured early or left for the end', () => {
 });
 
 it('a pass without training covers everything once, longest first', () => {
-  const pass = planPass([3, 9, 1, 9, 5], 2);
-  expect(pass.map((micro) => [...micro])).toEqual([[1, 3], [4, 0], [2]]);
+  const pass = planPass([3, 9, 1, 9, 5, 8], 2);
+  expect(pass.map((micro) => [...micro])).toEqual([[1, 3], [5, 4, 0, 2]]);
 });

@@ -16,7 +16,7 @@ export interface EpochPlanOptions {
   readonly epoch: number;
   /** Examples per optimiser step. */
   readonly batchSize: number;
-  /** Examples per pass, at most. */
+  /** Room of a pass, in rows of the longest example: shorter ones share a row's room. */
   readonly microBatchSize: number;
 }
 
@@ -48,13 +48,50 @@ export function planEpoch({ lengths, seed, epoch, batchSize, microBatchSize }: E
   const batchOrder = epochOrder(batches.length, (seed ^ BATCH_ORDER_SALT) >>> 0, epoch);
   const ordered = Array.from(batchOrder, (index) => batches[index] as Int32Array);
   if (rest > 0) ordered.push(longestFirst(shortBatch, lengths));
-  return ordered.map((batch) => ({ microBatches: chunks(batch, microBatchSize) }));
+  const room = roomOf(lengths, microBatchSize);
+  return ordered.map((batch) => ({ microBatches: evenPasses(batch, lengths, room) }));
 }
 
-/** Micro-batches of like length over the whole set, in no random order; for passes without training. */
+/** Micro-batches of like length over the whole set, in no random order; for passes without training. @param microBatchSize as of `planEpoch` */
 export function planPass(lengths: ArrayLike<number>, microBatchSize: number): MicroBatch[] {
   const all = Int32Array.from({ length: lengths.length }, (_, index) => index);
-  return chunks(longestFirst(all, lengths), microBatchSize);
+  return fill(longestFirst(all, lengths), lengths, roomOf(lengths, microBatchSize));
+}
+
+/** Tokens that a pass may hold. */
+function roomOf(lengths: ArrayLike<number>, microBatchSize: number): number {
+  let longest = 0;
+  for (let index = 0; index < lengths.length; index++) longest = Math.max(longest, lengths[index] as number);
+  return microBatchSize * longest;
+}
+
+/** The fewest passes of at most `room` tokens, and of these the most even: small passes are slow. */
+function evenPasses(examples: Int32Array, lengths: ArrayLike<number>, room: number): MicroBatch[] {
+  const { length: fewest } = fill(examples, lengths, room);
+  let [tooLittle, enough] = [(lengths[examples[0] as number] as number) - 1, room];
+  while (enough - tooLittle > 1) {
+    const middle = (tooLittle + enough) >> 1;
+    if (fill(examples, lengths, middle).length > fewest) tooLittle = middle;
+    else enough = middle;
+  }
+  return fill(examples, lengths, enough);
+}
+
+/** As many examples one after the other as have room, again and again. */
+function fill(examples: Int32Array, lengths: ArrayLike<number>, room: number): MicroBatch[] {
+  const passes: MicroBatch[] = [];
+  let begin = 0;
+  let held = 0;
+  examples.forEach((example, place) => {
+    const length = lengths[example] as number;
+    if (held > 0 && held + length > room) {
+      passes.push(examples.slice(begin, place));
+      [begin, held] = [place, 0];
+    }
+    held += length;
+  });
+  if (held > 0) passes.push(examples.slice(begin));
+  return passes;
 }
 
 /** Ties keep their order: the result must not depend on the sort algorithm. */

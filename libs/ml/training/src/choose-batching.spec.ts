@@ -15,7 +15,6 @@ it.each([
   ['no more than the batch', { longestRow: 8 }, { microBatchSize: 16, recomputeBlocks: false }],
   ['at least one example', { longestRow: 5000 }, { microBatchSize: 1, recomputeBlocks: false }],
   ['what the user allows', { microBatchSizeMax: 3 }, { microBatchSize: 3, recomputeBlocks: false }],
-  ['even parts of the batch', { longestRow: 80 }, { microBatchSize: 8, recomputeBlocks: false }],
   ['more where the device wants more', { tokensPerPass: 16_384 }, { microBatchSize: 16, recomputeBlocks: false }],
   ['the user may go beyond the usual', { microBatchSizeMax: 16 }, { microBatchSize: 16, recomputeBlocks: false }],
   ['less where memory is short', { availableBytes: 250 }, { microBatchSize: 2, recomputeBlocks: false }],

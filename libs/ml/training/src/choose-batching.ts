@@ -4,7 +4,7 @@ import type { Batching } from './settings';
 export interface BatchingRequest {
   /** Examples per optimiser step. */
   readonly batchSize: number;
-  /** Tokens of the longest example, padded. */
+  /** Tokens of the longest example, padded: what the room of a pass is counted in. */
   readonly longestRow: number;
   /** The user's choice, taken unless memory is short. */
   readonly microBatchSizeMax?: number | undefined;
@@ -23,7 +23,7 @@ export interface BatchingRequest {
 export function chooseBatching(request: BatchingRequest): Batching {
   const { batchSize, longestRow, microBatchSizeMax, tokensPerPass, availableBytes } = request;
   const wanted = microBatchSizeMax ?? Math.max(1, Math.floor(tokensPerPass / longestRow));
-  const sizes = descending(evenPart(batchSize, wanted));
+  const sizes = descending(Math.min(batchSize, wanted));
   for (const recomputeBlocks of [false, true]) {
     for (const microBatchSize of sizes) {
       const batching = { microBatchSize, recomputeBlocks };
@@ -37,11 +37,6 @@ export function chooseBatching(request: BatchingRequest): Batching {
       'Shorten the rows or lower max_seq_length, tune fewer modules or a lower rank, take a smaller base model, or use a device with more memory',
     { param: 'max_seq_length', details: { neededBytes: needed, availableBytes, longestRow } },
   );
-}
-
-/** The smallest size that needs no more passes than `most`: a batch of 8 in passes of at most 6 is 4 + 4, not 6 + 2. */
-function evenPart(batchSize: number, most: number): number {
-  return Math.ceil(batchSize / Math.ceil(batchSize / most));
 }
 
 function descending(from: number): number[] {

@@ -62,7 +62,7 @@ export interface ReferenceOptions {
   /** The reference policy; null: the base model. */
   readonly adapter: ModelHook | null;
   readonly dataset: TokenisedDataset;
-  /** Pairs per pass. */
+  /** Room of a pass, in rows of the longest pair. */
   readonly microBatchSize: number;
 }
 

@@ -15,7 +15,7 @@ export interface TrainingSettings {
 
 /** How a step is fitted into memory. Another choice gives the same mathematics but not the same bits. */
 export interface Batching {
-  /** Examples per pass. */
+  /** Room of a pass, in rows of the longest example; shorter ones share it. */
   readonly microBatchSize: number;
   /** Compute each block again in the backward pass instead of keeping its activations. */
   readonly recomputeBlocks: boolean;

@@ -224,7 +224,7 @@ test('when the device runs out of memory the step is made again in smaller passe
   try {
     const [outcome, seen] = await run(specOf({ epochs: 1 }));
     expect(outcome).toMatchObject({ type: 'succeeded', result: { steps: 4 } });
-    expect(seen.logs).toContain('the device ran out of memory with 2 examples per pass; going on with 1');
+    expect(seen.logs).toContain('the device ran out of memory with 2 rows of the longest example per pass; going on with 1');
     expect(JSON.parse(readFileSync(join(seen.checkpoints[0]?.folder.dir ?? '', 'trainer_state.json'), 'utf8'))).toMatchObject({ choices: { microBatchSize: 1 } });
   } finally {
     forward.mockRestore();

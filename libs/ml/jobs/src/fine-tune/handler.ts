@@ -75,7 +75,7 @@ class FineTuneRun {
         this.#batching = { ...this.#batching, microBatchSize: Math.floor(microBatchSize / 2) };
         this.#trainer = this.#newTrainer();
         this.#meter.passesOf(this.#batching.microBatchSize, this.#trainer.state.step);
-        this.context.events.log('warn', `the device ran out of memory with ${microBatchSize} examples per pass; going on with ${this.#batching.microBatchSize}`);
+        this.context.events.log('warn', `the device ran out of memory with ${microBatchSize} rows of the longest example per pass; going on with ${this.#batching.microBatchSize}`);
       }
     }
   }
@@ -166,7 +166,7 @@ class FineTuneRun {
     const { microBatchSize } = this.#batching;
     events.log(
       'info',
-      `training ${tuner.parameterCount} parameters in ${precisionText(opened)} on ${engine.device.info.deviceName}: ${this.#trainer.totalSteps} steps of ${spec.batchSize} examples in passes of ${Math.min(microBatchSize, spec.batchSize)}, ` +
+      `training ${tuner.parameterCount} parameters in ${precisionText(opened)} on ${engine.device.info.deviceName}: ${this.#trainer.totalSteps} steps of ${spec.batchSize} examples in passes with room for ${microBatchSize} of the longest, ` +
         `${spec.epochs} ${spec.epochs === 1 ? 'epoch' : 'epochs'}. The first step takes longer than the others`,
     );
   }

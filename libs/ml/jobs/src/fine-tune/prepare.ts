@@ -128,7 +128,7 @@ function stepBytes(spec: FineTuneSpec, { config, computeDtype, weightDtype }: Op
 /** As in the run before, unless the user or a retry after a lack of memory asks for less: then the bits differ from there on, the mathematics do not. */
 function keepBatching({ spec, events }: Context, { microBatchSize, recomputeBlocks }: RunChoices): Batching {
   const allowed = Math.min(microBatchSize, spec.microBatchSize ?? microBatchSize);
-  if (allowed < microBatchSize) events.log('warn', `passes of ${allowed} examples instead of ${microBatchSize} from here on; losses may differ in the last digits`);
+  if (allowed < microBatchSize) events.log('warn', `passes with room for ${allowed} rows instead of ${microBatchSize} from here on; losses may differ in the last digits`);
   return { microBatchSize: allowed, recomputeBlocks };
 }
 
