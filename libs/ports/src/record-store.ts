@@ -58,9 +58,9 @@ export interface RecordStore {
   /** @throws illegal_transition when the job runs or has ended */
   setJobPriority(teamId: string, id: string, priority: number): Promise<JobRecord | null>;
 
-  /** Intake's end: `validating_files` -> `queued` with the worker's spec. False when the job is no longer validating. */
+  /** Intake's end: `validating_files` -> `queued` with the worker's spec; its wake-up is no longer owed. False when the job is no longer validating. */
   admitJob(id: string, admission: JobAdmission): Promise<boolean>;
-  /** Intake's refusal: `validating_files` -> `failed`. */
+  /** Intake's refusal: `validating_files` -> `failed`. As for the rest. */
   refuseJob(id: string, failure: NonNullable<JobRecord['error']>): Promise<boolean>;
   /** Jobs still in `validating_files`, oldest first, for the reconciler. */
   listUnvalidatedJobs(olderThanMs: number, limit: number): Promise<readonly JobRecord[]>;
@@ -68,7 +68,9 @@ export interface RecordStore {
   upsertDatasetVersion(version: Omit<DatasetVersionRecord, 'id' | 'createdAt'>): Promise<DatasetVersionRecord>;
 
   listEvents(jobId: string, request: PageRequest): Promise<Page<JobEventRecord>>;
-  appendEvent(event: Pick<JobEventRecord, 'jobId' | 'level' | 'type' | 'message' | 'data'>): Promise<void>;
+  appendEvent(event: NewJobEvent): Promise<void>;
+  /** Unless the job has one with the same message. */
+  appendEventOnce(event: NewJobEvent): Promise<void>;
   listCheckpoints(jobId: string, request: PageRequest): Promise<Page<CheckpointRecord>>;
   getCheckpoint(id: string): Promise<CheckpointRecord | null>;
   /** All points of a job, by step then name; `sinceStep` exclusive. */
@@ -92,6 +94,8 @@ export interface RecordStore {
   countJobs(): Promise<Readonly<Partial<Record<JobStatus, number>>>>;
   ping(): Promise<void>;
 }
+
+export type NewJobEvent = Pick<JobEventRecord, 'jobId' | 'level' | 'type' | 'message' | 'data'>;
 
 export interface NewJob {
   readonly id: string;

@@ -46,6 +46,24 @@ export function outboxConformance(name: string, open: () => Promise<StoreUnderTe
       expect(published.at(-1)?.payload).toEqual({ jobId: second });
     });
 
+    test('what intake has done before its message was sent is not owed', async () => {
+      const [admitted, refused, open] = await create(3);
+      const child = await steps.create({ afterJobIds: [open as string] });
+      expect(await steps.admit(admitted as string)).toBe(true);
+      expect(await steps.admit(child)).toBe(true);
+      expect(await steps.store.records.refuseJob(refused as string, { class: 'user', code: 'bad', message: 'bad', param: null, logTail: [] })).toBe(true);
+      const published: OutboxRecord[] = [];
+      expect(await outbox.relay(10, into(published))).toBe(1);
+      expect(published.map(({ payload }) => payload)).toEqual([{ jobId: open }]);
+    });
+
+    test('intake may be done while its message is sent', async () => {
+      const [id] = await create(1);
+      const admitting = async (): Promise<void> => expect(await steps.admit(id as string)).toBe(true);
+      expect(await outbox.relay(10, admitting)).toBe(1);
+      expect(await outbox.lagMs()).toBe(0);
+    });
+
     test('relays that run at once skip what another holds', async () => {
       await create(4);
       const [mine, theirs]: [OutboxRecord[], OutboxRecord[]] = [[], []];

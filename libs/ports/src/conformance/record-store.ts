@@ -104,6 +104,15 @@ export function recordStoreConformance(name: string, open: () => Promise<StoreUn
           await expect(records.listEvents(id, { limit: 3, after })).rejects.toMatchObject({ code: 'not_found' });
         }
       });
+
+      test('can be said once, with a text that a database may refuse, too', async () => {
+        const [id, other] = [await steps.create(), await steps.create()];
+        const event = { jobId: id, level: 'info' as const, type: 'message' as const, message: 'a\u0000b', data: null };
+        for (let n = 0; n < 2; n++) await records.appendEventOnce(event);
+        await records.appendEventOnce({ ...event, jobId: other });
+        expect((await steps.messages(id)).slice(1)).toEqual(['a\ufffdb']);
+        expect((await steps.messages(other)).slice(1)).toEqual(['a\ufffdb']);
+      });
     });
 
     describe('files', () => {

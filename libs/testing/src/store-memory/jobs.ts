@@ -51,6 +51,7 @@ export function jobMethods(tables: Tables): JobMethods {
         queuedAt: job.createdAt,
       });
       say(tables, id, 'Files validated, moving job to queued state');
+      settleIntake(tables, id);
       explainWaiting(tables, [tables.jobs.get(id) as JobRow]);
       tables.announce('schedule');
       return true;
@@ -59,6 +60,7 @@ export function jobMethods(tables: Tables): JobMethods {
       if (tables.jobs.get(id)?.status !== 'validating_files') return false;
       tables.changeJob(id, { status: nextStatus('validating_files', 'failed'), error: storableFailure(failure), finishedAt: tables.now() });
       say(tables, id, failure.message, 'error');
+      settleIntake(tables, id);
       skipDependents(tables, id);
       return true;
     },
@@ -118,6 +120,17 @@ function createJob(tables: Tables, request: NewJob): { job: JobRecord; created: 
   tables.outbox.set(id, { id, queue: request.queue, messageId: `${request.queue}-${request.id}`, payload: { jobId: request.id }, createdAtMs: tables.nowMs(), publishedAtMs: null });
   tables.owed.add(id);
   return { job: jobRecordOf(tables.jobs.get(request.id) as JobRow), created: true };
+}
+
+/** What calls intake to the job is no longer owed. */
+function settleIntake(tables: Tables, jobId: string): void {
+  for (const id of tables.owed) {
+    const row = tables.outbox.get(id);
+    if (row?.payload['jobId'] !== jobId) continue;
+    row.publishedAtMs = tables.nowMs();
+    tables.owed.delete(id);
+    tables.published.add(id);
+  }
 }
 
 function requireRoomInQueue(tables: Tables, teamId: string): void {

@@ -114,11 +114,15 @@ function fileMethods(tables: Tables): Pick<RecordStore, 'createFile' | 'getFile'
   };
 }
 
-function progressMethods(tables: Tables): Pick<RecordStore, 'listEvents' | 'appendEvent' | 'listCheckpoints' | 'getCheckpoint' | 'listMetrics' | 'listAttempts'> {
+function progressMethods(tables: Tables): Pick<RecordStore, 'listEvents' | 'appendEvent' | 'appendEventOnce' | 'listCheckpoints' | 'getCheckpoint' | 'listMetrics' | 'listAttempts'> {
   return {
     listEvents: async (jobId, { after, limit }) => pageOrThrow([...(tables.events.get(jobId) ?? [])].reverse(), after, limit),
     appendEvent: async ({ jobId, ...event }) => {
       if (tables.jobs.has(jobId)) insertEvents(tables, jobId, [event]);
+    },
+    appendEventOnce: async ({ jobId, ...event }) => {
+      const isSaid = tables.events.get(jobId)?.some(({ message }) => message === plainText(event.message)) ?? false;
+      if (!isSaid && tables.jobs.has(jobId)) insertEvents(tables, jobId, [event]);
     },
     listCheckpoints: async (jobId, { after, limit }) => pageOrThrow(tables.checkpointsOf(jobId), after, limit),
     getCheckpoint: async (id) => tables.checkpoints.get(id) ?? null,

@@ -13,3 +13,6 @@ const columnsOf = (table: string, fields: Readonly<Record<string, string>>): Pri
 export const jobColumns = columnsOf('j', Prisma.JobScalarFieldEnum);
 /** The same of `a`; the row is an `Attempt`. */
 export const attemptColumns = columnsOf('a', Prisma.AttemptScalarFieldEnum);
+export const fileColumns = columnsOf('f', Prisma.FileScalarFieldEnum);
+export const datasetVersionColumns = columnsOf('d', Prisma.DatasetVersionScalarFieldEnum);
+export const workerColumns = columnsOf('w', Prisma.WorkerScalarFieldEnum);

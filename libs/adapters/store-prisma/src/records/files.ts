@@ -1,8 +1,9 @@
-import { TunefleetError, newId } from '@tunefleet/foundation';
+import { TunefleetError, invariant, newId } from '@tunefleet/foundation';
 import type { RecordStore } from '@tunefleet/ports';
 import type { Database } from '../database/database';
-import { Prisma } from '../generated/client';
-import { datasetVersionRecord, fileRecord, plainText, toJson } from './mapping';
+import { Prisma, type DatasetVersion, type File } from '../generated/client';
+import { datasetVersionColumns, fileColumns } from './columns';
+import { datasetVersionRecord, fileRecord, jsonText, plainText } from './mapping';
 import { inOrder, toPage, unknownAfter } from './paging';
 import { requireStorage } from './team-bounds';
 
@@ -20,8 +21,8 @@ export function fileMethods(db: Database): FileMethods {
 
     getFile: (teamId, id) =>
       db.repeating(async () => {
-        const row = await prisma.file.findFirst({ where: { id, teamId, deletedAt: null } });
-        return row && fileRecord(row);
+        const [row] = await db.statements.$queryRaw<File[]>`select ${fileColumns} from file f where f.id = ${id} and f.team_id = ${teamId} and f.deleted_at is null`;
+        return row === undefined ? null : fileRecord(row);
       }),
 
     listFiles: (teamId, { after, limit, purpose, order }) =>
@@ -68,13 +69,14 @@ export function fileMethods(db: Database): FileMethods {
 
     upsertDatasetVersion: (version) =>
       db.repeating(async () => {
-        const { teamId, contentHash, format } = version;
-        const row = await prisma.datasetVersion.upsert({
-          where: { teamId_contentHash_format: { teamId, contentHash, format } },
-          create: { ...version, summary: toJson(version.summary), id: newId('datasetVersion') },
-          // The same bytes under the same format have the same report, unless the validator has learnt something.
-          update: { rowCount: version.rowCount, summary: toJson(version.summary) },
-        });
+        const { teamId, contentHash, format, rowCount, summary } = version;
+        // The same bytes under the same format have the same report, unless the validator has learnt something.
+        const [row] = await db.statements.$queryRaw<DatasetVersion[]>`
+          insert into dataset_version as d (id, team_id, content_hash, format, row_count, summary)
+          values (${newId('datasetVersion')}, ${teamId}, ${contentHash}, ${format}, ${rowCount}, ${jsonText(summary)}::jsonb)
+          on conflict (team_id, content_hash, format) do update set row_count = excluded.row_count, summary = excluded.summary
+          returning ${datasetVersionColumns}`;
+        invariant(row !== undefined, 'the database did not answer with the row it wrote');
         return datasetVersionRecord(row);
       }),
   };

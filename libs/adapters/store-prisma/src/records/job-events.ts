@@ -2,6 +2,7 @@ import type { JobStatus } from '@tunefleet/domain-jobs';
 import type { JsonValue } from '@tunefleet/foundation';
 import type { JobEventRecord } from '@tunefleet/ports';
 import type { Statements } from '../database/statements';
+import { Prisma } from '../generated/client';
 import { jsonText, plainText } from './mapping';
 
 export type NewEvent = Pick<JobEventRecord, 'level' | 'type' | 'message'> & { readonly data?: JsonValue };
@@ -30,12 +31,14 @@ export async function insertEvents(tx: Statements, jobId: string, events: readon
     order by e.position`;
 }
 
-/** One event, with the job's lock taken in the same statement; nothing when there is no such job. */
-export async function insertEventLocking(tx: Pick<Statements, '$executeRaw'>, jobId: string, event: NewEvent): Promise<void> {
+/** One event, with the job's lock taken in the same statement; nothing when there is no such job, or when the job has one with the same message and `once` is asked for. */
+export async function insertEventLocking(tx: Pick<Statements, '$executeRaw'>, jobId: string, event: NewEvent, { once = false } = {}): Promise<void> {
+  const message = plainText(event.message).slice(0, MESSAGE_CHARS_MAX);
   await tx.$executeRaw`
     with locked as (select id from job where id = ${jobId} for no key update)
     insert into job_event (job_id, level, type, message, data)
-    select id, ${event.level}, ${event.type}, ${plainText(event.message).slice(0, MESSAGE_CHARS_MAX)}, nullif(${jsonText([event.data ?? null])}::jsonb -> 0, 'null'::jsonb) from locked`;
+    select id, ${event.level}, ${event.type}, ${message}, nullif(${jsonText([event.data ?? null])}::jsonb -> 0, 'null'::jsonb) from locked
+    ${once ? Prisma.sql`where not exists (select from job_event e where e.job_id = ${jobId} and e.message = ${message})` : Prisma.empty}`;
 }
 
 /** Locks the job against every other writer and says its status. Null: there is no such job. */

@@ -17,7 +17,7 @@ import type {
   WorkerDevice,
   WorkerRecord,
 } from '@tunefleet/ports';
-import { Prisma, type Adapter, type Attempt, type Checkpoint, type DatasetVersion, type File, type Job, type JobEvent, type Worker } from '../generated/client';
+import type { Prisma, Adapter, Attempt, Checkpoint, DatasetVersion, File, Job, JobEvent, Worker } from '../generated/client';
 
 /** In JSON text: NUL, and halves of surrogate pairs (`JSON.stringify` escapes no whole ones). Not a backslash before such letters. */
 const UNSTORABLE = /(?<!\\)((?:\\\\)*)\\u(?:0000|d[89a-f][0-9a-f]{2})/g;
@@ -37,18 +37,9 @@ export function toJson(value: object): Prisma.InputJsonValue {
   return JSON.parse(jsonText(value)) as Prisma.InputJsonValue;
 }
 
-/** SQL null, not JSON's. */
-export function toJsonOrNull(value: object | null): Prisma.InputJsonValue | typeof Prisma.DbNull {
-  return value === null ? Prisma.DbNull : toJson(value);
-}
-
 /** Within the bounds that are checked when it is read. */
 export function boundedFailure(failure: Failure): Failure {
   return { ...failure, message: failure.message.slice(0, 4000), logTail: failure.logTail.slice(-50).map((line) => line.slice(0, 2000)) };
-}
-
-export function failureJson(failure: Failure): Prisma.InputJsonValue {
-  return toJson(boundedFailure(failure));
 }
 
 function objectOf(value: Prisma.JsonValue): JsonObject {

@@ -6,7 +6,7 @@ import { insertEventLocking } from './job-events';
 import { attemptRecord, checkpointRecord, jobEventRecord, parseEventId } from './mapping';
 import { toPage, unknownAfter } from './paging';
 
-type ProgressMethods = Pick<RecordStore, 'listEvents' | 'appendEvent' | 'listCheckpoints' | 'getCheckpoint' | 'listMetrics' | 'listAttempts'>;
+type ProgressMethods = Pick<RecordStore, 'listEvents' | 'appendEvent' | 'appendEventOnce' | 'listCheckpoints' | 'getCheckpoint' | 'listMetrics' | 'listAttempts'>;
 
 /** What a job has left behind while it ran. */
 export function progressMethods(db: Database): ProgressMethods {
@@ -25,6 +25,8 @@ export function progressMethods(db: Database): ProgressMethods {
       }),
 
     appendEvent: ({ jobId, ...event }) => db.repeating(() => insertEventLocking(db.statements, jobId, event)),
+
+    appendEventOnce: ({ jobId, ...event }) => db.repeating(() => insertEventLocking(db.statements, jobId, event, { once: true })),
 
     listCheckpoints: (jobId, { after, limit }) =>
       db.repeating(async () => {

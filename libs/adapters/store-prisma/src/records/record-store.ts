@@ -3,6 +3,7 @@ import type { RecordStore } from '@tunefleet/ports';
 import type { Database } from '../database/database';
 import { fileMethods } from './files';
 import { controlMethods } from './job-controls';
+import { intakeMethods } from './job-intake';
 import { jobMethods } from './jobs';
 import { adapterRecord } from './mapping';
 import { progressMethods } from './progress';
@@ -45,12 +46,12 @@ export function prismaRecordStore(db: Database): RecordStore {
       ),
 
     memoryCorrection: (shape) =>
-      db.repeating(async () => (await prisma.measurement.findUnique({ where: { shape }, select: { memoryRatio: true } }))?.memoryRatio ?? 1),
+      db.repeating(async () => (await db.statements.$queryRaw<{ memory_ratio: number | null }[]>`select memory_ratio from measurement where shape = ${shape}`)[0]?.memory_ratio ?? 1),
 
     ping: () =>
       db.repeating(async () => {
         await prisma.$queryRaw`select 1`;
       }),
   };
-  return { ...fileMethods(db), ...jobMethods(db), ...controlMethods(db), ...progressMethods(db), ...workerControlMethods(db), ...teamMethods(db), ...usageMethods(db), ...others };
+  return { ...fileMethods(db), ...jobMethods(db), ...intakeMethods(db), ...controlMethods(db), ...progressMethods(db), ...workerControlMethods(db), ...teamMethods(db), ...usageMethods(db), ...others };
 }

@@ -1,15 +1,18 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import type { Transaction } from '../database/database';
+import type { Statements } from '../database/statements';
 import { toNumber } from './mapping';
 
 // Both take the lock of the team's quota, where there is one: of requests that come at once, only so many pass as fit.
 
 /** Call it after the job was written. @throws capacity with the numbers */
-export async function requireRoomInQueue(tx: Transaction, teamId: string): Promise<void> {
+export async function requireRoomInQueue(tx: Statements, teamId: string): Promise<void> {
   const [quota] = await tx.$queryRaw<{ queued_jobs: number }[]>`
     select queued_jobs from team_quota where team_id = ${teamId} and queued_jobs is not null for no key update`;
   if (quota === undefined) return;
-  const waiting = await tx.job.count({ where: { teamId, status: { in: ['validating_files', 'queued'] } } });
+  // A statement of its own: it sees what was committed while the lock was waited for.
+  const [counted] = await tx.$queryRaw<{ waiting: number }[]>`select count(*)::int as waiting from job where team_id = ${teamId} and status in ('validating_files', 'queued')`;
+  const waiting = counted?.waiting ?? 0;
   if (waiting <= quota.queued_jobs) return;
   const others = waiting - 1 === 1 ? '1 job of your team waits' : `${waiting - 1} jobs of your team wait`;
   throw new TunefleetError('capacity', `${others}, and its quota is ${quota.queued_jobs}: submit again when some have started, cancel some, or ask for a higher quota`, {

@@ -3,7 +3,8 @@ import { databaseTime } from '../database/clock';
 import type { Database, Transaction } from '../database/database';
 import { announce } from '../database/wake-channel';
 import { stopDrained } from '../fleet/stops';
-import type { Prisma } from '../generated/client';
+import type { Prisma, Worker } from '../generated/client';
+import { workerColumns } from './columns';
 import { workerRecord } from './mapping';
 
 type WorkerControlMethods = Pick<RecordStore, 'listWorkers' | 'listBusyWorkerIds' | 'setWorkerCordoned' | 'drainWorker'>;
@@ -12,7 +13,7 @@ type WorkerControlMethods = Pick<RecordStore, 'listWorkers' | 'listBusyWorkerIds
 export function workerControlMethods(db: Database): WorkerControlMethods {
   const { prisma } = db;
   return {
-    listWorkers: () => db.repeating(async () => (await prisma.worker.findMany({ orderBy: [{ name: 'asc' }, { id: 'asc' }] })).map(workerRecord)),
+    listWorkers: () => db.repeating(async () => (await db.statements.$queryRaw<Worker[]>`select ${workerColumns} from worker w order by w.name, w.id`).map(workerRecord)),
 
     listBusyWorkerIds: () =>
       db.repeating(async () => (await prisma.attempt.findMany({ where: { status: { not: 'finished' } }, select: { workerId: true } })).map(({ workerId }) => workerId)),
