@@ -1,4 +1,4 @@
-import type { ModelHook, ModuleSite, Projection, ProjectionGroup, Stems, TokenTables } from '@tunefleet/ml-nn';
+import type { ModelHook, ModuleSite, Norm, Projection, ProjectionGroup, Stems, TokenTables } from '@tunefleet/ml-nn';
 import type { Device, FloatDType, OutputHead, Tensor } from '@tunefleet/ml-tensor';
 
 /** Token ids of `rows` sequences of `columns` tokens each, row-major; rows are padded on the right with any valid id. */
@@ -77,10 +77,14 @@ export interface CausalLm extends Disposable {
   readonly projectionGroups: readonly ProjectionGroup[];
   /** Modules whose output a tuner may change, in forward order. */
   readonly modules: readonly ModuleSite[];
+  /** In forward order. */
+  readonly norms: readonly Norm[];
   readonly tables: TokenTables;
   /** [V, C] the token embeddings, and the factor put on them. */
   readonly embeddings: Tensor;
   readonly embeddingScale: number;
+  /** [positions, C], of models that have learned them. */
+  readonly positions?: Tensor;
   /** [V, C]; logits = headLogits(forward(..), headOf(model, adapter)), as an adapter may change the head. */
   readonly head: OutputHead;
   /** Bytes of the weights on the device. */

@@ -1,4 +1,4 @@
-import type { ModuleSite, TokenTables } from '@tunefleet/ml-nn';
+import type { ModuleSite, NormSite, TokenTables } from '@tunefleet/ml-nn';
 
 /** What can be said about a causal language model from its configuration alone. Sizes in elements. */
 export interface CausalLmDescription {
@@ -21,6 +21,8 @@ export interface CausalLmDescription {
   readonly tables: TokenTables;
   /** Modules whose output a tuner may change, in forward order. */
   readonly modules: readonly ModuleSite[];
+  /** In forward order. */
+  readonly norms: readonly NormSite[];
   /** Every linear map a tuner may adapt, in forward order. */
   readonly projections: readonly { readonly path: string; readonly inSize: number; readonly outSize: number; readonly fanInFanOut?: true; readonly biased?: true }[];
 }

@@ -1,4 +1,4 @@
-import type { ModelHook, ModuleSite, Projection, ProjectionGroup } from '@tunefleet/ml-nn';
+import type { ModelHook, ModuleSite, Norm, Projection, ProjectionGroup } from '@tunefleet/ml-nn';
 import type { Device, FloatDType, Tensor } from '@tunefleet/ml-tensor';
 
 /** Token ids of `rows` texts, row-major, `columns` a row; the first `lengths[row]` are the text, the rest is padding with any valid id. */
@@ -39,6 +39,7 @@ export interface Encoder extends Disposable {
   readonly embeddingScale: number;
   /** Modules whose output a tuner may change: none so far. */
   readonly modules: readonly ModuleSite[];
+  readonly norms: readonly Norm[];
   /** Bytes of the weights on the device. */
   readonly weightBytes: number;
   /** @returns the last hidden states, [rows * columns, C], the caller's */

@@ -1,2 +1,3 @@
 export * from './model-hook';
+export * from './norm';
 export * from './projection';

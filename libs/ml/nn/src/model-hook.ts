@@ -1,4 +1,5 @@
 import type { AdaptedHead, OutputHead, Tensor } from '@tunefleet/ml-tensor';
+import type { NormWeights } from './norm';
 import type { ProjectionGroup } from './projection';
 
 /**
@@ -6,6 +7,8 @@ import type { ProjectionGroup } from './projection';
  * computes alone. Tensors given to a hook are borrowed, tensors it returns are the model's, unless said otherwise.
  */
 export interface ModelHook {
+  /** Set where all else depends on the rows of a pass: a model asks for the hook of each pass and uses that alone; see `hookOfPass`. */
+  forPass?(rows: PassRows): ModelHook;
   /**
    * Linear maps.
    * @param x [N, in]
@@ -21,12 +24,24 @@ export interface ModelHook {
    * @returns [N, C]
    */
   embed?(embedded: Tensor, ids: Int32Array, scale: number): Tensor;
+  /** Trained weights of norms, by the path of a `NormSite`; see `normalise`. */
+  readonly norms?: ReadonlyMap<string, NormWeights>;
+  /** Models with learned positions: [positions, C] f32, trainable, in place of the frozen table. */
+  readonly positions?: Tensor;
   /** Changes the output head; see `headOf`. */
   readonly head?: AdaptedHead;
   /** Virtual tokens before every row. */
   readonly prefix?: PrefixHook;
   /** Replaces what enters the final norm. No gradient flows through the blocks then. */
   readonly bypass?: BypassHook;
+}
+
+/** Which rows hooks are called with: rows * columns tokens, or the wanted ones of them where the last block has dropped the others. */
+export interface PassRows {
+  readonly rows: number;
+  readonly columns: number;
+  /** Ascending. */
+  readonly outputRows: Int32Array | null;
 }
 
 /**
@@ -94,6 +109,11 @@ export interface BypassHook {
 /** The head that turns a model's hidden states into logits under an adapter; the only way for whoever computes logits or a loss to get it. */
 export function headOf({ head }: { readonly head: OutputHead }, hook: ModelHook | null): OutputHead {
   return hook?.head ? { ...head, adapted: hook.head } : head;
+}
+
+/** What is active in one pass. */
+export function hookOfPass(hook: ModelHook | null, rows: PassRows): ModelHook | null {
+  return hook?.forPass?.(rows) ?? hook;
 }
 
 /** A module's output after the hook on it. @returns the caller's; `output` itself, if there is none */

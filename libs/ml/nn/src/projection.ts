@@ -19,6 +19,8 @@ export interface TokenTables {
   readonly head: string;
   /** The head is the embedding table. */
   readonly tied: boolean;
+  /** Learned positions, [rows, C]. */
+  readonly positions?: { readonly path: string; readonly rows: number };
 }
 
 /** Where a projection lies in its group: output rows `row` to `row + outSize` of one of the group's maps. */

@@ -1,4 +1,4 @@
-import type { ModelHook, ModuleSite, ProjectionGroup, TokenTables } from '@tunefleet/ml-nn';
+import type { ModelHook, ModuleSite, Norm, NormSite, ProjectionGroup, TokenTables } from '@tunefleet/ml-nn';
 import type { Device, FloatDType, OutputHead, Shape, Tensor } from '@tunefleet/ml-tensor';
 
 /** One trainable tensor. */
@@ -44,6 +44,11 @@ export interface Tuner {
    */
   bind(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): ModelHook;
   /**
+   * By tuners whose `bind` makes tensors of its own: the same without what only training needs.
+   * @param values of the current scope, as the result   @returns the hook and every tensor it holds, those given among them
+   */
+  bindForInference?(model: BindableModel, values: readonly Tensor[]): { readonly hook: ModelHook; readonly tensors: readonly Tensor[] };
+  /**
    * Writes the adapter's files into an existing folder.
    * @param model the one it was trained on; a tuner whose start values follow from the weights may need them
    */
@@ -65,6 +70,9 @@ export interface BindableModel extends TunableModel {
   /** [V, C] the token embeddings, and the factor the model puts on them. */
   readonly embeddings: Tensor;
   readonly embeddingScale: number;
+  readonly norms: readonly Norm[];
+  /** [positions, C], of models that have learned them. */
+  readonly positions?: Tensor;
   /** [V, C]; absent where a model gives no logits by a head. */
   readonly head?: OutputHead;
 }
@@ -83,4 +91,6 @@ export interface TunableModel {
   readonly tables?: TokenTables;
   /** Modules whose output may be changed. */
   readonly modules: readonly ModuleSite[];
+  /** In forward order. */
+  readonly norms: readonly NormSite[];
 }

@@ -1,12 +1,5 @@
-import { projectGroup, projectOnto, type ProjectionGroup, type ModelHook } from '@tunefleet/ml-nn';
-import { attention, gelu, layerNorm, mergeHeads, splitHeads, type Tensor } from '@tunefleet/ml-tensor';
-
-/** A layer norm, [C] each. */
-export interface Norm {
-  readonly weight: Tensor;
-  readonly bias: Tensor;
-  readonly epsilon: number;
-}
+import { normalise, projectGroup, projectOnto, type ModelHook, type Norm, type ProjectionGroup } from '@tunefleet/ml-nn';
+import { attention, gelu, mergeHeads, splitHeads, type Tensor } from '@tunefleet/ml-tensor';
 
 /** Weights of one block. */
 export interface BertBlock {
@@ -37,12 +30,8 @@ export function runBertBlock(block: BertBlock, x: Tensor, { rows, mask, adapter 
   return x.device.scope(() => {
     const [qkv] = projectGroup(x, block.qkv, adapter) as [Tensor];
     const [q, k, v] = splitHeads(qkv, rows, [H, H, H]) as [Tensor, Tensor, Tensor]; // [B, H, T, D]
-    const attended = normed(projectOnto(x, mergeHeads(attention(q, k, v, mask)), block.output, adapter), block.attentionNorm);
+    const attended = normalise(projectOnto(x, mergeHeads(attention(q, k, v, mask)), block.output, adapter), block.attentionNorm, adapter);
     const [up] = projectGroup(attended, block.up, adapter) as [Tensor];
-    return normed(projectOnto(attended, gelu(up), block.down, adapter), block.mlpNorm);
+    return normalise(projectOnto(attended, gelu(up), block.down, adapter), block.mlpNorm, adapter);
   });
-}
-
-export function normed(x: Tensor, { weight, bias, epsilon }: Norm): Tensor {
-  return layerNorm(x, weight, bias, epsilon);
 }

@@ -3,7 +3,6 @@ import type { Architecture, LoadedWeight } from '../architecture';
 import { FrozenParts } from '../decoder/frozen-parts';
 import type { Encoder } from '../encoder';
 import { loadModel, type LoadOptions } from '../loading/load-causal-lm';
-import type { Norm } from './block';
 import { BertModel } from './model';
 import { parseBert, type BertConfig } from './spec';
 import { bertBlockMaps, bertPooler, bertPrefix, bertWeights, isRedundantBertWeight } from './weight-table';
@@ -22,7 +21,8 @@ function build(device: Device, config: BertConfig, computeDtype: FloatDType, wei
   const parts = new FrozenParts(device, weight);
   const prefix = bertPrefix(config);
   const table = (name: string) => parts.tensor(`${prefix}embeddings.${name}_embeddings.weight`);
-  const norm = (name: string): Norm => ({ weight: parts.tensor(`${prefix}${name}.weight`), bias: parts.tensor(`${prefix}${name}.bias`), epsilon: config.normEpsilon });
+  const norm = (name: string, layer: number) => parts.norm({ path: `${prefix}${name}`, layer, size: config.hiddenSize, biased: true }, config.normEpsilon);
+  const first = norm('embeddings.LayerNorm', -1);
   const blocks = Array.from({ length: config.layers }, (_, layer) => {
     const { qkv, output, up, down } = bertBlockMaps(config, layer);
     const path = `encoder.layer.${layer}`;
@@ -30,14 +30,14 @@ function build(device: Device, config: BertConfig, computeDtype: FloatDType, wei
       heads: config.heads,
       qkv: parts.group(qkv),
       output: parts.group([output]),
-      attentionNorm: norm(`${path}.attention.output.LayerNorm`),
+      attentionNorm: norm(`${path}.attention.output.LayerNorm`, layer),
       up: parts.group([up]),
       down: parts.group([down]),
-      mlpNorm: norm(`${path}.output.LayerNorm`),
+      mlpNorm: norm(`${path}.output.LayerNorm`, layer),
     };
   });
   const { classes, hiddenSize } = config;
   const classifier = classes === null ? null : { pooler: parts.group([bertPooler(config)]), map: parts.group([{ path: 'classifier', inSize: hiddenSize, outSize: classes, bias: true }]).maps[0] as FrozenMap };
   const [words, places, types] = [table('word'), table('position'), table('token_type')];
-  return new BertModel(device, config, { words, places, types, norm: norm('embeddings.LayerNorm'), blocks, classifier, owned: parts.owned }, computeDtype);
+  return new BertModel(device, config, { words, places, types, norm: first, norms: parts.norms, blocks, classifier, owned: parts.owned }, computeDtype);
 }

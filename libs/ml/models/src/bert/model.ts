@@ -1,8 +1,8 @@
 import { invariant, TunefleetError } from '@tunefleet/foundation';
-import { projectGroup, type Projection, type ProjectionGroup } from '@tunefleet/ml-nn';
+import { normalise, projectGroup, type ModelHook, type Norm, type Projection, type ProjectionGroup } from '@tunefleet/ml-nn';
 import { add, checkpoint, embedding, linearGroup, meanOfRows, paddingMask, selectRows, tanh, type Device, type FloatDType, type FrozenMap, type Tensor } from '@tunefleet/ml-tensor';
 import type { EncodeOptions, Encoder, EncoderBatch } from '../encoder';
-import { normed, runBertBlock, type BertBlock, type Norm } from './block';
+import { runBertBlock, type BertBlock } from './block';
 import type { BertConfig } from './spec';
 
 /** Everything on the device that a BERT owns. */
@@ -12,6 +12,7 @@ export interface BertParts {
   readonly places: Tensor;
   readonly types: Tensor;
   readonly norm: Norm;
+  readonly norms: readonly Norm[];
   readonly blocks: readonly BertBlock[];
   readonly classifier: { readonly pooler: ProjectionGroup; readonly map: FrozenMap } | null;
   /** Every tensor above once, for counting and disposal. */
@@ -29,6 +30,7 @@ export class BertModel implements Encoder {
   readonly projections: readonly Projection[];
   readonly projectionGroups: readonly ProjectionGroup[];
   readonly modules = [];
+  readonly norms: readonly Norm[];
   readonly embeddings: Tensor;
   readonly embeddingScale = 1;
   readonly keyValueHeads: number;
@@ -44,6 +46,7 @@ export class BertModel implements Encoder {
     this.vocabSize = config.vocabSize;
     this.hiddenSize = config.hiddenSize;
     this.layers = config.layers;
+    this.norms = parts.norms;
     this.keyValueHeads = config.heads;
     this.embeddings = parts.words;
     this.headDim = config.hiddenSize / config.heads;
@@ -57,11 +60,11 @@ export class BertModel implements Encoder {
 
   encode(batch: EncoderBatch, { adapter = null, recomputeBlocks = false }: EncodeOptions = {}): Tensor {
     this.check(batch);
-    invariant(!adapter || Object.keys(adapter).every((part) => part === 'project'), 'only linear maps of an encoder can be adapted');
+    invariant(!adapter || Object.keys(adapter).every((part) => part === 'project' || part === 'norms'), 'only linear maps and norms of an encoder can be adapted');
     const { rows, columns, lengths } = batch;
     return this.device.scope(() => {
       const mask = paddingMask(this.device, lengths, columns);
-      let x = this.embedTokens(batch);
+      let x = this.embedTokens(batch, adapter);
       for (const block of this.parts.blocks) {
         const input = x;
         const run = () => runBertBlock(block, input, { rows, mask, adapter });
@@ -90,11 +93,11 @@ export class BertModel implements Encoder {
     for (const tensor of this.parts.owned) tensor.dispose();
   }
 
-  private embedTokens({ ids, columns, tokenTypes }: EncoderBatch): Tensor {
+  private embedTokens({ ids, columns, tokenTypes }: EncoderBatch, adapter: ModelHook | null): Tensor {
     const { words, places, types, norm } = this.parts;
     const positions = Int32Array.from(ids, (_, i) => i % columns);
     const look = (table: Tensor, rows: Int32Array) => embedding(table, rows, this.computeDtype);
-    return normed(add(add(look(words, ids), look(types, tokenTypes ?? new Int32Array(ids.length))), look(places, positions)), norm);
+    return normalise(add(add(look(words, ids), look(types, tokenTypes ?? new Int32Array(ids.length))), look(places, positions)), norm, adapter);
   }
 
   private check({ ids, rows, columns, lengths, tokenTypes }: EncoderBatch): void {

@@ -2,7 +2,7 @@ import type { CausalLmDescription } from '../description';
 import type { ExpectedWeight } from '../loading/weight-loader';
 import type { DecoderConfig } from './config';
 import { moduleSites } from './module-sites';
-import { FINAL_NORM, blockPaths, decoderProjections, decoderWeights, tokenTables, type DeclaredProjection } from './weight-table';
+import { FINAL_NORM, blockPaths, decoderNorms, decoderProjections, decoderWeights, tokenTables, type DeclaredProjection } from './weight-table';
 
 export function describeDecoder(config: DecoderConfig): CausalLmDescription {
   const { modelType, vocabSize, hiddenSize, intermediateSize, heads, keyValueHeads, headDim, maxPositions } = config;
@@ -21,6 +21,7 @@ export function describeDecoder(config: DecoderConfig): CausalLmDescription {
     softcaps: { attention: config.attentionSoftcap !== null, logits: config.logitSoftcap !== null },
     tables: tokenTables(config),
     modules: moduleSites(config.layers.map((_, layer) => blockPaths(config, layer)), FINAL_NORM, { hiddenSize, intermediateSize, attentionWidth: heads * headDim }),
+    norms: decoderNorms(config),
     projections: decoderProjections(config).map(projectionOf),
   };
 }

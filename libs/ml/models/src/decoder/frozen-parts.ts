@@ -1,5 +1,5 @@
 import { invariant } from '@tunefleet/foundation';
-import type { ProjectionGroup } from '@tunefleet/ml-nn';
+import type { Norm, NormSite, ProjectionGroup } from '@tunefleet/ml-nn';
 import { dequantise, frozenMatrix, quantisedMatrix, Tensor, tensorsOf, type Device, type FrozenMap, type FrozenMatrix, type OutputHead, type QuantisedWeights } from '@tunefleet/ml-tensor';
 import type { LoadedWeight } from '../architecture';
 import { projectionOf } from './describe';
@@ -9,6 +9,8 @@ import type { DeclaredProjection } from './weight-table';
 export class FrozenParts {
   /** Every tensor of the model once, for counting and disposal. */
   readonly owned: Tensor[] = [];
+  /** In the order in which they were asked for. */
+  readonly norms: Norm[] = [];
 
   /** @param weight gives up each loaded tensor once */
   constructor(
@@ -25,8 +27,14 @@ export class FrozenParts {
     return this.own(this.weight(name));
   }
 
-  /** A norm's weight [C]. @param centred stored less one: it is made whole, in f32 */
-  normWeight(name: string, centred: boolean): Tensor {
+  norm(site: NormSite, epsilon: number): Norm {
+    const norm = { ...site, epsilon, weight: this.normWeight(site), bias: site.biased ? this.tensor(`${site.path}.bias`) : null };
+    this.norms.push(norm);
+    return norm;
+  }
+
+  private normWeight({ path, centred }: NormSite): Tensor {
+    const name = `${path}.weight`;
     if (!centred) return this.tensor(name);
     using stored = this.weight(name);
     return this.own(

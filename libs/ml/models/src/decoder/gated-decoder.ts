@@ -1,4 +1,5 @@
-import { rmsNorm, type Device, type FloatDType } from '@tunefleet/ml-tensor';
+import type { NormSite } from '@tunefleet/ml-nn';
+import type { Device, FloatDType } from '@tunefleet/ml-tensor';
 import type { Architecture, LoadedWeight } from '../architecture';
 import type { CausalLm } from '../causal-lm';
 import type { DecoderConfig, LayerSettings } from './config';
@@ -7,7 +8,7 @@ import type { DecoderBlock } from './block';
 import { gatedKeysValues, runGatedBlock, type GatedBlock } from './gated-block';
 import { DecoderModel } from './model';
 import { inverseFrequencies } from './rope-frequencies';
-import { FINAL_NORM, blockMaps, blockNorms, blockPaths, decoderWeights, isRedundantWeight, tokenTables } from './weight-table';
+import { blockMaps, blockNorms, blockPaths, decoderWeights, finalNorm, isRedundantWeight, tokenTables } from './weight-table';
 
 /** The computing half of a model type that is a decoder with RMS norms, rotary positions and gated MLPs. @param parse throws `incompatible_artifact` */
 export function gatedDecoder(parse: (config: unknown) => DecoderConfig): Architecture {
@@ -22,8 +23,8 @@ export function gatedDecoder(parse: (config: unknown) => DecoderConfig): Archite
 
 function build(device: Device, config: DecoderConfig, computeDtype: FloatDType, weight: (name: string) => LoadedWeight): CausalLm {
   const parts = new FrozenParts(device, weight);
-  const norm = (name: string) => parts.normWeight(name, config.centredNorms);
-  const optionalNorm = (name: string | null) => (name === null ? null : norm(name));
+  const norm = (site: NormSite) => parts.norm(site, config.normEpsilon);
+  const optionalNorm = (site: NormSite | null) => site && norm(site);
   const kinds = distinctKinds(config.layers);
   const table = parts.tensor('model.embed_tokens.weight');
   const blocks = config.layers.map((settings, layer): DecoderBlock => {
@@ -49,7 +50,7 @@ function build(device: Device, config: DecoderConfig, computeDtype: FloatDType, 
       keysValues: (x, context) => gatedKeysValues(config, block, x, context),
     };
   });
-  const finalNorm = norm(`${FINAL_NORM}.weight`);
+  const last = norm(finalNorm(config));
   return new DecoderModel(
     device,
     {
@@ -58,8 +59,8 @@ function build(device: Device, config: DecoderConfig, computeDtype: FloatDType, 
       tables: tokenTables(config),
       embeddings: table,
       blocks,
-      finalNormPath: FINAL_NORM,
-      finalNorm: (x) => rmsNorm(x, finalNorm, config.normEpsilon),
+      norms: parts.norms,
+      finalNorm: last,
       head: config.tiedHead ? parts.tiedHead(table, config.logitSoftcap) : parts.head('lm_head.weight', config.logitSoftcap),
       owned: parts.owned,
     },

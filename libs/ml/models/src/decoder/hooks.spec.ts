@@ -123,6 +123,31 @@ describe.each(NAMES)('%s', (name) => {
     expect(Math.abs((moved(0.02) - moved(-0.02)) / 0.04 - norm)).toBeLessThan(0.03 * norm);
   });
 
+  test('norms and learned positions given as the checkpoint has them change nothing; gradients reach them', () => {
+    const stored = [...model.norms.flatMap(({ weight, bias, centred }) => [device.readFloats(weight).map((value) => (centred ? value - 1 : value)), ...(bias ? [device.readFloats(bias)] : [])]), ...(model.positions ? [device.readFloats(model.positions)] : [])];
+    const labels = Int32Array.from(ids, (_, i) => ids[i + 1] ?? -100);
+    const run = (values: readonly Float32Array[], recomputeBlocks = false) =>
+      device.scope(() => {
+        const taken = values.values();
+        const take = (shape: readonly number[]) => device.tensor(Float32Array.from(taken.next().value ?? []), shape, 'f32');
+        const norms = new Map(model.norms.map(({ path, size, biased }) => [path, { weight: take([size]), bias: biased ? take([size]) : null }]));
+        const positions = model.positions && take(model.positions.shape);
+        const parameters = [...[...norms.values()].flatMap(({ weight, bias }) => [weight, ...(bias ? [bias] : [])]), ...(positions ? [positions] : [])];
+        const adapter: ModelHook = { norms, ...(positions ? { positions } : {}) };
+        const { result, gradients: got } = gradients(device, parameters, () => headCrossEntropy(model.forward({ ids, rows: 1, columns }, { adapter, recomputeBlocks }), model.head, labels, { scale: 1 / columns }));
+        return { loss: device.readFloats(result.loss)[0] ?? NaN, slopes: got.map((each) => device.readFloats(each as Tensor)), logits: logitsOf(model, { ids, rows: 1, columns }, { adapter }) };
+      });
+    expect(model.norms.map(({ path, layer, size, biased, centred }) => ({ path, layer, size, ...(biased ? { biased } : {}), ...(centred ? { centred } : {}) }))).toEqual(describeCausalLm(golden.config).norms);
+    const { slopes, logits } = run(stored);
+    expect(maxDifference(logits, whole)).toBeLessThan(1e-5);
+    run(stored, true).slopes.forEach((each, index) => expect(maxDifference(each, slopes[index] as Float32Array)).toBeLessThan(1e-5));
+    for (const [which, slope] of slopes.entries()) {
+      const norm = Math.hypot(...slope);
+      const along = (by: number) => run(stored.map((values, index) => (index === which ? values.map((value, i) => value + (by * (slope[i] ?? 0)) / norm) : values))).loss;
+      expect(Math.abs((along(0.02) - along(-0.02)) / 0.04 - norm)).toBeLessThan(0.03 * norm + 2e-4);
+    }
+  });
+
   test('a bypass gets what goes through the blocks, without gradient; wanted rows only', () => {
     const outputRows = Int32Array.of(3, 4, 23);
     const weight = () => device.tensor(Float32Array.of(1), [], 'f32');

@@ -1,6 +1,6 @@
 import { invariant, TunefleetError } from '@tunefleet/foundation';
-import { hooked, isHooked, type KeysValues, type ModelHook, type ModuleSite, type PrefixModel, type Projection, type ProjectionGroup, type Stems, type TokenTables } from '@tunefleet/ml-nn';
-import { checkpoint, embedding, scale, selectRows, withoutGradients, type Device, type FloatDType, type OutputHead, type Tensor } from '@tunefleet/ml-tensor';
+import { hooked, hookOfPass, isHooked, normalise, type KeysValues, type ModelHook, type ModuleSite, type Norm, type PrefixModel, type Projection, type ProjectionGroup, type Stems, type TokenTables } from '@tunefleet/ml-nn';
+import { add, checkpoint, embedding, replaceRows, scale, selectRows, withoutGradients, type Device, type FloatDType, type OutputHead, type Tensor } from '@tunefleet/ml-tensor';
 import type { CausalLm, ForwardOptions, KeyValueCache, TokenBatch } from '../causal-lm';
 import type { BlockContext, DecoderBlock, KeyValueStore } from './block';
 import { LayeredCache } from './layered-cache';
@@ -25,11 +25,12 @@ export interface DecoderParts {
   readonly embeddings: Tensor;
   /** Factor of the embeddings; 1: none. */
   readonly embeddingScale: number;
-  /** Models with learned positions: adds them. @param x [B*T, C], borrowed   @returns alike */
-  addPositions?(x: Tensor, positions: Int32Array): Tensor;
+  /** Models with learned positions: their table [positions, C]. */
+  readonly positions?: Tensor;
   readonly blocks: readonly DecoderBlock[];
-  readonly finalNormPath: string;
-  finalNorm(x: Tensor): Tensor;
+  /** In forward order. */
+  readonly norms: readonly Norm[];
+  readonly finalNorm: Norm;
   readonly head: OutputHead;
   /** Every tensor of the model once, for counting and disposal. */
   readonly owned: readonly Tensor[];
@@ -64,6 +65,8 @@ export class DecoderModel implements CausalLm {
   readonly embeddings: Tensor;
   readonly embeddingScale: number;
   readonly tables: TokenTables;
+  readonly norms: readonly Norm[];
+  readonly positions?: Tensor;
   readonly weightBytes: number;
   private readonly sequenceTables: SequenceTables;
 
@@ -80,10 +83,12 @@ export class DecoderModel implements CausalLm {
     this.head = parts.head;
     this.projectionGroups = parts.blocks.flatMap(({ groups }) => groups);
     this.projections = this.projectionGroups.flatMap(({ members }) => members);
-    this.modules = moduleSites(parts.blocks.map(({ paths }) => paths), parts.finalNormPath, { ...parts, attentionWidth: parts.heads * parts.headDim });
+    this.modules = moduleSites(parts.blocks.map(({ paths }) => paths), parts.finalNorm.path, { ...parts, attentionWidth: parts.heads * parts.headDim });
     this.keyValueHeads = parts.keyValueHeads;
     this.headDim = parts.headDim;
     this.tables = parts.tables;
+    this.norms = parts.norms;
+    if (parts.positions) this.positions = parts.positions;
     this.embeddings = parts.embeddings;
     this.embeddingScale = parts.embeddingScale;
     this.weightBytes = [...new Set(parts.owned.map(({ storage }) => storage))].reduce((sum, { bytes }) => sum + bytes, 0);
@@ -95,17 +100,18 @@ export class DecoderModel implements CausalLm {
   }
 
   forward(batch: TokenBatch, options: ForwardOptions = {}): Tensor {
-    const bypass = options.adapter?.bypass;
-    if (!bypass) return this.throughBlocks(batch, options, (ids, pass) => this.finalNorm(this.runBlocks(ids, pass), pass.adapter));
+    const settled = { ...options, adapter: adapterOf(batch, options) };
+    const bypass = settled.adapter?.bypass;
+    if (!bypass) return this.throughBlocks(batch, settled, (ids, pass) => this.finalNorm(this.runBlocks(ids, pass), pass.adapter));
     return this.device.scope(() => {
-      const stems = options.stems ?? this.stems(batch, bypass.states, options);
-      return this.finalNorm(bypass.run(stems), options.adapter ?? null);
+      const stems = settled.stems ?? this.stems(batch, bypass.states, settled);
+      return this.finalNorm(bypass.run(stems), settled.adapter);
     });
   }
 
   stems(batch: TokenBatch, states: readonly number[], options: ForwardOptions = {}): Stems {
     return withoutGradients(this.device, () =>
-      this.throughBlocks(batch, options, (ids, pass) => {
+      this.throughBlocks(batch, { ...options, adapter: adapterOf(batch, options) }, (ids, pass) => {
         const wanted = (x: Tensor): Tensor => (pass.outputRows ? selectRows(x, pass.outputRows) : this.device.alias(x));
         const kept: (Tensor | null)[] = [];
         this.runBlocks(ids, pass, (x, layer) => kept.push(!states.includes(layer + 1) ? null : layer === this.layers - 1 ? this.device.alias(x) : wanted(x)));
@@ -165,7 +171,8 @@ export class DecoderModel implements CausalLm {
   }
 
   private finalNorm(x: Tensor, adapter: ModelHook | null): Tensor {
-    return this.device.scope(() => hooked(this.parts.finalNorm(x), x, adapter, this.parts.finalNormPath));
+    const { finalNorm } = this.parts;
+    return this.device.scope(() => hooked(normalise(x, finalNorm, adapter), x, adapter, finalNorm.path));
   }
 
   private blockContext(layer: number, { rows, sequences, adapter, keysValues, outputRows }: Pass): BlockContext {
@@ -178,12 +185,17 @@ export class DecoderModel implements CausalLm {
     return this.device.scope(() => {
       const rows = embedding(embeddings, ids, this.computeDtype);
       const embedded = embeddingScale === 1 ? rows : scale(rows, embeddingScale);
-      return this.addPositions(adapter?.embed?.(embedded, ids, embeddingScale) ?? embedded, positions);
+      return this.addPositions(adapter?.embed?.(embedded, ids, embeddingScale) ?? embedded, positions, adapter);
     });
   }
 
-  private addPositions(x: Tensor, positions: Int32Array): Tensor {
-    return this.parts.addPositions?.(x, positions) ?? x;
+  /** @param x [B*T, C], borrowed */
+  private addPositions(x: Tensor, positions: Int32Array, adapter: ModelHook | null): Tensor {
+    const table = this.positions;
+    if (!table) return x;
+    checkPositions(positions, table.dim(0));
+    const rows = embedding(table, positions, this.computeDtype);
+    return add(x, adapter?.positions ? replaceRows(rows, adapter.positions, positions, 1) : rows);
   }
 
   /** Runs virtual tokens as one row of their own: no real token is seen by them, so their keys and values are the same for every row. */
@@ -198,7 +210,7 @@ export class DecoderModel implements CausalLm {
       );
     return {
       active,
-      ofPrompt: (prompt) => run(prompt.dim(0), ({ positions }) => new Map([[0, this.addPositions(prompt, positions)]])),
+      ofPrompt: (prompt) => run(prompt.dim(0), ({ positions }) => new Map([[0, this.addPositions(prompt, positions, adapter)]])),
       ofLayerInputs: (inputs) => run(inputs.get(0)?.dim(0) ?? 0, () => inputs),
     };
   }
@@ -234,6 +246,20 @@ export class DecoderModel implements CausalLm {
       });
     }
   }
+}
+
+/** Learned positions end, whatever the length of the row. */
+function checkPositions(positions: Int32Array, most: number): void {
+  const beyond = positions.find((position) => position >= most);
+  if (beyond === undefined) return;
+  throw new TunefleetError('invalid_input', `a sequence of ${beyond + 1} tokens or more is longer than the ${most} positions this model has learned; shorten it`, {
+    reason: 'sequence_too_long',
+    details: { length: beyond + 1, maxPositions: most },
+  });
+}
+
+function adapterOf({ rows, columns }: TokenBatch, { adapter = null, outputRows = null }: ForwardOptions): ModelHook | null {
+  return hookOfPass(adapter, { rows, columns, outputRows });
 }
 
 function positionsOf({ rows, columns, positions }: TokenBatch, offset: number): Int32Array {

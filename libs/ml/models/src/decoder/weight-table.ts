@@ -1,4 +1,4 @@
-import type { TokenTables } from '@tunefleet/ml-nn';
+import type { NormSite, TokenTables } from '@tunefleet/ml-nn';
 import type { ExpectedWeight } from '../loading/weight-loader';
 import type { DecoderConfig } from './config';
 import type { BlockPaths } from './module-sites';
@@ -51,36 +51,47 @@ export function decoderProjections(config: DecoderConfig): DeclaredProjection[] 
   });
 }
 
-/** Names of a block's norms. */
+/** A block's norms, in forward order. */
 export interface BlockNorms {
-  readonly input: string;
-  readonly query: string | null;
-  readonly key: string | null;
-  readonly attentionOutput: string | null;
-  readonly mlpInput: string;
-  readonly mlpOutput: string | null;
+  readonly input: NormSite;
+  /** Of every head. */
+  readonly query: NormSite | null;
+  readonly key: NormSite | null;
+  readonly attentionOutput: NormSite | null;
+  readonly mlpInput: NormSite;
+  readonly mlpOutput: NormSite | null;
 }
 
-export function blockNorms({ queryKeyNorm, outputNorms }: DecoderConfig, layer: number): BlockNorms {
-  const path = `model.layers.${layer}`;
+export function blockNorms(config: DecoderConfig, layer: number): BlockNorms {
+  const { queryKeyNorm, outputNorms, hiddenSize: C, headDim: D } = config;
+  const norm = (name: string, size = C) => normSite(config, `model.layers.${layer}.${name}`, layer, size);
   return {
-    input: `${path}.input_layernorm.weight`,
-    query: queryKeyNorm ? `${path}.self_attn.q_norm.weight` : null,
-    key: queryKeyNorm ? `${path}.self_attn.k_norm.weight` : null,
-    attentionOutput: outputNorms ? `${path}.post_attention_layernorm.weight` : null,
-    mlpInput: outputNorms ? `${path}.pre_feedforward_layernorm.weight` : `${path}.post_attention_layernorm.weight`,
-    mlpOutput: outputNorms ? `${path}.post_feedforward_layernorm.weight` : null,
+    input: norm('input_layernorm'),
+    query: queryKeyNorm ? norm('self_attn.q_norm', D) : null,
+    key: queryKeyNorm ? norm('self_attn.k_norm', D) : null,
+    attentionOutput: outputNorms ? norm('post_attention_layernorm') : null,
+    mlpInput: norm(outputNorms ? 'pre_feedforward_layernorm' : 'post_attention_layernorm'),
+    mlpOutput: outputNorms ? norm('post_feedforward_layernorm') : null,
   };
+}
+
+export function finalNorm(config: DecoderConfig): NormSite {
+  return normSite(config, FINAL_NORM, config.layers.length, config.hiddenSize);
+}
+
+/** Every norm, in forward order. */
+export function decoderNorms(config: DecoderConfig): NormSite[] {
+  return [...config.layers.flatMap((_, layer) => Object.values<NormSite | null>({ ...blockNorms(config, layer) }).filter((norm) => norm !== null)), finalNorm(config)];
+}
+
+function normSite({ centredNorms }: DecoderConfig, path: string, layer: number, size: number): NormSite {
+  return { path, layer, size, ...(centredNorms ? { centred: true as const } : {}) };
 }
 
 /** Every tensor of the checkpoint, under its Hugging Face name. */
 export function decoderWeights(config: DecoderConfig): ExpectedWeight[] {
-  const { hiddenSize: C, vocabSize: V, headDim: D } = config;
-  const norms = config.layers.flatMap((_, layer) => {
-    const { query, key, ...others } = blockNorms(config, layer);
-    const named = (names: readonly (string | null)[], width: number) => names.flatMap((name) => (name === null ? [] : [{ name, shape: [width] }]));
-    return [...named(Object.values(others), C), ...named([query, key], D)];
-  });
+  const { hiddenSize: C, vocabSize: V } = config;
+  const norms = decoderNorms(config).map(({ path, size }) => ({ name: `${path}.weight`, shape: [size] }));
   const maps = decoderProjections(config).flatMap(({ path, inSize, outSize, bias }) => [
     { name: `${path}.weight`, shape: [outSize, inSize] },
     ...(bias ? [{ name: `${path}.bias`, shape: [outSize] }] : []),
@@ -89,7 +100,6 @@ export function decoderWeights(config: DecoderConfig): ExpectedWeight[] {
     { name: 'model.embed_tokens.weight', shape: [V, C] },
     ...norms,
     ...maps,
-    { name: `${FINAL_NORM}.weight`, shape: [C] },
     ...(config.tiedHead ? [] : [{ name: 'lm_head.weight', shape: [V, C] }]),
   ];
 }

@@ -1,13 +1,7 @@
-import { hooked, isHooked, projectGroup, projectOnto, type KeysValues, type ProjectionGroup } from '@tunefleet/ml-nn';
-import { add, attention, geluTanh, layerNorm, mergeHeads, selectRows, splitHeads, type Tensor } from '@tunefleet/ml-tensor';
+import { hooked, isHooked, normalise, projectGroup, projectOnto, type KeysValues, type Norm, type ProjectionGroup } from '@tunefleet/ml-nn';
+import { add, attention, geluTanh, mergeHeads, selectRows, splitHeads, type Tensor } from '@tunefleet/ml-tensor';
 import type { BlockContext } from '../decoder/block';
 import type { BlockPaths } from '../decoder/module-sites';
-
-/** Of a layer norm, [C] each. */
-export interface LayerNormWeights {
-  readonly weight: Tensor;
-  readonly bias: Tensor;
-}
 
 /** Weights and settings of one block. */
 export interface Gpt2Block {
@@ -15,11 +9,10 @@ export interface Gpt2Block {
   readonly paths: BlockPaths;
   readonly heads: number;
   readonly attentionScale: number;
-  readonly normEpsilon: number;
-  readonly attentionNorm: LayerNormWeights;
+  readonly attentionNorm: Norm;
   readonly qkv: ProjectionGroup;
   readonly output: ProjectionGroup;
-  readonly mlpNorm: LayerNormWeights;
+  readonly mlpNorm: Norm;
   readonly up: ProjectionGroup;
   readonly down: ProjectionGroup;
 }
@@ -36,7 +29,7 @@ export function runGpt2Block(block: Gpt2Block, x: Tensor, context: BlockContext)
 /** What the block's attention would hold of its input. @param x [B*T, C], borrowed   @returns the caller's */
 export function gpt2KeysValues(block: Gpt2Block, x: Tensor, { rows, adapter }: BlockContext): KeysValues {
   return x.device.scope(() => {
-    const [, k, v] = heads(block, normed(x, block.attentionNorm, block), rows, adapter) as [Tensor, Tensor, Tensor];
+    const [, k, v] = heads(block, normalise(x, block.attentionNorm, adapter), rows, adapter) as [Tensor, Tensor, Tensor];
     return { k, v };
   });
 }
@@ -50,7 +43,7 @@ function heads({ qkv: group, heads: H }: Gpt2Block, x: Tensor, rows: number, ada
 function selfAttention(block: Gpt2Block, x: Tensor, { rows, sequence, adapter, keysValues, outputRows }: BlockContext): Tensor {
   const wanted = (all: Tensor): Tensor => (outputRows ? selectRows(all, outputRows) : all);
   return x.device.scope(() => {
-    const input = normed(x, block.attentionNorm, block);
+    const input = normalise(x, block.attentionNorm, adapter);
     const [q, k, v] = heads(block, input, rows, adapter) as [Tensor, Tensor, Tensor];
     const seen = keysValues ? keysValues.append(block.layer, k, v) : { k, v };
     const values = wanted(mergeHeads(attention(q, seen.k, seen.v, sequence.mask, { scale: block.attentionScale })));
@@ -63,7 +56,7 @@ function selfAttention(block: Gpt2Block, x: Tensor, { rows, sequence, adapter, k
 
 function mlp(block: Gpt2Block, x: Tensor, { adapter }: BlockContext): Tensor {
   return x.device.scope(() => {
-    const input = normed(x, block.mlpNorm, block);
+    const input = normalise(x, block.mlpNorm, adapter);
     const [up] = projectGroup(input, block.up, adapter) as [Tensor];
     const inside = geluTanh(up);
     const { mlp: module, mlpOutput: map } = block.paths;
@@ -71,8 +64,4 @@ function mlp(block: Gpt2Block, x: Tensor, { adapter }: BlockContext): Tensor {
     const [projected] = projectGroup(inside, block.down, adapter) as [Tensor];
     return add(x, hooked(hooked(projected, inside, adapter, map), input, adapter, module));
   });
-}
-
-function normed(x: Tensor, { weight, bias }: LayerNormWeights, { normEpsilon }: Gpt2Block): Tensor {
-  return layerNorm(x, weight, bias, normEpsilon);
 }

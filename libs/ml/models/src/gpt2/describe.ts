@@ -2,7 +2,7 @@ import { countElements, projectionOf } from '../decoder/describe';
 import { moduleSites } from '../decoder/module-sites';
 import type { CausalLmDescription } from '../description';
 import { parseGpt2 } from './spec';
-import { GPT2_FINAL_NORM, gpt2BlockPaths, gpt2Projections, gpt2Tables, gpt2Weights } from './weight-table';
+import { gpt2BlockPaths, gpt2FinalNorm, gpt2Norms, gpt2Projections, gpt2Tables, gpt2Weights } from './weight-table';
 
 export function describeGpt2(value: unknown): CausalLmDescription {
   const config = parseGpt2(value);
@@ -21,7 +21,8 @@ export function describeGpt2(value: unknown): CausalLmDescription {
     keptPerToken: 6 * hiddenSize + intermediateSize, // inputs of both norms, q, k, v, attention's output, the MLP's inside
     softcaps: { attention: false, logits: false },
     tables: gpt2Tables(config),
-    modules: moduleSites(Array.from({ length: layers }, (_, layer) => gpt2BlockPaths(config, layer)), GPT2_FINAL_NORM, { hiddenSize, intermediateSize, attentionWidth: hiddenSize }),
+    modules: moduleSites(Array.from({ length: layers }, (_, layer) => gpt2BlockPaths(config, layer)), gpt2FinalNorm(config).path, { hiddenSize, intermediateSize, attentionWidth: hiddenSize }),
+    norms: gpt2Norms(config),
     projections: gpt2Projections(config).map(projectionOf),
   };
 }

@@ -1,13 +1,13 @@
-import { TunefleetError } from '@tunefleet/foundation';
-import { add, embedding, layerNorm, type Device, type FloatDType } from '@tunefleet/ml-tensor';
+import type { NormSite } from '@tunefleet/ml-nn';
+import type { Device, FloatDType } from '@tunefleet/ml-tensor';
 import type { Architecture, LoadedWeight } from '../architecture';
 import type { CausalLm } from '../causal-lm';
 import { FrozenParts } from '../decoder/frozen-parts';
 import type { DecoderBlock } from '../decoder/block';
 import { DecoderModel } from '../decoder/model';
-import { gpt2KeysValues, runGpt2Block, type Gpt2Block, type LayerNormWeights } from './block';
+import { gpt2KeysValues, runGpt2Block, type Gpt2Block } from './block';
 import { parseGpt2, type Gpt2Config } from './spec';
-import { GPT2_FINAL_NORM, gpt2BlockMaps, gpt2BlockPaths, gpt2Tables, gpt2Weights, isRedundantGpt2Weight } from './weight-table';
+import { gpt2BlockMaps, gpt2BlockNorms, gpt2BlockPaths, gpt2FinalNorm, gpt2Tables, gpt2Weights, isRedundantGpt2Weight } from './weight-table';
 
 export const gpt2: Architecture = {
   weights(value) {
@@ -19,21 +19,20 @@ export const gpt2: Architecture = {
 
 function build(device: Device, config: Gpt2Config, computeDtype: FloatDType, weight: (name: string) => LoadedWeight): CausalLm {
   const parts = new FrozenParts(device, weight);
-  const norm = (name: string): LayerNormWeights => ({ weight: parts.tensor(`transformer.${name}.weight`), bias: parts.tensor(`transformer.${name}.bias`) });
+  const norm = (site: NormSite) => parts.norm(site, config.normEpsilon);
   const tokens = parts.tensor('transformer.wte.weight');
   const places = parts.tensor('transformer.wpe.weight');
   const blocks = Array.from({ length: config.layers }, (_, layer): DecoderBlock => {
-    const maps = gpt2BlockMaps(config, layer);
+    const [maps, norms] = [gpt2BlockMaps(config, layer), gpt2BlockNorms(config, layer)];
     const block: Gpt2Block = {
       layer,
       paths: gpt2BlockPaths(config, layer),
       heads: config.heads,
       attentionScale: config.attentionScale(layer),
-      normEpsilon: config.normEpsilon,
-      attentionNorm: norm(`h.${layer}.ln_1`),
+      attentionNorm: norm(norms.attention),
       qkv: parts.group([maps.qkv]),
       output: parts.group([maps.output]),
-      mlpNorm: norm(`h.${layer}.ln_2`),
+      mlpNorm: norm(norms.mlp),
       up: parts.group([maps.up]),
       down: parts.group([maps.down]),
     };
@@ -45,7 +44,7 @@ function build(device: Device, config: Gpt2Config, computeDtype: FloatDType, wei
       keysValues: (x, context) => gpt2KeysValues(block, x, context),
     };
   });
-  const finalNorm = norm('ln_f');
+  const finalNorm = norm(gpt2FinalNorm(config));
   return new DecoderModel(
     device,
     {
@@ -61,26 +60,13 @@ function build(device: Device, config: Gpt2Config, computeDtype: FloatDType, wei
       tables: gpt2Tables(config),
       embeddings: tokens,
       embeddingScale: 1,
-      addPositions(x, positions) {
-        checkPositions(positions, config.maxPositions);
-        return add(x, embedding(places, positions, computeDtype));
-      },
+      positions: places,
       blocks,
-      finalNormPath: GPT2_FINAL_NORM,
-      finalNorm: (x) => layerNorm(x, finalNorm.weight, finalNorm.bias, config.normEpsilon),
+      norms: parts.norms,
+      finalNorm,
       head: config.tiedHead ? parts.tiedHead(tokens, null) : parts.head('lm_head.weight', null),
       owned: parts.owned,
     },
     computeDtype,
   );
-}
-
-/** Learned positions end, whatever the length of the row. */
-function checkPositions(positions: Int32Array, most: number): void {
-  const beyond = positions.find((position) => position >= most);
-  if (beyond === undefined) return;
-  throw new TunefleetError('invalid_input', `a sequence of ${beyond + 1} tokens or more is longer than the ${most} positions this model has learned; shorten it`, {
-    reason: 'sequence_too_long',
-    details: { length: beyond + 1, maxPositions: most },
-  });
 }

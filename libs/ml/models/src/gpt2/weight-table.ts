@@ -1,4 +1,4 @@
-import type { TokenTables } from '@tunefleet/ml-nn';
+import type { NormSite, TokenTables } from '@tunefleet/ml-nn';
 import type { BlockPaths } from '../decoder/module-sites';
 import type { DeclaredProjection } from '../decoder/weight-table';
 import type { ExpectedWeight } from '../loading/weight-loader';
@@ -17,12 +17,32 @@ export function gpt2BlockMaps({ hiddenSize: C, intermediateSize: F }: Gpt2Config
   return { qkv: map('attn.c_attn', C, 3 * C), output: map('attn.c_proj', C, C), up: map('mlp.c_fc', C, F), down: map('mlp.c_proj', F, C) };
 }
 
-export const GPT2_FINAL_NORM = 'transformer.ln_f';
-
 export function gpt2BlockPaths(config: Gpt2Config, layer: number): BlockPaths {
   const { output, down } = gpt2BlockMaps(config, layer);
   const block = `transformer.h.${layer}`;
   return { block, attention: `${block}.attn`, attentionOutput: output.path, mlp: `${block}.mlp`, mlpOutput: down.path };
+}
+
+export interface Gpt2BlockNorms {
+  readonly attention: NormSite;
+  readonly mlp: NormSite;
+}
+
+export function gpt2BlockNorms(config: Gpt2Config, layer: number): Gpt2BlockNorms {
+  return { attention: normSite(config, `h.${layer}.ln_1`, layer), mlp: normSite(config, `h.${layer}.ln_2`, layer) };
+}
+
+export function gpt2FinalNorm(config: Gpt2Config): NormSite {
+  return normSite(config, 'ln_f', config.layers);
+}
+
+/** Every norm, in forward order. */
+export function gpt2Norms(config: Gpt2Config): NormSite[] {
+  return [...Array.from({ length: config.layers }, (_, layer) => Object.values<NormSite>({ ...gpt2BlockNorms(config, layer) })).flat(), gpt2FinalNorm(config)];
+}
+
+function normSite({ hiddenSize: size }: Gpt2Config, name: string, layer: number): NormSite {
+  return { path: `transformer.${name}`, layer, size, biased: true };
 }
 
 /** Every linear map a tuner may adapt, in forward order. */
@@ -34,18 +54,14 @@ export function gpt2Projections(config: Gpt2Config): DeclaredProjection[] {
 export function gpt2Weights(config: Gpt2Config): ExpectedWeight[] {
   const { hiddenSize: C, vocabSize: V } = config;
   const weight = (name: string, ...shape: number[]): ExpectedWeight => ({ name: `transformer.${name}`, shape, aliases: [name] });
-  const norm = (name: string) => [weight(`${name}.weight`, C), weight(`${name}.bias`, C)];
-  const norms = Array.from({ length: config.layers }, (_, layer) => [...norm(`h.${layer}.ln_1`), ...norm(`h.${layer}.ln_2`)]).flat();
-  const maps = gpt2Projections(config).flatMap(({ path, inSize, outSize }) => {
-    const name = path.slice('transformer.'.length);
-    return [weight(`${name}.weight`, inSize, outSize), weight(`${name}.bias`, outSize)];
-  });
+  const inside = (path: string) => path.slice('transformer.'.length);
+  const norms = gpt2Norms(config).flatMap(({ path, size }) => [weight(`${inside(path)}.weight`, size), weight(`${inside(path)}.bias`, size)]);
+  const maps = gpt2Projections(config).flatMap(({ path, inSize, outSize }) => [weight(`${inside(path)}.weight`, inSize, outSize), weight(`${inside(path)}.bias`, outSize)]);
   return [
     weight('wte.weight', V, C),
     weight('wpe.weight', config.maxPositions, C),
     ...norms,
     ...maps,
-    ...norm('ln_f'),
     ...(config.tiedHead ? [] : [{ name: 'lm_head.weight', shape: [V, C] }]),
   ];
 }
@@ -55,6 +71,6 @@ export function isRedundantGpt2Weight(config: Gpt2Config, name: string): boolean
   return /\.attn\.(masked_)?bias$/.test(name) || (config.tiedHead && name === 'lm_head.weight');
 }
 
-export function gpt2Tables({ tiedHead }: { readonly tiedHead: boolean }): TokenTables {
-  return { embedding: 'transformer.wte', head: 'lm_head', tied: tiedHead };
+export function gpt2Tables({ tiedHead, maxPositions }: Gpt2Config): TokenTables {
+  return { embedding: 'transformer.wte', head: 'lm_head', tied: tiedHead, positions: { path: 'transformer.wpe', rows: maxPositions } };
 }

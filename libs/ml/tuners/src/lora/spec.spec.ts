@@ -3,7 +3,7 @@ import { matchProjections, parseTunerSpec, tunerSpecs } from '../specs';
 
 const NAMES = ['self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj', 'self_attn.o_proj', 'mlp.gate_proj', 'mlp.up_proj', 'mlp.down_proj'];
 const model = {
-  ...{ modelType: 'llama', vocabSize: 32, hiddenSize: 8, layers: 3, keyValueHeads: 1, headDim: 4, modules: [] },
+  ...{ modelType: 'llama', vocabSize: 32, hiddenSize: 8, layers: 3, keyValueHeads: 1, headDim: 4, modules: [], norms: [] },
   projections: [0, 1, 2].flatMap((layer) => NAMES.map((name) => ({ path: `model.layers.${layer}.${name}`, inSize: 8, outSize: 16 }))),
 };
 const paths = (fields: object) => matchProjections(tunerSpecs.lora.parse({ kind: 'lora', ...fields }), model).map(({ path }) => path);
