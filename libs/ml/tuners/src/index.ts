@@ -1,6 +1,8 @@
 export { composeHooks } from './composition/compose-hooks';
 export { COMBINATIONS, combineLoras, type Combination, type CombineOptions, type CombinedLora, type WeightedLora } from './combination/combine';
 export { loraFactorsOf, type LoraFactorsOnDisk } from './lora/factors';
+export { routeHooks } from './composition/route-hooks';
+export type { HookRoute } from './composition/routed-rows';
 export { openAdapter, type LoadedAdapter } from './loaded-adapter';
 export { createTuner, loadAdapter, tuners, weightChangesOf } from './registry';
 export * from './specs';

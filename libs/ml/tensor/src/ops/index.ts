@@ -1,8 +1,8 @@
 export { add, cast, mul, relu, scale, tanh } from './arithmetic/arithmetic';
 export { mergeHeads, splitAxis, splitHeads } from './layout/heads';
-export { concatColumns } from './layout/concat';
+export { concatColumns, concatRows } from './layout/concat';
 export { precede } from './layout/precede';
-export { meanOfRows, selectRows } from './layout/rows';
+export { meanOfRows, placeRows, selectRows } from './layout/rows';
 export { rmsNorm } from './rms-norm/rms-norm';
 export { rope, ropeTables, type RopeTables } from './rope/rope';
 export { attention, branchMask, causalMask, paddingMask, segmentMask, type AttentionOptions } from './attention/attention';
@@ -16,6 +16,8 @@ export { dequantise, tensorsOf, type BlockScales, type QuantisedWeights } from '
 export { linear } from './linear/linear';
 export { linearGroup, type LinearGroupOptions } from './linear/linear-group';
 export { bundleLora, type BundleOptions, type LoraBundle, type LoraUpdate } from './linear/lora-bundle';
+export { stackable, stackBundles, type LoraStack } from './linear/lora-stack';
+export { routedLinearGroup, type LaneRows, type RoutedLora } from './linear/routed-linear-group';
 export type { OutputShift } from './linear/output-shift';
 export type { Dropout } from './linear/input-dropout';
 export type { Magnitude, WeightDecomposition } from './linear/weight-decomposition';

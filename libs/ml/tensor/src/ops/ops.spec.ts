@@ -15,14 +15,16 @@ import { headLogits, type OutputHead } from './head-cross-entropy/output-head';
 import { embeddingLora, replaceRows } from './embedding/trainable-rows';
 import { layerNorm } from './layer-norm/layer-norm';
 import { mergeHeads, splitAxis, splitHeads } from './layout/heads';
-import { concatColumns } from './layout/concat';
+import { concatColumns, concatRows } from './layout/concat';
 import { precede } from './layout/precede';
-import { meanOfRows, selectRows } from './layout/rows';
+import { meanOfRows, placeRows, selectRows } from './layout/rows';
 import { frozenMatrix, multiplyForward, outputSquares } from './linear/frozen-matrix';
 import { linear } from './linear/linear';
 import { linearGroup } from './linear/linear-group';
 import type { Dropout } from './linear/input-dropout';
 import { bundleLora } from './linear/lora-bundle';
+import { stackBundles } from './linear/lora-stack';
+import { routedLinearGroup } from './linear/routed-linear-group';
 import { rmsNorm } from './rms-norm/rms-norm';
 import { rope, ropeTables } from './rope/rope';
 import { blend } from './blend/blend';
@@ -104,6 +106,7 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
   test('concatColumns', () => {
     checkGradients(device, [[3, 4], [3, 1], [3, 2]], (...parts) => concatColumns(parts));
     checkGradients(device, [[3, 4]], (x) => concatColumns([x]));
+    checkGradients(device, [[3, 4], [1, 4], [2, 4]], (...parts) => concatRows(parts));
   });
 
   test('blend and silu', () => {
@@ -198,6 +201,7 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
     }, (sum) => sum);
     checkGradients(device, [[6, 8]], (x) => splitHeads(x, 2, [3, 1])[1] as Tensor);
     checkGradients(device, [[6, 8]], (x) => selectRows(x, Int32Array.of(1, 4, 5)));
+    checkGradients(device, [[3, 8]], (x) => placeRows(x, Int32Array.of(1, 4, 5), 6));
     checkGradients(device, [[6, 8]], (x) => splitAxis(x, [3, 5], 1)[1] as Tensor);
     device.scope(() => {
       const x = device.tensor(values(48, 1), [6, 8], 'f32');
@@ -292,6 +296,37 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
     const factors = factorShapes.map((shape, index) => device.tensor(values(size(shape), 20 + index), shape, 'f32'));
     checkGradients(device, [[5, 4], ...magnitudeShapes], (x, ...magnitudes) => run(false)(x, ...factors, ...magnitudes), (sum) => sum);
     for (const factor of factors) factor.dispose();
+  });
+
+  test('routedLinearGroup: a low-rank update of its own for every range of rows', () => {
+    const weights = [frozenMatrix(device, device.tensor(values(20, 51), [5, 4], 'f32')), frozenMatrix(device, device.tensor(values(12, 52), [3, 4], 'f32'))];
+    const maps = weights.map((weight, map) => ({ weight, bias: map === 0 ? device.tensor(values(5, 53), [5], 'f32') : null }));
+    // Lanes of 2, 2, 1 and no rows in one stack, rows without an update, and a stack of one lane.
+    const lanes = [{ begin: 0, count: 2 }, { begin: 2, count: 2 }, { begin: 5, count: 1 }, { begin: 6, count: 0 }];
+    const bundle = (a: Tensor, b: Tensor) => bundleLora(device, [{ a, b, scale: 1.5, map: 0, row: 1, dropout: null }], weights, 'f32');
+    const shapes = [[8, 4], ...lanes.flatMap(() => [[2, 4], [2, 3]]), [1, 4], [1, 2]];
+    const bundles = (factors: readonly Tensor[]) => [...lanes.map((_, lane) => bundle(factors[2 * lane] as Tensor, factors[2 * lane + 1] as Tensor)), bundle(factors[8] as Tensor, factors[9] as Tensor)];
+    const run = (x: Tensor, ...factors: Tensor[]) => {
+      const all = bundles(factors);
+      return routedLinearGroup(x, maps, [{ stack: stackBundles(all.slice(0, 4)), lanes }, { stack: stackBundles(all.slice(4)), lanes: [{ begin: 6, count: 2 }] }]);
+    };
+    checkGradients(device, shapes.slice(0, 7), (x, ...factors) => concatColumns(run(x, ...factors, ...shapes.slice(7).map((shape, i) => device.tensor(values(size(shape), 70 + i), shape, 'f32')))));
+    device.scope(() => {
+      const [x, ...factors] = shapes.map((shape, i) => device.tensor(values(size(shape), 60 + i), shape, 'f32')) as [Tensor, ...Tensor[]];
+      const all = bundles(factors);
+      const [y] = run(x, ...factors) as [Tensor];
+      const row = (index: number) => device.primitives.slice(x, [index, 0], [1, 4]);
+      [0, 0, 1, 1, null, 2, 4, 4].forEach((lane, index) => {
+        const lora = lane === null ? null : (all[lane] ?? null);
+        const [alone] = linearGroup(row(index), maps, { lora }) as [Tensor];
+        device.readFloats(alone).forEach((value, column) => expect(device.readFloats(y)[index * 5 + column]).toBeCloseTo(value, 5));
+      });
+    });
+    checkGradients(device, [[8, 4], [8, 5]], (x, residual) => {
+      const [a, b] = [device.tensor(values(8, 71), [2, 4], 'f32'), device.tensor(values(6, 72), [2, 3], 'f32')];
+      return routedLinearGroup(x, maps.slice(0, 1), [{ stack: stackBundles([bundle(a, b)]), lanes: [{ begin: 3, count: 4 }] }], residual)[0] as Tensor;
+    });
+    for (const { weight, bias } of maps) for (const tensor of [weight.value, bias]) tensor?.dispose();
   });
 
   test('linearGroup: shifts of some outputs', () => {

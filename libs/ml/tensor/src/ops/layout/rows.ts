@@ -18,6 +18,20 @@ export function selectRows(x: Tensor, rows: Int32Array): Tensor {
 }
 
 /**
+ * Rows put into a matrix of `count` rows; the others are zero. The adjoint of `selectRows`.
+ * @param x [n, C]   @param rows n distinct ones in 0 .. count-1
+ */
+export function placeRows(x: Tensor, rows: Int32Array, count: number): Tensor {
+  const p = x.device.primitives;
+  return singleOutputOp(x.device, {
+    name: 'placeRows',
+    inputs: [x],
+    run: () => ({ outputs: [p.reshape(scatterRows(p, [x], rows, count), [count, x.dim(1)])], save: [] }),
+    backward: ({ gradients: [g] }) => [g ? p.gather(g, x.device.tensor(Int32Array.from(rows), [rows.length], 'i32')) : null],
+  });
+}
+
+/**
  * Mean of the first `lengths[b]` of every T rows.
  * @param x [B*T, C]   @param lengths B counts in 1 .. T
  * @returns [B, C]

@@ -131,15 +131,21 @@ export function factorGradients(
     const gain = lora.decomposition?.wideGains[map];
     return whole && gain ? p.mul(p.cast(whole, 'f32'), gain) : whole;
   });
+  const ofOutputs = outputFactorGradients(p, dB, lora.updates);
+  const factors = lora.updates.flatMap((_, index) => [p.cast(dA[index] as Tensor, 'f32'), ofOutputs[index] ?? null]);
+  return { factors, dFactors };
+}
+
+/** Gradients by Bᵀ of every update, [R_i, rows] f32. @param dB per map those by the bundle's factors without gain, [R, out] */
+export function outputFactorGradients(p: Primitives, dB: readonly (Tensor | null)[], updates: readonly LoraUpdate[]): (Tensor | null)[] {
   let start = 0;
-  const factors = lora.updates.flatMap(({ b, scale, map, row }, index) => {
-    const rank = sizes[index] as number;
+  return updates.map(({ a, b, scale, map, row }) => {
+    const rank = a.dim(0);
     const whole = dB[map];
     const block = whole ? block2d(p, whole, [start, row], [rank, b.dim(1)]) : null;
     start += rank;
-    return [p.cast(dA[index] as Tensor, 'f32'), block && scaled(p, p.cast(block, 'f32'), scale)];
+    return block && scaled(p, p.cast(block, 'f32'), scale);
   });
-  return { factors, dFactors };
 }
 
 function ranks({ updates }: LoraBundle): number[] {
