@@ -15,20 +15,19 @@ export interface LoadedAdapter {
   dispose(): void;
 }
 
-/**
- * Puts an adapter's values on the model's device. For tuners whose `bind` makes no tensors of its own; keys and values of virtual tokens, which hooks compute
- * when they are first asked for, are held until `dispose`.
- */
+/** Puts an adapter's values on the model's device. Keys and values of virtual tokens, which hooks compute when they are first asked for, are held until `dispose`. */
 export function openAdapter(model: BindableModel, tuner: Tuner, values: Float32Array, notices: readonly string[] = []): LoadedAdapter {
   invariant(values.length === tuner.parameterCount, `${values.length} values for a tuner of ${tuner.parameterCount} parameters`);
   const { device } = model;
-  const tensors = device.detached(() => {
+  const { hook: bound, tensors } = device.detached(() => {
     let at = 0;
-    return tuner.parameters.map(({ shape }) => device.tensor(values.slice(at, (at += shape.reduce((product, size) => product * size, 1))), shape, 'f32'));
+    const parameters = tuner.parameters.map(({ shape }) => device.tensor(values.slice(at, (at += shape.reduce((product, size) => product * size, 1))), shape, 'f32'));
+    if (tuner.bindForInference) return tuner.bindForInference(model, parameters);
+    const handles = device.memory.liveHandles;
+    const hook = tuner.bind(model, parameters, null);
+    invariant(device.memory.liveHandles === handles, `${tuner.kind} made tensors while it was bound, which nobody would free`);
+    return { hook, tensors: parameters };
   });
-  const handles = device.memory.liveHandles;
-  const bound = tuner.bind(model, tensors, null);
-  invariant(device.memory.liveHandles === handles, `${tuner.kind} made tensors while it was bound, which nobody would free`);
   const held = bound.prefix ? new HeldPrefix(device, bound.prefix) : null;
   const dispose = (): void => {
     held?.[Symbol.dispose]();

@@ -1,67 +1,130 @@
-import { TunefleetError } from '@tunefleet/foundation';
+import { invariant, TunefleetError } from '@tunefleet/foundation';
 import type { ModelHook, ModuleHook, ProjectionGroup } from '@tunefleet/ml-nn';
-import { add, linearGroup, scale, type Tensor } from '@tunefleet/ml-tensor';
+import { add, scale, type AdaptedHead, type LoraBundle, type Tensor } from '@tunefleet/ml-tensor';
+import { headGroup } from '../lora/token-tables';
+import type { BindableModel } from '../tuner';
+import type { ComposableHook } from './composable-hook';
+import { fuse, fusedBundle, fusedForward, type FusedForward, type WeightedChange } from './fused-group';
+
+/** One adapter of several that are active together. */
+export interface ActivePart {
+  /** For messages. */
+  readonly name: string;
+  /** As loaded for inference; borrowed. */
+  readonly hook: ModelHook;
+  /** How much of the adapter's change: 1 is all of it, 0 none. */
+  readonly weight: number;
+}
+
+export interface ComposedHook extends Disposable {
+  /** Usable until disposal, of this and of the adapters'. Null: the base, bit for bit. */
+  readonly hook: ModelHook | null;
+}
 
 /**
- * Several adapters on one base at once. Changes of linear maps add, each made from the same input; changes of modules and embeddings follow one another in the
- * given order. The hooks are borrowed: the result can be used as long as each of them.
- * @returns null for none; the hook itself for one
- * @throws TunefleetError `invalid_input`, reason `not_composable`: two that put tokens before the text, replace what enters the final norm, or change the head
+ * Several adapters on one base at once. Changes nest in the given order, as PEFT has them: each changes what those before it made of a map, a module or an embedding. So LoRAs add,
+ * factors multiply, and a DoRA's gain takes in the updates before it. Changes of linear maps are fused: the base's product is computed once, and one narrow product for all updates.
+ * One adapter of weight 1 is its own hook.
+ * @throws TunefleetError `invalid_input`, reason `not_composable`: adapters that exclude one another, or a weight for what cannot be weighted
  */
-export function composeHooks(hooks: readonly ModelHook[]): ModelHook | null {
-  const [first] = hooks;
-  if (first === undefined) return null;
-  if (hooks.length === 1) return first;
-  const only = {
-    prefix: onlyOne(hooks.flatMap(({ prefix }) => prefix ?? []), 'put virtual tokens before the text'),
-    bypass: onlyOne(hooks.flatMap(({ bypass }) => bypass ?? []), 'are a bypass'),
-    head: onlyOne(hooks.flatMap(({ head }) => head ?? []), 'change the output head'),
-  };
-  const projecting = hooks.filter(({ project }) => project !== undefined);
-  const embedding = hooks.filter(({ embed }) => embed !== undefined);
-  const modules = chainedModules(hooks);
-  return {
-    ...(projecting.length > 0 ? { project: (x: Tensor, group: ProjectionGroup, residual: Tensor | null) => projectedTogether(projecting, x, group, residual) } : {}),
+export function composeHooks(model: BindableModel, parts: readonly ActivePart[]): ComposedHook {
+  const [first] = parts;
+  checkComposable(parts);
+  if (first === undefined) return { hook: null, [Symbol.dispose]: () => undefined };
+  if (parts.length === 1 && first.weight === 1) return { hook: first.hook, [Symbol.dispose]: () => undefined };
+  const { device } = model;
+  const { forwards, head, tensors } = device.detached(() => fusedParts(model, parts));
+  const modules = chainedModules(parts);
+  const embedding = parts.filter(({ hook }) => hook.embed !== undefined);
+  const { prefix, bypass } = Object.assign({}, ...parts.map(({ hook: { prefix: own, bypass: ownBypass } }) => ({ ...(own ? { prefix: own } : {}), ...(ownBypass ? { bypass: ownBypass } : {}) }))) as Pick<ModelHook, 'prefix' | 'bypass'>;
+  const hook: ModelHook = {
+    ...(forwards.size > 0 ? { project: (x: Tensor, group: ProjectionGroup, residual: Tensor | null) => forwards.get(group)?.(x, residual) ?? null } : {}),
     ...(modules.size > 0 ? { modules } : {}),
-    ...(embedding.length > 0 ? { embed: (embedded: Tensor, ids: Int32Array, factor: number) => embedding.reduce((rows, hook) => hook.embed?.(rows, ids, factor) ?? rows, embedded) } : {}),
-    ...(only.prefix ? { prefix: only.prefix } : {}),
-    ...(only.bypass ? { bypass: only.bypass } : {}),
-    ...(only.head ? { head: only.head } : {}),
+    ...(embedding.length > 0 ? { embed: (embedded: Tensor, ids: Int32Array, factor: number) => embedding.reduce((rows, part) => weighted(rows, part.hook.embed?.(rows, ids, factor) ?? rows, part.weight), embedded) } : {}),
+    ...(head ? { head } : {}),
+    ...(prefix ? { prefix } : {}),
+    ...(bypass ? { bypass } : {}),
   };
+  return { hook, [Symbol.dispose]: () => tensors.forEach((tensor) => tensor.dispose()) };
 }
 
-/** y = base + the sum of (y_i - base). Where one adapter alone changes a group, exactly what it gives. @returns the caller's */
-function projectedTogether(hooks: readonly ModelHook[], x: Tensor, group: ProjectionGroup, residual: Tensor | null): readonly Tensor[] | null {
-  return x.device.scope(() => {
-    let sum: readonly Tensor[] | null = null;
-    let base: readonly Tensor[] | null = null;
-    for (const hook of hooks) {
-      const outputs: readonly Tensor[] | null = hook.project?.(x, group, sum === null ? residual : null) ?? null;
-      if (outputs === null) continue;
-      if (sum === null) {
-        sum = outputs;
-        continue;
-      }
-      base ??= linearGroup(x, group.maps).map((output) => scale(output, -1));
-      const negative = base;
-      sum = sum.map((total, map) => add(total, add(outputs[map] as Tensor, negative[map] as Tensor)));
+function fusedParts(model: BindableModel, parts: readonly ActivePart[]) {
+  const { device, computeDtype } = model;
+  const forwards = new Map<ProjectionGroup, FusedForward>();
+  const tensors = new Set<Tensor>();
+  for (const group of model.projectionGroups) {
+    const changing = parts.flatMap(({ hook, weight }) => (isComposable(hook) && hook.changeOf(group) ? [{ hook, weight }] : []));
+    const [only] = changing;
+    if (only === undefined) continue;
+    if (changing.length === 1 && only.weight === 1) {
+      forwards.set(group, (x, residual) => only.hook.project?.(x, group, residual) as readonly Tensor[]);
+      continue;
     }
-    return sum;
-  });
+    const changes = changing.flatMap(({ hook, weight }): WeightedChange[] => [{ change: hook.changeOf(group) as WeightedChange['change'], weight }]);
+    const forward = device.scope(() => fusedForward(device, group, fuse(device, group, changes), computeDtype));
+    forwards.set(group, forward.run);
+    for (const tensor of forward.tensors) tensors.add(tensor);
+  }
+  const { head, held } = fusedHead(model, parts);
+  return { forwards, head, tensors: [...tensors, ...held] };
 }
 
-function chainedModules(hooks: readonly ModelHook[]): Map<string, ModuleHook> {
+/** Low-rank updates of the output head, made one; or the one table in its place. */
+function fusedHead(model: BindableModel, parts: readonly ActivePart[]): { readonly head: AdaptedHead | null; readonly held: readonly Tensor[] } {
+  const { device, computeDtype } = model;
+  const heads = parts.flatMap(({ hook: { head }, weight }) => (head ? [{ head, weight }] : []));
+  const [only] = heads;
+  if (only === undefined) return { head: null, held: [] };
+  if (heads.length === 1 && only.weight === 1) return { head: only.head, held: [] };
+  const group = headGroup(model);
+  invariant(group, 'a head is changed that is not there');
+  const changes = heads.map(({ head, weight }): WeightedChange => ({ change: { type: 'low-rank', bundle: head.lora as LoraBundle }, weight }));
+  const { bundle, tensors } = device.scope(() => fusedBundle(device, group, fuse(device, group, changes), computeDtype));
+  return { head: { table: null, lora: bundle }, held: tensors };
+}
+
+function chainedModules(parts: readonly ActivePart[]): Map<string, ModuleHook> {
   const chained = new Map<string, ModuleHook>();
-  for (const { modules = new Map<string, ModuleHook>() } of hooks) {
-    for (const [path, hook] of modules) {
+  for (const { hook: { modules = new Map<string, ModuleHook>() }, weight } of parts) {
+    for (const [path, own] of modules) {
       const before = chained.get(path);
-      chained.set(path, before ? (output, input) => hook(before(output, input), input) : hook);
+      chained.set(path, (output, input) => {
+        const given = before?.(output, input) ?? output;
+        return weighted(given, own(given, input), weight);
+      });
     }
   }
   return chained;
 }
 
-function onlyOne<T>(found: readonly T[], what: string): T | undefined {
-  if (found.length > 1) throw new TunefleetError('invalid_input', `${found.length} of the adapters ${what}; at most one of them can be active at once`, { reason: 'not_composable' });
-  return found[0];
+/** before + weight (after - before) */
+function weighted(before: Tensor, after: Tensor, weight: number): Tensor {
+  return weight === 1 ? after : before.device.scope(() => add(scale(before, 1 - weight), scale(after, weight)));
+}
+
+function isComposable(hook: ModelHook): hook is ComposableHook {
+  return 'changeOf' in hook;
+}
+
+function checkComposable(parts: readonly ActivePart[]): void {
+  const refuse = (message: string) => new TunefleetError('invalid_input', message, { reason: 'not_composable' });
+  const atMostOne = (does: (hook: ModelHook) => boolean, what: string): void => {
+    const names = parts.flatMap(({ name, hook }) => (does(hook) ? [`"${name}"`] : []));
+    if (names.length > 1) throw refuse(`${names.join(' and ')} ${what}; at most one of them can be active at once`);
+  };
+  const replaced = (hook: ModelHook) => (isComposable(hook) ? (hook.replacedTokens ?? []) : []);
+  atMostOne(({ prefix }) => prefix !== undefined, 'put virtual tokens before the text');
+  atMostOne(({ bypass }) => bypass !== undefined, 'are a bypass around the blocks');
+  if (parts.some(({ hook }) => replaced(hook) === 'all')) atMostOne(({ embed }) => embed !== undefined, 'change the token embeddings, one of them the whole table');
+  if (parts.some(({ hook }) => hook.head?.table)) atMostOne(({ head }) => head !== undefined, 'change the output head, one of them the whole table');
+  const rowsOf = (hook: ModelHook): readonly number[] => {
+    const rows = replaced(hook);
+    return rows === 'all' ? [] : rows;
+  };
+  for (const row of new Set(parts.flatMap(({ hook }) => rowsOf(hook)))) atMostOne((hook) => rowsOf(hook).includes(row), `have embeddings of their own for token ${row}`);
+  for (const { name, hook, weight } of parts) {
+    invariant(hook.project === undefined || isComposable(hook), `"${name}" does not say how it changes linear maps`);
+    if (!Number.isFinite(weight)) throw refuse(`the weight of "${name}" is ${weight}; it must be a number`);
+    if (weight !== 1 && (hook.prefix ?? hook.bypass ?? hook.head?.table)) throw refuse(`"${name}" has weight ${weight}, but ${hook.prefix ? 'virtual tokens are' : hook.bypass ? 'a bypass is' : 'a table trained whole is'} there or not; give it weight 1`);
+  }
 }

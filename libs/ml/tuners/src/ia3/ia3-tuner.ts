@@ -1,13 +1,15 @@
 import { invariant } from '@tunefleet/foundation';
 import { formatAdapterConfig, formatModelCard, writeAdapterFiles, type AdapterFiles, type AdapterTensor } from '@tunefleet/ml-formats';
-import type { GroupMember, ModelHook, ProjectionGroup } from '@tunefleet/ml-nn';
-import { add, concatColumns, linearGroup, mul, splitAxis, type Device, type FrozenMap, type Tensor } from '@tunefleet/ml-tensor';
+import type { ProjectionGroup } from '@tunefleet/ml-nn';
+import type { Tensor } from '@tunefleet/ml-tensor';
 import { unusableAdapter } from '../adapter-tensors';
+import type { ChannelFactor, ComposableHook } from '../composition/composable-hook';
 import { openAdapter, type LoadedAdapter } from '../loaded-adapter';
 import { specOfFile, tensorsOf, valuesOf } from '../named-parameters/named-tensors';
 import { ONE, slotsCount, startOf, type ParameterSlot } from '../named-parameters/parameter-slots';
 import type { BindableModel, TunableModel, Tuner } from '../tuner';
 import type { BaseOnDisk, WeightChange, WeightChanges } from '../weight-changes';
+import { scaledGroup } from './scaled-group';
 import { ia3Spec, ia3SpecSchema, matchIa3Targets, type Ia3Spec, type Ia3Target } from './spec';
 
 export function createIa3Tuner(spec: Ia3Spec, model: TunableModel): Tuner {
@@ -34,14 +36,13 @@ class Ia3Tuner implements Tuner {
     return startOf(this.parameters, seed);
   }
 
-  bind(_model: BindableModel, values: readonly Tensor[]): ModelHook {
+  bind(_model: BindableModel, values: readonly Tensor[]): ComposableHook {
     invariant(values.length === this.targets.length, `${this.targets.length} parameters were bound to ${values.length} tensors`);
-    const factors = new Map(this.targets.map(({ path, side }, index) => [path, { side, factor: values[index] as Tensor }]));
+    const byPath = new Map(this.targets.map(({ path, side }, index): [string, ChannelFactor] => [path, { side, factor: values[index] as Tensor }]));
+    const isAdapted = ({ members }: ProjectionGroup): boolean => members.some(({ path }) => byPath.has(path));
     return {
-      project(x, group, residual) {
-        if (!group.members.some(({ path }) => factors.has(path))) return null;
-        return x.device.scope(() => scaledGroup(x, group, residual, factors));
-      },
+      project: (x, group, residual) => (isAdapted(group) ? x.device.scope(() => scaledGroup(x, group, residual, byPath)) : null),
+      changeOf: (group) => (isAdapted(group) ? { type: 'factors', byPath } : null),
     };
   }
 
@@ -78,53 +79,6 @@ class Ia3Tuner implements Tuner {
 }
 
 const PREFIX = 'base_model.model.';
-
-interface Factor {
-  readonly side: Ia3Target['side'];
-  /** [1, in] or [1, out] */
-  readonly factor: Tensor;
-}
-
-function scaledGroup(x: Tensor, group: ProjectionGroup, residual: Tensor | null, factors: ReadonlyMap<string, Factor>): readonly Tensor[] {
-  const scaled = group.maps.map((map, index) => {
-    const members = group.members.filter((member) => member.map === index);
-    const input = members.length === 1 ? factorOf(members[0], 'input', factors) : null;
-    const [output] = linearGroup(input ? mul(x, input) : x, [map]) as [Tensor];
-    return members.length === 1 && input ? output : scaledOutputs(x, output, map, members, factors);
-  });
-  return residual ? [add(residual, scaled[0] as Tensor)] : scaled;
-}
-
-/** The outputs of a map that may stand for several projections, one beside the other. */
-function scaledOutputs(x: Tensor, output: Tensor, map: FrozenMap, members: readonly GroupMember[], factors: ReadonlyMap<string, Factor>): Tensor {
-  const byInput = members.map((member) => factorOf(member, 'input', factors));
-  const whole = byInput.some((factor) => factor !== null) ? withScaledInputs(x, output, map, members, byInput) : output;
-  const byOutput = members.map((member) => factorOf(member, 'output', factors));
-  if (byOutput.every((factor) => factor === null)) return whole;
-  const row = concatColumns(byOutput.map((factor, index) => factor ?? ones(x.device, members[index]?.outSize ?? 0)));
-  return mul(whole, row);
-}
-
-/** Where one of stacked projections has a scaled input, the map is applied to that once more and its part taken. */
-function withScaledInputs(x: Tensor, output: Tensor, map: FrozenMap, members: readonly GroupMember[], factors: readonly (Tensor | null)[]): Tensor {
-  const sizes = members.map(({ outSize }) => outSize);
-  const plain = splitAxis(output, sizes, 1);
-  return concatColumns(
-    plain.map((part, index) => {
-      const factor = factors[index];
-      return factor ? (splitAxis(linearGroup(mul(x, factor), [map])[0] as Tensor, sizes, 1)[index] as Tensor) : part;
-    }),
-  );
-}
-
-function factorOf(member: GroupMember | undefined, side: Ia3Target['side'], factors: ReadonlyMap<string, Factor>): Tensor | null {
-  const found = factors.get(member?.path ?? '');
-  return found?.side === side ? found.factor : null;
-}
-
-function ones(device: Device, size: number): Tensor {
-  return device.tensor(new Float32Array(size).fill(1), [1, size], 'f32');
-}
 
 /** A PEFT folder of type IA3. Which maps it is for is read from its tensors. @throws TunefleetError `incompatible_artifact` */
 export function loadIa3Tuner(model: BindableModel, files: AdapterFiles): LoadedAdapter {

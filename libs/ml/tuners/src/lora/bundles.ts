@@ -1,6 +1,7 @@
 import { invariant } from '@tunefleet/foundation';
-import type { ModelHook, ProjectionGroup } from '@tunefleet/ml-nn';
+import type { ProjectionGroup } from '@tunefleet/ml-nn';
 import { bundleLora, linearGroup, type AdaptedHead, type FrozenMatrix, type LoraBundle, type LoraUpdate, type Magnitude, type OutputShift, type Tensor } from '@tunefleet/ml-tensor';
+import type { ComposableHook } from '../composition/composable-hook';
 import type { BindableModel } from '../tuner';
 import { squaresOf } from './squares';
 import { embedWith, type EmbeddingParts } from './token-tables';
@@ -31,13 +32,17 @@ export function bundleByGroup(model: BindableModel, groups: readonly ProjectionG
 }
 
 /** Applies bundles to their groups and leaves other groups alone. */
-export function loraHook({ bundles, embedding, head }: LoraParts): ModelHook {
+export function loraHook({ bundles, embedding, head }: LoraParts): ComposableHook {
   return {
+    changeOf(group) {
+      const bundle = bundles.get(group);
+      return bundle ? { type: 'low-rank', bundle } : null;
+    },
     project(x, group, residual) {
       const lora = bundles.get(group);
       return lora ? linearGroup(x, group.maps, { lora, residual }) : null;
     },
-    ...(embedding ? { embed: (embedded: Tensor, ids: Int32Array, scale: number) => embedWith(embedding, embedded, ids, scale) } : {}),
+    ...(embedding ? { embed: (embedded: Tensor, ids: Int32Array, scale: number) => embedWith(embedding, embedded, ids, scale), replacedTokens: embedding.table ? 'all' : (embedding.tokens?.indices ?? []) } : {}),
     ...(head ? { head } : {}),
   };
 }

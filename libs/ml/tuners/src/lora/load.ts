@@ -1,9 +1,8 @@
 import { loraAdapterOf, type AdapterFiles, type AdapterTensor, type LoraAdapterConfig } from '@tunefleet/ml-formats';
 import { withinTimeLimit } from '../matching/time-limit';
 import { floatsOf, unusableAdapter } from '../adapter-tensors';
-import type { LoadedAdapter } from '../loaded-adapter';
+import { openAdapter, type LoadedAdapter } from '../loaded-adapter';
 import type { BindableModel } from '../tuner';
-import { forInference, loraHook, tensorsOf } from './bundles';
 import { LoraTuner } from './lora-tuner';
 import { sizeOf, transposed } from './parameters';
 import { plannedBy } from './planned-by-file';
@@ -12,7 +11,6 @@ import { frozenTable } from './token-tables';
 
 /** A PEFT LoRA folder, whoever wrote it, for one model. @throws TunefleetError `incompatible_artifact` */
 export function loadLora(model: BindableModel, files: AdapterFiles): LoadedAdapter {
-  const { device } = model;
   const file = loraAdapterOf(files);
   const spec = specOf(file.config);
   const { plan, tensors, notices } = withinTimeLimit(() => plannedBy(file, model, (table) => frozenTable(model, table === 'head' ? (model.head ?? null) : null)));
@@ -26,13 +24,8 @@ export function loadLora(model: BindableModel, files: AdapterFiles): LoadedAdapt
     values.set(part, at);
     at += sizeOf(parameter);
   }
-  const parts = device.detached(() => {
-    let offset = 0;
-    const bound = tuner.parameters.map((parameter) => device.tensor(values.slice(offset, (offset += sizeOf(parameter))), parameter.shape, 'f32'));
-    return forInference(tuner.parts(model, bound, null));
-  });
   const ignored = file.ignoredFields.length > 0 ? [`fields of adapter_config.json that are not known and were ignored: ${file.ignoredFields.join(', ')}`] : [];
-  return { hook: loraHook(parts), tuner, values, notices: [...ignored, ...notices], dispose: () => tensorsOf(parts).forEach((tensor) => tensor.dispose()) };
+  return openAdapter(model, tuner, values, [...ignored, ...notices]);
 }
 
 /** Fields that make it more than a plain LoRA, with the value that does not. `fan_in_fan_out` follows from the base, whatever the file says, as in PEFT. */

@@ -1,10 +1,11 @@
 import { invariant, philox4x32 } from '@tunefleet/foundation';
 import { writeLoraAdapter } from '@tunefleet/ml-formats';
-import type { ModelHook, ProjectionGroup } from '@tunefleet/ml-nn';
+import type { ProjectionGroup } from '@tunefleet/ml-nn';
 import { bundleLora, type LoraBundle, type LoraUpdate, type Tensor } from '@tunefleet/ml-tensor';
+import type { ComposableHook } from '../composition/composable-hook';
 import type { BindableModel, DropoutKey, StartContext, Tuner } from '../tuner';
 import { loraAdapterFile } from './adapter-file';
-import { bundleByGroup, frozenBias, loraHook, type LoraFactors, type LoraParts } from './bundles';
+import { bundleByGroup, forInference, frozenBias, loraHook, tensorsOf, type LoraFactors, type LoraParts } from './bundles';
 import type { LoraPlan } from './match';
 import { aOf, bBiasOf, biasOf, bOf, embeddingAOf, embeddingBOf, loraParameters, magnitudeOf, savedOf, sizeOf, tokensOf, type LoraParameter } from './parameters';
 import type { LoraSpec } from './spec';
@@ -34,8 +35,13 @@ export class LoraTuner implements Tuner {
     return loraInitialValues(this.spec, this.plan, this.parameters, seed, { model, bundles, factors: this.startFactors(model) });
   }
 
-  bind(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): ModelHook {
+  bind(model: BindableModel, values: readonly Tensor[], dropout: DropoutKey): ComposableHook {
     return loraHook(this.parts(model, values, dropout));
+  }
+
+  bindForInference(model: BindableModel, values: readonly Tensor[]): { readonly hook: ComposableHook; readonly tensors: readonly Tensor[] } {
+    const parts = forInference(this.parts(model, values, null));
+    return { hook: loraHook(parts), tensors: tensorsOf(parts) };
   }
 
   /** @param values one tensor per parameter   @returns tensors of the enclosing scope, those given among them */
