@@ -17,6 +17,7 @@ export interface CreateJobOptions {
   readonly microBatchSize?: number;
   readonly learningRate?: number;
   readonly schedule?: 'cosine' | 'linear' | 'constant';
+  readonly neftuneNoiseAlpha?: number;
   readonly checkpointEvery?: number;
   readonly validateEvery?: number;
   readonly maxSeqLength?: number;
@@ -49,6 +50,7 @@ export function addCreateOptions(command: Command): Command {
     .option('--micro-batch-size <rows>', 'rows per forward pass', wholeNumber(1, 256))
     .option('--learning-rate <rate>', 'peak learning rate', positiveNumber)
     .addOption(new Option('--schedule <name>', 'learning rate over time').choices(['cosine', 'linear', 'constant']))
+    .option('--neftune-noise-alpha <number>', 'noise on the token embeddings while training (NEFTune), usually 5 to 15', positiveNumber)
     .option('--max-seq-length <tokens>', 'longest row', wholeNumber(8, 131_072))
     .option('--seed <number>', 'same seed, same run', wholeNumber(0, MAX_INT32))
     .option('--tuner <kind>', 'tuning method (default: lora, or that of the tuned model to go on from)')
@@ -78,6 +80,7 @@ export function createJobRequest(options: CreateJobOptions, trainingFile: string
     micro_batch_size: options.microBatchSize,
     learning_rate: options.learningRate,
     schedule: options.schedule,
+    neftune_noise_alpha: options.neftuneNoiseAlpha,
     checkpoint_every_steps: options.checkpointEvery,
     validate_every_steps: options.validateEvery,
   });

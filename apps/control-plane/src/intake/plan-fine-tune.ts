@@ -67,6 +67,8 @@ export function planFineTune(facts: FineTuneFacts): FineTunePlan {
     warmupRatio: hyperparameters.warmup_ratio,
     weightDecay: hyperparameters.weight_decay,
     maxGradNorm: hyperparameters.max_grad_norm,
+    // 0 is no noise, as in TRL.
+    neftuneNoiseAlpha: hyperparameters.neftune_noise_alpha || undefined,
     checkpointEverySteps: hyperparameters.checkpoint_every_steps,
     validateEverySteps: hyperparameters.validate_every_steps,
   });

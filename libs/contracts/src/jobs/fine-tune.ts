@@ -49,6 +49,8 @@ export const fineTuneSpecSchema = z.object({
   warmupRatio: z.number().min(0).max(0.5).default(0.03),
   weightDecay: z.number().min(0).max(1).default(0),
   maxGradNorm: z.number().positive().max(1000).default(1),
+  /** NEFTune: alpha of the noise on token embeddings in training; absent: none. From schema version 3 on. @see arXiv:2310.05914 */
+  neftuneNoiseAlpha: z.number().positive().max(1000).optional(),
   /** Optimiser steps between checkpoints; one is also written at the end of every epoch. 0: epochs only. */
   checkpointEverySteps: z.int().min(0).default(0),
   /** Optimiser steps between validation passes; one is also made at the end of every epoch. 0: epochs only. */

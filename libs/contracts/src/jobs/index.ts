@@ -1,5 +1,6 @@
 import { evalResultSchema, evalSpecSchema } from './eval';
 import { fineTuneResultSchema, fineTuneSpecSchema } from './fine-tune';
+import type { FineTuneRequest } from './requests';
 
 export * from './artifact';
 export * from './eval';
@@ -8,7 +9,7 @@ export * from './requests';
 
 /** Job kinds with what a worker gets and what it gives back. One line here adds a kind to every layer that passes jobs on. */
 export const jobKinds = {
-  'fine-tune': { schemaVersion: 2, queue: 'tune', spec: fineTuneSpecSchema, result: fineTuneResultSchema },
+  'fine-tune': { schemaVersion: 3, queue: 'tune', spec: fineTuneSpecSchema, result: fineTuneResultSchema },
   eval: { schemaVersion: 1, queue: 'eval', spec: evalSpecSchema, result: evalResultSchema },
 } as const;
 
@@ -18,8 +19,9 @@ export const jobKinds = {
  */
 export function schemaVersionOf(kind: JobKind, request: object): number {
   if (kind !== 'fine-tune') return jobKinds[kind].schemaVersion;
-  const method: unknown = 'method' in request ? request.method : undefined;
-  return method === undefined || method === 'supervised' ? 1 : 2;
+  const { method, hyperparameters } = request as Partial<FineTuneRequest>;
+  if (hyperparameters?.neftune_noise_alpha) return 3;
+  return method === undefined ? 1 : 2;
 }
 
 export type JobKind = keyof typeof jobKinds;

@@ -35,6 +35,7 @@ export const supervisedHyperparametersSchema = z.strictObject({
   warmup_ratio: z.number().min(0).max(0.5).optional(),
   weight_decay: z.number().min(0).max(1).optional(),
   max_grad_norm: z.number().positive().max(1000).optional(),
+  neftune_noise_alpha: z.number().min(0).max(1000).optional(),
   micro_batch_size: z.int().min(1).max(256).optional(),
   checkpoint_every_steps: z.int().min(0).max(1_000_000).optional(),
   validate_every_steps: z.int().min(0).max(1_000_000).optional(),

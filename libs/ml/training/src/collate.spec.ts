@@ -33,11 +33,12 @@ const alike = new PackedDataset('alike', {
 });
 
 it('examples share a row and their prefix, each at the positions it would have alone', () => {
-  const { tokens, labels, tokenCount, lossTokens } = collate(alike, Int32Array.of(0, 1, 2, 3, 4), 1400);
+  const { tokens, labels, lengths, tokenCount, lossTokens } = collate(alike, Int32Array.of(0, 1, 2, 3, 4), 1400);
   expect([tokens.rows, tokens.columns, tokenCount, lossTokens]).toEqual([1, 16, 23, 5]);
   expect([...tokens.ids]).toEqual([5, 6, 1, 4, 4, 9, 1, 2, 9, 3, 9, 4, 9, 7, 9, 9]);
   expect([...(tokens.positions ?? [])]).toEqual([0, 1, 2, 3, 4, 5, 2, 3, 4, 2, 3, 2, 3, 2, 3, 0]);
   expect([...(tokens.branches ?? [])]).toEqual([0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 6]);
+  expect([...lengths]).toEqual([6, 6, 6, 6, 6, 6, 5, 5, 5, 4, 4, 4, 4, 4, 4, 0]);
   expect([...labels].map((label, at) => [at, label]).filter(([, label]) => label !== -100)).toEqual([[4, 9], [7, 9], [9, 9], [11, 9], [13, 9]]);
 });
 

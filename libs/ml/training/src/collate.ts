@@ -7,6 +7,8 @@ export interface TrainingBatch {
   readonly tokens: TokenBatch;
   /** [rows * columns] label of each position: the token after it, or -100 where that carries no loss. */
   readonly labels: Int32Array;
+  /** [rows * columns] tokens of the example that each position belongs to, in a shared prefix of the row's first; 0 for padding. */
+  readonly lengths: Int32Array;
   /** Places in the dataset, in the order in which the examples stand in the rows. */
   readonly examples: readonly number[];
   /** Tokens of the examples: without padding, and a shared prefix as often as it occurs. */
@@ -73,10 +75,11 @@ function sharedPrefix(examples: readonly TokenisedExample[]): number {
   return length;
 }
 
-function place(examples: readonly TokenisedExample[], { rows, columns, trunks }: BatchLayout): Pick<TrainingBatch, 'tokens' | 'labels'> {
+function place(examples: readonly TokenisedExample[], { rows, columns, trunks }: BatchLayout): Pick<TrainingBatch, 'tokens' | 'labels' | 'lengths'> {
   const size = rows.length * columns;
   const ids = new Int32Array(size);
   const labels = new Int32Array(size).fill(IGNORED_LABEL);
+  const lengths = new Int32Array(size);
   const positions = new Int32Array(size);
   const branches = new Int32Array(size);
   rows.forEach((members, row) => {
@@ -89,6 +92,7 @@ function place(examples: readonly TokenisedExample[], { rows, columns, trunks }:
       for (let position = from; position < inputIds.length; position++, at++) {
         ids[at] = last = inputIds[position] as number;
         labels[at] = given[position + 1] ?? IGNORED_LABEL;
+        lengths[at] = inputIds.length;
         positions[at] = position;
         branches[at] = position < trunk ? 0 : index + 1;
       }
@@ -99,5 +103,5 @@ function place(examples: readonly TokenisedExample[], { rows, columns, trunks }:
     branches.fill(members.length + 1, at, end);
   });
   const shared = rows.some((members) => members.length > 1);
-  return { tokens: shared ? { ids, rows: rows.length, columns, positions, branches } : { ids, rows: rows.length, columns }, labels };
+  return { tokens: shared ? { ids, rows: rows.length, columns, positions, branches } : { ids, rows: rows.length, columns }, labels, lengths };
 }

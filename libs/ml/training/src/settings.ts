@@ -11,6 +11,8 @@ export interface TrainingSettings {
   readonly warmupRatio: number;
   readonly weightDecay: number;
   readonly maxGradNorm: number;
+  /** NEFTune's alpha, see `withEmbeddingNoise`; absent: no noise. */
+  readonly neftuneNoiseAlpha?: number;
 }
 
 /** How a step is fitted into memory. Another choice gives the same mathematics but not the same bits. */

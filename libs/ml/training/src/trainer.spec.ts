@@ -73,23 +73,23 @@ const facts = (results: readonly StepResult[]) => results.map(({ seconds: _secon
 
 describe('a run resumed within or between epochs equals an uninterrupted one bit for bit', () => {
   it.each([
-    [0, 3],
-    [0.1, 4],
-    [0.1, 5],
-  ])('dropout %p, after step %p of 8', async (dropout, cut) => {
+    [0, 3, {}],
+    [0.1, 4, {}],
+    [0.1, 5, { neftuneNoiseAlpha: 5 }],
+  ])('dropout %p, after step %p of 8, %p', async (dropout, cut, noise) => {
     const tuner = lora(dropout);
-    const whole = trainer({ tuner });
+    const whole = trainer({ tuner, settings: noise });
     expect([whole.stepsPerEpoch, whole.totalSteps]).toEqual([4, 8]);
     const expected = await run(whole, 8);
 
-    const first = trainer({ tuner });
+    const first = trainer({ tuner, settings: noise });
     const before = await run(first, cut);
     const saved = await mkdtemp(join(folder, 'ckpt-'));
     await saveCheckpoint(saved, { identity, choices: { ...batching, computeDtype: 'f32', weightDtype: 'f32' }, state: first.state }, tuner);
 
     const checkpoint = await SavedCheckpoint.open(saved);
     const again = lora(dropout);
-    const second = trainer({ tuner: again, state: checkpoint.load(identity, again), batching: checkpoint.choices });
+    const second = trainer({ tuner: again, settings: noise, state: checkpoint.load(identity, again), batching: checkpoint.choices });
     const after = await run(second, 8 - cut);
 
     expect(facts([...before, ...after])).toEqual(facts(expected));
@@ -98,6 +98,13 @@ describe('a run resumed within or between epochs equals an uninterrupted one bit
     expect({ ...second.state, values: 0, moments: 0 }).toEqual({ ...whole.state, values: 0, moments: 0 });
     expect(second.finished).toBe(true);
   });
+});
+
+it('noise on the embeddings changes training steps, not validation', async () => {
+  const [plain, noisy] = [trainer(), trainer({ settings: { neftuneNoiseAlpha: 5 } })];
+  expect(facts([(await noisy.validate(dataset)) as never])).toEqual(facts([(await plain.validate(dataset)) as never]));
+  const [[one], [other]] = [await run(plain, 1), await run(noisy, 1)];
+  expect(Math.abs((one?.loss ?? NaN) - (other?.loss ?? NaN))).toBeGreaterThan(1e-4);
 });
 
 it('learns', async () => {

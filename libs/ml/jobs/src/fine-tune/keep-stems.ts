@@ -21,7 +21,8 @@ export interface StemsRequest {
 export function chooseKeepStems({ spec, events, engine }: JobContext<FineTuneSpec>, { opened, tuner, datasets, stepBytes, before }: StemsRequest): boolean {
   const description = describeCausalLm(opened.config);
   const states = specHalfOf(tuner).stemStates?.(tuner, description);
-  if (states === undefined || spec.epochs === 1 || before === false) return false;
+  // Noise on the embeddings is new in every epoch.
+  if (states === undefined || spec.epochs === 1 || spec.neftuneNoiseAlpha !== undefined || before === false) return false;
   const bytes = datasets.reduce((sum, dataset) => sum + stemCacheBytes(dataset, states, description.hiddenSize, opened.computeDtype), 0);
   const budget = stemBudgetBytes(engine.device, stepBytes);
   if (bytes <= budget) {

@@ -42,8 +42,8 @@ export async function prepareRun(context: Context): Promise<PreparedRun> {
   const tuner = createTuner(tunerSpec, opened.model);
   const training = await tokenise(context, opened, tunerSpec, spec.trainingFile, 'training_file');
   const validation = spec.validationFile ? await tokenise(context, opened, tunerSpec, spec.validationFile, 'validation_file') : null;
-  const { seed, epochs, batchSize, learningRate, schedule, warmupRatio, weightDecay, maxGradNorm } = spec;
-  const settings = { seed, epochs, batchSize, learningRate, schedule, warmupRatio, weightDecay, maxGradNorm };
+  const { seed, epochs, batchSize, learningRate, schedule, warmupRatio, weightDecay, maxGradNorm, neftuneNoiseAlpha } = spec;
+  const settings: TrainingSettings = { seed, epochs, batchSize, learningRate, schedule, warmupRatio, weightDecay, maxGradNorm, ...(neftuneNoiseAlpha === undefined ? {} : { neftuneNoiseAlpha }) };
   const identity: RunIdentity = {
     model: `${opened.base.id}@${opened.base.revision}`,
     dataset: training.fingerprint,

@@ -1,0 +1,13 @@
+import type { ModelHook } from '@tunefleet/ml-nn';
+import type { Tensor } from '@tunefleet/ml-tensor';
+import type { BindableModel, DropoutKey, Tuner } from '@tunefleet/ml-tuners';
+import type { TrainingBatch } from './collate';
+import { withEmbeddingNoise } from './embedding-noise';
+import type { TrainingSettings } from './settings';
+
+/** What is active in a training pass: the tuner, and noise where the run's settings ask for it. @returns as `Tuner.bind` */
+export function trainingHook(model: BindableModel, { tuner, settings }: { readonly tuner: Tuner; readonly settings: TrainingSettings }, values: readonly Tensor[], { batch, dropout }: { readonly batch: TrainingBatch; readonly dropout: DropoutKey }): ModelHook {
+  const bound = tuner.bind(model, values, dropout);
+  const { neftuneNoiseAlpha: alpha } = settings;
+  return alpha === undefined || dropout === null ? bound : withEmbeddingNoise(bound, { alpha, lengths: batch.lengths, key: dropout });
+}
