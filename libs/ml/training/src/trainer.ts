@@ -7,7 +7,6 @@ import type { DropoutKey, Tuner } from '@tunefleet/ml-tuners';
 import { adamWUpdate, clipFactor, gradientNorm, type AdamWGroup } from './adamw';
 import { planEpoch, planPass, stepsPerEpoch, type MicroBatch, type StepPlan } from './batch-plan';
 import { collate, labelled, type TrainingBatch } from './collate';
-import { withEmbeddingNoise } from './embedding-noise';
 import { examplesOf, groupLengths, nextToken, type Objective, type PassLoss } from './objective';
 import { optimiserGroups } from './optimiser-groups';
 import { pairsPerTokenOf } from './pairs-per-token';
@@ -16,6 +15,7 @@ import { learningRateAt, warmupStepsOf, type Schedule } from './schedule';
 import type { Batching, TrainingSettings } from './settings';
 import { StemCache } from './stem-cache';
 import type { TrainerState } from './trainer-state';
+import { trainingHook } from './training-hook';
 
 /** Asked before every pass through the model; true ends the call early. May hand the event loop a turn. */
 export type StopCheck = () => Promise<boolean> | boolean;
@@ -129,7 +129,7 @@ export class Trainer {
       if (await shouldStop()) return null;
       const stems = this.#stemsOf(dataset);
       if (!(await fillStems(stems, batch, shouldStop))) return null;
-      const key: NonNullable<DropoutKey> = [settings.seed, state.step * MICRO_BATCHES_MAX + index];
+      const key: DropoutKey = [settings.seed, state.step * MICRO_BATCHES_MAX + index];
       const part = this.#trainingPass(batch, stems, views, key, 1 / Math.max(1, units));
       totals.add(part);
       gradient = gradient === null ? part.gradient : addInto(gradient, part.gradient);
@@ -202,13 +202,11 @@ export class Trainer {
     return cache;
   }
 
-  #trainingPass(batch: TrainingBatch, cache: StemCache | null, views: ParameterViews, key: NonNullable<DropoutKey>, scale: number): PassSums & { gradient: Float32Array } {
-    const { model, tuner, batching, dataset, settings } = this.#options;
+  #trainingPass(batch: TrainingBatch, cache: StemCache | null, views: ParameterViews, key: DropoutKey, scale: number): PassSums & { gradient: Float32Array } {
+    const { model, batching, dataset } = this.#options;
     const { device } = model;
-    const { neftuneNoiseAlpha: alpha } = settings;
     return device.scope(() => {
-      const bound = tuner.bind(model, views.tensors, key);
-      const adapter = alpha === undefined ? bound : withEmbeddingNoise(bound, { alpha, lengths: batch.lengths, key });
+      const adapter = trainingHook(model, this.#options, views.tensors, { batch, dropout: key });
       const stems = batch.lossTokens > 0 ? (cache?.stemsOf(batch) ?? null) : null;
       const { result, gradients: parts } = gradients(device, views.tensors, () => {
         const { rows, labels } = labelled(batch.labels);
