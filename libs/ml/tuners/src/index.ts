@@ -1,9 +1,10 @@
-export { composeHooks } from './composition/compose-hooks';
+export { composeHooks, type ActivePart, type ComposedHook } from './composition/compose-hooks';
 export { COMBINATIONS, combineLoras, type Combination, type CombineOptions, type CombinedLora, type WeightedLora } from './combination/combine';
 export { loraFactorsOf, type LoraFactorsOnDisk } from './lora/factors';
 export { routeHooks } from './composition/route-hooks';
 export type { HookRoute } from './composition/routed-rows';
 export { openAdapter, type LoadedAdapter } from './loaded-adapter';
+export { AdapterPool, type ActivateOptions, type ActiveChoice, type ActiveSet } from './pool/adapter-pool';
 export { createTuner, loadAdapter, tuners, weightChangesOf } from './registry';
 export * from './specs';
 export * from './tuner';

@@ -14,7 +14,9 @@ export type GroupChange =
   /** Gain on x Wᵀ, then low-rank updates and shifts are added. */
   | { readonly type: 'low-rank'; readonly bundle: LoraBundle }
   /** By the path of a member. */
-  | { readonly type: 'factors'; readonly byPath: ReadonlyMap<string, ChannelFactor> };
+  | { readonly type: 'factors'; readonly byPath: ReadonlyMap<string, ChannelFactor> }
+  /** No more is known than what `project` computes. */
+  | { readonly type: 'opaque' };
 
 /** One factor per channel of a projection's input or of its output, bias included. */
 export interface ChannelFactor {

@@ -4,7 +4,7 @@
  *   y = g (W (l x)) + bias + c + B A x
  * with l and g factors per input and output channel and A as long as all ranks together. A gain after updates goes into their B, a factor of the input into their A.
  */
-import { invariant } from '@tunefleet/foundation';
+import { assertNever, invariant, TunefleetError } from '@tunefleet/foundation';
 import type { GroupMember, ProjectionGroup } from '@tunefleet/ml-nn';
 import { add, linear, linearGroup, mul, type Device, type FloatDType, type LoraBundle, type Primitives, type Tensor } from '@tunefleet/ml-tensor';
 import { outputRow, scaledGroup } from '../ia3/scaled-group';
@@ -37,7 +37,18 @@ export interface FusedMap {
 /** @returns tensors of the current scope; some may be those of the changes */
 export function fuse(device: Device, group: ProjectionGroup, changes: readonly WeightedChange[]): FusedGroup {
   const nothing: FusedGroup = { a: null, maps: group.maps.map(() => ({ b: null, gain: null, shift: null })), inputs: new Map() };
-  return changes.reduce((fused, { change, weight }) => (change.type === 'low-rank' ? withUpdates(device, group, fused, change.bundle, weight) : withFactors(device, group, fused, change.byPath, weight)), nothing);
+  return changes.reduce((fused, { change, weight }) => {
+    switch (change.type) {
+      case 'low-rank':
+        return withUpdates(device, group, fused, change.bundle, weight);
+      case 'factors':
+        return withFactors(device, group, fused, change.byPath, weight);
+      case 'opaque':
+        throw new TunefleetError('invariant', 'what was made one cannot be made one with others again');
+      default:
+        return assertNever(change);
+    }
+  }, nothing);
 }
 
 function withUpdates(device: Device, group: ProjectionGroup, fused: FusedGroup, bundle: LoraBundle, weight: number): FusedGroup {
@@ -92,14 +103,20 @@ function withInputFactor(p: Primitives, group: ProjectionGroup, { a, maps, input
   };
 }
 
-/** A fused group's pass. Differentiable by x. */
-export type FusedForward = (x: Tensor, residual: Tensor | null) => readonly Tensor[];
+/** How a fused group computes. */
+export interface FusedForward {
+  /** Differentiable by x. */
+  run(x: Tensor, residual: Tensor | null): readonly Tensor[];
+  readonly change: GroupChange;
+  /** What it holds. */
+  readonly tensors: readonly Tensor[];
+}
 
-/** @returns the forward pass, and the tensors it holds: of the current scope, in the compute dtype where they are factors of products */
-export function fusedForward(device: Device, group: ProjectionGroup, fused: FusedGroup, dtype: FloatDType): { readonly run: FusedForward; readonly tensors: readonly Tensor[] } {
+/** @returns tensors of the current scope, in the compute dtype where they are factors of products */
+export function fusedForward(device: Device, group: ProjectionGroup, fused: FusedGroup, dtype: FloatDType): FusedForward {
   if (fused.inputs.size > 0) return scaledInputsForward(device, group, fused);
   const { bundle, tensors } = fusedBundle(device, group, fused, dtype);
-  return { run: (x, residual) => linearGroup(x, group.maps, { lora: bundle, residual }), tensors };
+  return { run: (x, residual) => linearGroup(x, group.maps, { lora: bundle, residual }), change: { type: 'low-rank', bundle }, tensors };
 }
 
 /** A group without factors of inputs, as one bundle. @returns tensors of the current scope */
@@ -120,7 +137,7 @@ export function fusedBundle(device: Device, group: ProjectionGroup, { a, maps }:
 }
 
 /** The base's products have an input of their own here, apart from the updates'. */
-function scaledInputsForward(device: Device, group: ProjectionGroup, { a: updates, maps, inputs }: FusedGroup) {
+function scaledInputsForward(device: Device, group: ProjectionGroup, { a: updates, maps, inputs }: FusedGroup): FusedForward {
   const p = device.primitives;
   const a = updates ?? noUpdate(p, group);
   const factors = new Map([...inputs].map(([path, factor]): [string, ChannelFactor] => [path, { side: 'input', factor }]));
@@ -130,7 +147,7 @@ function scaledInputsForward(device: Device, group: ProjectionGroup, { a: update
     const added = sum(p, wide(p, bias), shift);
     return { gain, up: b ? p.transpose(b, [1, 0]) : p.zeros([weight.outSize, a.dim(0)], 'f32'), added };
   });
-  const run: FusedForward = (x, residual) =>
+  const run: FusedForward['run'] = (x, residual) =>
     x.device.scope(() => {
       const narrow = linear(x, a);
       const outputs = scaledGroup(x, unbiased, null, factors).map((base, index) => {
@@ -139,7 +156,7 @@ function scaledInputsForward(device: Device, group: ProjectionGroup, { a: update
       });
       return residual ? [add(residual, outputs[0] as Tensor)] : outputs;
     });
-  return { run, tensors: [a, ...inputs.values(), ...ends.flatMap(({ gain, up, added }) => [gain, up, added])].filter((tensor) => tensor !== null) };
+  return { run, change: { type: 'opaque' }, tensors: [a, ...inputs.values(), ...ends.flatMap(({ gain, up, added }) => [gain, up, added])].filter((tensor) => tensor !== null) };
 }
 
 /** [1, in] of zeros: an update that changes nothing. */
