@@ -17,7 +17,8 @@ import { planPass } from './batch-plan';
 import { SavedCheckpoint, saveCheckpoint } from './checkpoint';
 import type { Batching, TrainingSettings } from './settings';
 import { stemCacheBytes } from './stem-cache';
-import { Trainer, type StepResult } from './trainer';
+import { Trainer } from './trainer';
+import type { StepResult } from './training-run';
 import { startState, type TrainerState } from './trainer-state';
 
 jest.setTimeout(60_000);

@@ -15,7 +15,8 @@ import { writeTinyModel } from '@tunefleet/testing';
 import { SavedCheckpoint, STATE_JSON, fingerprintOf, saveCheckpoint, type RunIdentity } from './checkpoint';
 import { collate } from './collate';
 import type { TrainingSettings } from './settings';
-import { Trainer, type StepResult } from './trainer';
+import { Trainer } from './trainer';
+import type { StepResult } from './training-run';
 import { startState, type TrainerState } from './trainer-state';
 
 jest.setTimeout(60_000);

@@ -47,8 +47,8 @@ export function headCrossEntropy(
       let trained: readonly Tensor[] = [];
       for (const chunk of chunksOf(rows, head.outSize, options.chunkRows)) {
         const { sum, hit, dStates, dTrained } = device.scope(() => {
-          const { losses, ...part } = lossOfRows(hidden, head, chunk, labels, { wanted });
-          return { ...part, sum: p.sumAll(losses) };
+          const { losses, likeliest, ...part } = lossOfRows(hidden, head, chunk, labels, { wanted });
+          return { ...part, sum: p.sumAll(losses), hit: p.sumAll(likeliest) };
         });
         sums.push(sum);
         hits.push(hit);
@@ -97,7 +97,8 @@ export function labelledRows(labels: Int32Array, vocabulary: number): Int32Array
 interface ChunkLoss {
   /** [n] f32 */
   readonly losses: Tensor;
-  readonly hit: Tensor;
+  /** [n] f32: 1 where the label is the likeliest token, else 0. */
+  readonly likeliest: Tensor;
   readonly dStates: Tensor | null;
   /** In the order of `trainedOf`. */
   readonly dTrained: readonly Tensor[];
@@ -119,16 +120,16 @@ export function lossOfRows(hidden: Tensor, head: OutputHead, rows: Int32Array, l
     if (softcap === null || !wanted) logits.dispose();
     // The gradient is softmax - onehot: its row maximum is the likeliest other token's probability, unless that token is the label.
     const likeliestOther = p.reduce('max', plain, [1]);
-    const hit = p.sumAll(p.cast(p.compare('greaterEqual', p.unary('exp', p.unary('neg', losses)), likeliestOther), 'f32'));
-    if (!wanted) return { losses, hit, dStates: null, dTrained: [] };
+    const likeliest = p.cast(p.compare('greaterEqual', p.unary('exp', p.unary('neg', losses)), likeliestOther), 'f32');
+    if (!wanted) return { losses, likeliest, dStates: null, dTrained: [] };
     const gradient = slopes === undefined ? plain : p.mul(plain, device.tensor(slopes, [rows.length, 1], 'f32'));
     if (gradient !== plain) plain.dispose();
     const dProduct = p.cast(softcap === null ? gradient : belowCap(p, gradient, logits, softcap), hidden.dtype);
     gradient.dispose();
-    if (!tape || !product) return { losses, hit, dStates: multiplyBack(dProduct, head), dTrained: [] };
+    if (!tape || !product) return { losses, likeliest, dStates: multiplyBack(dProduct, head), dTrained: [] };
     tape.walk([[product, dProduct]]);
     const taken = [states, ...trained].map((source) => tape.take(source) ?? p.zeros(source.shape, source.dtype === 'bf16' ? 'bf16' : 'f32'));
-    return { losses, hit, dStates: taken[0] as Tensor, dTrained: taken.slice(1) };
+    return { losses, likeliest, dStates: taken[0] as Tensor, dTrained: taken.slice(1) };
   } finally {
     tape?.dispose();
   }

@@ -16,10 +16,10 @@ export interface JudgedRows {
  * Chunked as `headCrossEntropy` is. The slopes are known once all rows are, so the rows' own gradients are kept [n, C] and scaled then; what is trained of the
  * head sums over rows and is computed a second time, with the slopes.
  * @param hidden [N, C]   @param head [V, C]   @param labels N token ids, -100: no loss
- * @param judge gets [n] cross entropies of the labelled rows, in their order
+ * @param judge gets [n] cross entropies of the labelled rows, in their order, and [n] whether the label is the likeliest token, 1 or 0
  * @returns the value; rank 0 f32, differentiable
  */
-export function headRowObjective(hidden: Tensor, head: OutputHead, labels: Int32Array, judge: (losses: Float32Array) => JudgedRows, options: { readonly chunkRows?: number } = {}): Tensor {
+export function headRowObjective(hidden: Tensor, head: OutputHead, labels: Int32Array, judge: (losses: Float32Array, likeliest: Float32Array) => JudgedRows, options: { readonly chunkRows?: number } = {}): Tensor {
   const device = hidden.device;
   const p = device.primitives;
   const trainedParts = trainedOf(head);
@@ -32,20 +32,20 @@ export function headRowObjective(hidden: Tensor, head: OutputHead, labels: Int32
     inputs,
     run: () => {
       const chunks = chunksOf(rows, head.outSize, options.chunkRows);
-      const losses = new Float32Array(rows.length);
+      const [losses, likeliest] = [new Float32Array(rows.length), new Float32Array(rows.length)];
       const parts: Tensor[] = [];
       let at = 0;
       for (const chunk of chunks) {
-        const { losses: each, dStates } = device.scope(() => {
-          const { losses: own, dStates: gradient } = lossOfRows(hidden, head, chunk, labels, { wanted: wanted && !twice });
-          return { losses: own, dStates: gradient };
+        const dStates = device.scope(() => {
+          const { losses: own, likeliest: hits, dStates: gradient } = lossOfRows(hidden, head, chunk, labels, { wanted: wanted && !twice });
+          losses.set(device.readFloats(own), at);
+          likeliest.set(device.readFloats(hits), at);
+          return gradient;
         });
-        losses.set(device.readFloats(each), at);
-        each.dispose();
         if (dStates) parts.push(dStates);
         at += chunk.length;
       }
-      const { value, slopes } = judge(losses);
+      const { value, slopes } = judge(losses, likeliest);
       invariant(slopes.length === rows.length, 'a slope per labelled row');
       const output = device.tensor(Float32Array.of(value), [], 'f32');
       if (!wanted) return { outputs: [output], save: [] };

@@ -46,7 +46,7 @@ export function splitAxis(x: Tensor, sizes: readonly number[], axis: number): re
     run: () => ({ outputs: p.split(x, sizes, axis), save: [] }),
     backward: ({ gradients }) => {
       const parts = allOf(p, x, gradients, sizes.map((size) => x.shape.map((whole, index) => (index === axis ? size : whole))));
-      return [parts && p.concat(parts, axis)];
+      return [parts && (parts.length === 1 ? (parts[0] as Tensor) : p.concat(parts, axis))];
     },
   });
 }
