@@ -12,14 +12,15 @@ import { findAdapter } from '../connection/find-adapter';
 import { pullAdapter } from '../connection/pull-adapter';
 import { runProgram } from '../connection/run-program';
 
-/** `adapters export` and `combine`: the engine does it, on this machine; adapters that are not in a folder are fetched from the server first. */
+/** `adapters export`, `combine` and `generate`: the engine does it, on this machine; adapters that are not in a folder are fetched from the server first. */
 export function registerAdaptersExport(adapters: Command): void {
   localCommand(adapters.command('export').description('write an adapter merged into its base, or in the layout of other programs, on this machine'), 'export');
   localCommand(adapters.command('combine').description('make one LoRA from several, on this machine'), 'combine');
+  localCommand(adapters.command('generate').description('answer a prompt with adapters active together, on this machine'), 'generate');
 }
 
 /** Words up to the first option are adapters; the engine's own options are passed on as written. */
-function localCommand(command: Command, name: 'export' | 'combine'): void {
+function localCommand(command: Command, name: 'export' | 'combine' | 'generate'): void {
   addConnectionOptions(command.argument('[folders, ids or names...]').allowUnknownOption().allowExcessArguments().helpOption(false)).action(async () => {
     const options = command.optsWithGlobals<ConnectionOptions>();
     const first = command.args.findIndex((word) => word.startsWith('-'));

@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import { TunefleetError } from '@tunefleet/foundation';
 import { exportCombined } from '@tunefleet/ml-export';
 import { COMBINATIONS, type Combination } from '@tunefleet/ml-tuners';
+import { adapterWeights, numberOf } from './adapter-weights';
 import { modelOptions, resolveLocalModel } from './local-engine';
 
 const USAGE = `usage: tunefleet adapters combine <adapter> <adapter> ... --out <folder> [options]
@@ -39,9 +40,8 @@ export async function combineCommand(args: string[]): Promise<void> {
   const { adapter: folders, kind, out } = values;
   if (out === undefined) throw new TunefleetError('invalid_input', `--out is missing\n${USAGE}`);
   if (!isCombination(kind)) throw new TunefleetError('invalid_input', `--kind is "${kind}"; it must be ${COMBINATIONS.join(', ')}`);
-  const weights = values.weights?.split(',').map((text) => number('weights', text)) ?? folders.map(() => 1);
-  if (weights.length !== folders.length) throw new TunefleetError('invalid_input', `--weights has ${weights.length} numbers for ${folders.length} adapters`);
-  const optional = (option: 'density' | 'rank'): number | null => (values[option] === undefined ? null : number(option, values[option]));
+  const weights = adapterWeights(values.weights, folders.length);
+  const optional = (option: 'density' | 'rank'): number | null => (values[option] === undefined ? null : numberOf(option, values[option]));
   const { id, folder, config } = await resolveLocalModel({ model: values.model, revision: values.revision, adapter: folders[0] });
   const rank = await exportCombined(resolve(out), {
     base: { id, revision: null, folder, config },
@@ -49,17 +49,11 @@ export async function combineCommand(args: string[]): Promise<void> {
     combination: kind,
     density: optional('density'),
     rank: optional('rank'),
-    seed: number('seed', values.seed),
+    seed: numberOf('seed', values.seed),
   });
   process.stderr.write(`${folders.length} adapters combined into one of rank ${rank}, written to ${resolve(out)}\n`);
 }
 
 function isCombination(kind: string): kind is Combination {
   return (COMBINATIONS as readonly string[]).includes(kind);
-}
-
-function number(option: string, text: string): number {
-  const value = Number(text);
-  if (text.trim() === '' || !Number.isFinite(value)) throw new TunefleetError('invalid_input', `--${option} holds "${text}", which is not a number`);
-  return value;
 }

@@ -3,14 +3,14 @@ import { TunefleetError } from '@tunefleet/foundation';
 import { generate, PrefixCache, samplingSchema, stopTokens } from '@tunefleet/ml-generation';
 import { precisionText } from '@tunefleet/ml-jobs';
 import { renderPrompt, type TextTokenizer } from '@tunefleet/ml-tokenizers';
-import { modelOptions, openLocalModel } from './local-engine';
+import { ACTIVE_USAGE, activeOptions, openLocalModel } from './local-engine';
 
-const USAGE = `usage: tunefleet generate --prompt <text> [--model <owner/name or folder>] [--adapter <folder>] [options]
+const USAGE = `usage: tunefleet generate --prompt <text> [--model <owner/name or folder>] [--adapter <folder> ...] [options]
+       tunefleet adapters generate <folder or id or ft: name> ... --prompt <text> [options]
 
-  --model <name>       base model; may be left out beside --adapter, which names its own
+  --model <name>       base model; may be left out where the first adapter names its own
   --revision <name>    branch, tag or commit of the model
-  --adapter <folder>   PEFT adapter folder
-  --system <text>      system message
+${ACTIVE_USAGE}  --system <text>      system message
   --raw                continue the prompt as it is, without the chat template
   --max-tokens <n>     default 256
   --temperature <t>    0 (default): always the likeliest token; up to 2
@@ -24,7 +24,7 @@ export async function generateCommand(args: string[]): Promise<void> {
   const { values } = parseArgs({
     args,
     options: {
-      ...modelOptions,
+      ...activeOptions,
       prompt: { type: 'string' },
       system: { type: 'string' },
       raw: { type: 'boolean', default: false },
@@ -39,10 +39,10 @@ export async function generateCommand(args: string[]): Promise<void> {
   if (values.prompt === undefined) throw new TunefleetError('invalid_input', `--prompt is missing\n${USAGE}`);
   const sampling = parseSampling(values);
   const maxTokens = wholeNumber('max-tokens', values['max-tokens']);
-  const { opened, adapter } = await openLocalModel(values);
+  const { opened, active } = await openLocalModel(values);
   const { model, tokenizer, folder, config } = opened;
   const prompt = values.raw ? tokenizer.encode(values.prompt, { addSpecialTokens: true }) : chatPrompt(tokenizer, values.prompt, values.system);
-  using cache = new PrefixCache(model, adapter?.hook ?? null);
+  using cache = new PrefixCache(model, active.hook);
   const decoder = tokenizer.streamDecoder({ skipSpecialTokens: true });
   const started = performance.now();
   let firstMs = 0;

@@ -1,13 +1,16 @@
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { tmpdir } from 'node:os';
+import { basename, join, resolve } from 'node:path';
 import { errorMessage, TunefleetError } from '@tunefleet/foundation';
+import { compareHooks } from '@tunefleet/ml-export';
 import { engineResourcesOptions, EngineResources, type ComputeDtypeChoice, type ModelChoice, type OpenedModel } from '@tunefleet/ml-jobs';
 import { ModelResolver, modelResolverOptions, type ResolvedModel } from '@tunefleet/ml-models';
-import { loadAdapter, type LoadedAdapter } from '@tunefleet/ml-tuners';
+import { AdapterPool, type ActiveSet } from '@tunefleet/ml-tuners';
 import { z } from 'zod';
 import { openEngineDevice } from '../open-engine-device';
+import { adapterWeights } from './adapter-weights';
 
-/** Options of every command that uses a model, for `parseArgs`. */
+/** Options of commands that find a model, for `parseArgs`. */
 export const modelOptions = {
   model: { type: 'string' },
   revision: { type: 'string' },
@@ -15,22 +18,43 @@ export const modelOptions = {
   dtype: { type: 'string', default: 'auto' },
 } as const;
 
+/** Options of commands that compute with a model and any number of adapters on it. */
+export const activeOptions = {
+  ...modelOptions,
+  adapter: { type: 'string', multiple: true },
+  weights: { type: 'string' },
+  merge: { type: 'boolean', default: false },
+} as const;
+
+export const ACTIVE_USAGE = `  --adapter <folder>   adapter folder, of PEFT or SWIFT; several are active at once, each on top of those before it
+  --weights <w,w,...>  how much of each adapter's change, such as 1,0.5; default: 1 each
+  --merge              compute with weights that have the adapters in them, and check that they give the same
+`;
+
 export interface ModelArguments {
   readonly model?: string | undefined;
   readonly revision?: string | undefined;
   readonly adapter?: string | undefined;
+}
+
+export interface ActiveArguments {
+  readonly model?: string | undefined;
+  readonly revision?: string | undefined;
+  readonly adapter?: readonly string[] | undefined;
+  readonly weights?: string | undefined;
+  readonly merge: boolean;
   readonly dtype: string;
 }
 
 export interface LocalModel {
   readonly opened: OpenedModel;
-  /** Null: the base model itself. */
-  readonly adapter: LoadedAdapter | null;
+  readonly active: ActiveSet;
 }
 
-/** Opens a model, and the adapter if one is given, with the rights of whoever runs this command: any folder may be named. Progress goes to stderr. */
-export async function openLocalModel(options: ModelArguments): Promise<LocalModel> {
-  const choice = await chooseModel(options);
+/** Opens a model and the adapters on it with the rights of whoever runs this command: any folder may be named. Progress goes to stderr. */
+export async function openLocalModel({ model, revision, adapter: folders = [], weights, merge, dtype }: ActiveArguments): Promise<LocalModel> {
+  const shares = adapterWeights(weights, folders.length);
+  const choice = await chooseModel({ model, revision, adapter: folders[0] });
   const device = await openEngineDevice();
   const resolver = new ModelResolver({ ...modelResolverOptions(), localRoots: 'any' });
   const engine = new EngineResources({ ...engineResourcesOptions(device), resolver });
@@ -39,14 +63,36 @@ export async function openLocalModel(options: ModelArguments): Promise<LocalMode
     progress: () => undefined,
     model: () => undefined,
   };
-  const opened = await engine.openModel(choice, parseDtype(options.dtype), { events });
-  const adapter = options.adapter === undefined ? null : await loadAdapter(opened.model, options.adapter);
-  for (const notice of adapter?.notices ?? []) process.stderr.write(`${notice}\n`);
-  return { opened, adapter };
+  const opened = await engine.openModel(choice, parseDtype(dtype), { events });
+  return { opened, active: await activate(opened, folders.map((folder, index) => ({ folder, weight: shares[index] as number })), merge) };
+}
+
+async function activate({ model }: OpenedModel, adapters: readonly { readonly folder: string; readonly weight: number }[], merge: boolean): Promise<ActiveSet> {
+  const pool = new AdapterPool(model, tmpdir());
+  const choices = adapters.map(({ folder, weight }, index) => ({ name: nameOf(folder, index, adapters.length), folder, weight }));
+  for (const { name, folder } of choices) {
+    await pool.addFolder(name, folder);
+    for (const notice of pool.notices(name)) process.stderr.write(`${notice}\n`);
+  }
+  const active = await pool.activate(choices);
+  if (!merge) return active;
+  const merged = await pool.activate(choices, { merge });
+  const { largestDifference, largestLogit, limit, equal } = compareHooks(model, active.hook, merged.hook);
+  const numbers = `logits differ by at most ${largestDifference.toExponential(1)} (allowed ${limit.toExponential(1)}, largest logit ${largestLogit.toFixed(2)})`;
+  if (!equal) throw new TunefleetError('numerical', `merged, the adapters do not compute what they do unmerged: ${numbers}`);
+  process.stderr.write(`merged; checked: ${numbers}\n`);
+  active[Symbol.dispose]();
+  return merged;
+}
+
+/** For messages: the folder's own name, numbered where there are several. */
+function nameOf(folder: string, index: number, count: number): string {
+  const name = basename(resolve(folder)).replace(/[^A-Za-z0-9_-]/g, '_').slice(0, 80) || 'adapter';
+  return count === 1 ? name : `${name}-${index + 1}`;
 }
 
 /** Finds a model's folder in the same way, without opening it. */
-export async function resolveLocalModel(options: Omit<ModelArguments, 'dtype'>): Promise<ResolvedModel> {
+export async function resolveLocalModel(options: ModelArguments): Promise<ResolvedModel> {
   const choice = await chooseModel(options);
   const resolved = await new ModelResolver({ ...modelResolverOptions(), localRoots: 'any' }).resolve(choice.id, { revision: choice.revision });
   for (const notice of resolved.notices) process.stderr.write(`${notice}\n`);
@@ -56,7 +102,7 @@ export async function resolveLocalModel(options: Omit<ModelArguments, 'dtype'>):
 const adapterBaseSchema = z.object({ base_model_name_or_path: z.string().min(1), revision: z.string().nullish() });
 
 /** An adapter knows its base model, so `--model` may be left out beside it. */
-async function chooseModel({ model, revision, adapter }: Omit<ModelArguments, 'dtype'>): Promise<ModelChoice> {
+async function chooseModel({ model, revision, adapter }: ModelArguments): Promise<ModelChoice> {
   if (model !== undefined) return { id: model, revision };
   if (adapter === undefined) throw new TunefleetError('invalid_input', 'name a model with --model <owner/name or folder>, or an adapter with --adapter <folder>');
   const path = join(adapter, 'adapter_config.json');

@@ -4,12 +4,13 @@ import { errorMessage, TunefleetError } from '@tunefleet/foundation';
 import { encodeSafetensors, type TensorInMemory } from '@tunefleet/ml-formats';
 import { sequenceLogits } from '@tunefleet/ml-generation';
 import { precisionText, writeDurably } from '@tunefleet/ml-jobs';
-import { modelOptions, openLocalModel } from './local-engine';
+import { ACTIVE_USAGE, activeOptions, openLocalModel } from './local-engine';
 
-const USAGE = `usage: tunefleet logits --text-file <file> --out <file.safetensors> [--model <owner/name or folder>] [--adapter <folder>] [--dtype auto|f32|bf16]
+const USAGE = `usage: tunefleet logits --text-file <file> --out <file.safetensors> [--model <owner/name or folder>] [--adapter <folder> ...] [--dtype auto|f32|bf16]
 
 Writes, for every line i of the text file, ids.<i> [T] int32 and logits.<i> [T, V] float32.
-`;
+
+${ACTIVE_USAGE}`;
 
 /** The file is made in memory. */
 const OUTPUT_BYTES_MAX = 1 << 30;
@@ -17,13 +18,13 @@ const OUTPUT_BYTES_MAX = 1 << 30;
 export async function logitsCommand(args: string[]): Promise<void> {
   const { values } = parseArgs({
     args,
-    options: { ...modelOptions, 'text-file': { type: 'string' }, out: { type: 'string' }, help: { type: 'boolean', short: 'h', default: false } },
+    options: { ...activeOptions, 'text-file': { type: 'string' }, out: { type: 'string' }, help: { type: 'boolean', short: 'h', default: false } },
   });
   if (values.help) return void process.stdout.write(USAGE);
   const { 'text-file': textFile, out } = values;
   if (textFile === undefined || out === undefined) throw new TunefleetError('invalid_input', `--text-file and --out are needed\n${USAGE}`);
   const texts = await readTexts(textFile);
-  const { opened, adapter } = await openLocalModel(values);
+  const { opened, active } = await openLocalModel(values);
   const { model, tokenizer } = opened;
   const tensors: TensorInMemory[] = [];
   let bytes = 0;
@@ -31,7 +32,7 @@ export async function logitsCommand(args: string[]): Promise<void> {
     const ids = tokenizer.encode(text, { addSpecialTokens: true });
     bytes += ids.length * model.vocabSize * 4;
     if (bytes > OUTPUT_BYTES_MAX) throw new TunefleetError('invalid_input', `the first ${index + 1} texts give more than ${OUTPUT_BYTES_MAX} bytes of logits; use fewer or shorter texts`);
-    const logits = sequenceLogits(model, ids, adapter?.hook ?? null);
+    const logits = sequenceLogits(model, ids, active.hook);
     tensors.push({ name: `ids.${index}`, dtype: 'I32', shape: [ids.length], data: bytesOf(ids) });
     tensors.push({ name: `logits.${index}`, dtype: 'F32', shape: [ids.length, model.vocabSize], data: bytesOf(logits) });
   }
