@@ -12,7 +12,8 @@ const proved = (file: string, test: string): Cell => ({ file: `${TUNERS}/${file}
 
 /** One job of every kind: it learns, and stopped and resumed gives the same bits. */
 const asJob: Cell = { file: 'libs/ml/jobs/src/fine-tune/tuners.spec.ts', test: "test.each(Object.entries(TUNERS))('%s'" };
-const mixed: Cell = { no: 'adapters are active for all rows of a pass; rows with adapters of their own are not there yet' };
+const mixed = proved('composition/mixed-batch.spec.ts', "test.each(mixable)('rows of %s with adapters of their own give what they give alone'");
+const OWN_PASS: Cell = { no: 'virtual tokens take positions of every row of a pass: rows with an adapter of this kind need a pass of their own' };
 
 const NO_PEFT: Cell = { no: 'PEFT has no such method' };
 const NO_SWIFT: Cell = { no: 'SWIFT writes this method in the format of PEFT' };
@@ -27,6 +28,7 @@ type Row = Readonly<Record<Aspect, Cell>>;
 const common = { train: asJob, resume: asJob, 'mixed batch': mixed } as const;
 const virtualTokens: Row = {
   ...common,
+  'mixed batch': OWN_PASS,
   merge: NOT_LINEAR,
   'PEFT read': proved('virtual-tokens/decoders.spec.ts', 'logits, loss and every gradient are those of PEFT'),
   'PEFT write': proved('virtual-tokens/virtual-tokens.spec.ts', 'written as PEFT writes it: key, shape, numbers and long-established fields'),
@@ -67,7 +69,7 @@ export const conformance: { readonly [K in TunerKind]: Row } = {
   'prompt-tuning': virtualTokens,
   'prefix-tuning': virtualTokens,
   'p-tuning': virtualTokens,
-  'deep-prompt-tuning': swiftModules(deepPrompt, deepPrompt),
+  'deep-prompt-tuning': { ...swiftModules(deepPrompt, deepPrompt), 'mixed batch': OWN_PASS },
   restuning: { ...common, merge: NOT_LINEAR, 'PEFT read': NO_PEFT, 'PEFT write': NO_PEFT, 'SWIFT read': OURS, 'SWIFT write': OURS, GGUF: RUNTIME },
   'restuning-bypass': swiftModules(
     proved('restuning-bypass/restuning-bypass.spec.ts', 'a folder of SWIFT gives its logits, loss and every gradient'),
