@@ -1,6 +1,6 @@
 import { Module, type DynamicModule, type Provider, type Type } from '@nestjs/common';
 import { APP_FILTER, APP_GUARD } from '@nestjs/core';
-import type { TeamRecord } from '@tunefleet/ports';
+import type { JobRecord, TeamRecord } from '@tunefleet/ports';
 import { FilesController } from './files/files.controller';
 import { FilesService } from './files/files.service';
 import { FineTuningController } from './fine-tuning/fine-tuning.controller';
@@ -8,6 +8,7 @@ import { FineTuningService } from './fine-tuning/fine-tuning.service';
 import { HealthController } from './health/health.controller';
 import { ApiKeyGuard } from './http/api-key.guard';
 import { ErrorFilter } from './http/error.filter';
+import type { Intake } from './intake';
 import { JobCopies } from './jobs/job-copies';
 import { JobSubmission } from './jobs/job-submission';
 import { ModelLookup } from './jobs/model-lookup';
@@ -56,6 +57,7 @@ const services: readonly Provider[] = [FilesService, ModelsService, FineTuningSe
 export interface AppContext {
   readonly runtime: Runtime;
   readonly team: TeamRecord;
+  readonly intake: Pick<Intake, 'offer'>;
   readonly loops: Pick<ControlLoops, 'status' | 'wakeRelay'>;
   readonly metrics: ServiceMetrics;
   readonly retention: Pick<Retention, 'run'>;
@@ -64,7 +66,7 @@ export interface AppContext {
 /** The HTTP side, on what `startControlPlane` has opened. Every parameter names its token: bundles carry no types. */
 @Module({})
 export class AppModule {
-  static on({ runtime, team, loops, metrics, retention }: AppContext): DynamicModule {
+  static on({ runtime, team, intake, loops, metrics, retention }: AppContext): DynamicModule {
     const opened: readonly Provider[] = [
       { provide: CONFIG, useValue: runtime.config },
       { provide: LOGGER, useValue: runtime.logger },
@@ -79,7 +81,7 @@ export class AppModule {
       { provide: LOOPS, useValue: loops },
       { provide: METRICS, useValue: metrics },
       { provide: RETENTION, useValue: retention },
-      { provide: SUBMITTED, useValue: () => loops.wakeRelay() },
+      { provide: SUBMITTED, useValue: (job: JobRecord) => void (intake.offer(job) || loops.wakeRelay()) },
     ];
     return {
       module: AppModule,

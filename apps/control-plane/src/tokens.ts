@@ -17,7 +17,7 @@ export const LOGGER = Symbol('LOGGER');
 export const CLOCK = Symbol('CLOCK');
 /** The team that the API key belongs to. */
 export const TEAM = Symbol('TEAM');
-/** Called after a job was put on record: its wake-up leaves at once. */
+/** Called with a job that was put on record: intake begins at once. */
 export const SUBMITTED = Symbol('SUBMITTED');
 /** Removes what is old. */
 export const RETENTION = Symbol('RETENTION');

@@ -10,6 +10,7 @@ import { dtypeForEstimate, evalMemory, requireFit, totalBytes } from './memory';
 import { sayOnce } from './messages';
 import { candidatesOf, labelProblem, lineUp } from './plan-eval';
 import { settleSequenceLength } from './sequence-length';
+import { sideBySide } from './side-by-side';
 
 const FILE = 'file';
 
@@ -22,26 +23,27 @@ export async function checkEval(job: JobRecord, deps: IntakeDeps): Promise<Check
   const judged = await findNamedModel(records, job.teamId, request.model, 'model');
   const compareTo = await Promise.all(request.compareTo.map((name) => findNamedModel(records, job.teamId, name, 'compare_to')));
   const together = lineUp(judged, compareTo);
-  const base = await describeBase(resolver, together.baseId, { revision: together.revision, param: 'model', signal });
-
-  await sayOnce(records, job.id, 'info', `Validating evaluation file: ${request.file}`);
   const problems: DatasetProblem[] = [];
   let position = 0;
-  const checked = await checkFile(deps, job.teamId, request.file, {
-    param: FILE,
-    artifactName: 'eval.jsonl',
-    minExamples: 1,
-    onRow: (row, line) => {
-      position += 1;
-      const problem = labelProblem(request, row, { line, position });
-      if (problem !== null) problems.push(problem);
-    },
-  });
+  const [base, workers, , checked] = await sideBySide([
+    describeBase(resolver, together.baseId, { revision: together.revision, param: 'model', signal }),
+    records.listWorkers(),
+    sayOnce(records, job.id, 'info', `Validating evaluation file: ${request.file}`),
+    checkFile(deps, job.teamId, request.file, {
+      param: FILE,
+      artifactName: 'eval.jsonl',
+      minExamples: 1,
+      onRow: (row, line) => {
+        position += 1;
+        const problem = labelProblem(request, row, { line, position });
+        if (problem !== null) problems.push(problem);
+      },
+    }),
+  ]);
   if (problems.length > 0) throw answersError(problems, checked);
 
   const length = settleSequenceLength({ asked: request.maxSequenceLength, maxPositions: base.model.maxPositions, files: [{ param: FILE, lengths: checked.lengths }] });
   const candidates = candidatesOf(together);
-  const workers = await records.listWorkers();
   const need = evalMemory(base.model, {
     tokens: length.tokensExpected,
     dtype: dtypeForEstimate(request.computeDtype, workers),

@@ -9,6 +9,7 @@ import type { Checked, IntakeDeps } from './intake-deps';
 import { requireFit, totalBytes } from './memory';
 import { sayOnce } from './messages';
 import { planFineTune } from './plan-fine-tune';
+import { sideBySide } from './side-by-side';
 import { continuedTuner } from './start-adapter';
 
 export async function checkFineTune(job: JobRecord, deps: IntakeDeps): Promise<Checked> {
@@ -17,22 +18,20 @@ export async function checkFineTune(job: JobRecord, deps: IntakeDeps): Promise<C
   invariant(parsed.success, `the record of job ${job.id} does not hold a fine-tune request`);
   const request = parsed.data;
 
-  // Before the files: a model that cannot be had makes reading them in vain.
   const named = await findNamedModel(records, job.teamId, request.model, 'model');
-  const base = await describeBase(resolver, named.baseId, { revision: named.adapter?.baseRevision, param: 'model', signal });
-  const tuner = await settleTuner(request, named, job.teamId, deps);
-  const files = await checkFiles(job, request, deps);
-
-  const workers = await records.listWorkers();
+  const [base, tuner, files, workers] = await sideBySide([
+    describeBase(resolver, named.baseId, { revision: named.adapter?.baseRevision, param: 'model', signal }),
+    settleTuner(request, named, job.teamId, deps),
+    checkFiles(job, request, deps),
+    records.listWorkers(),
+  ]);
   const plan = planFineTune({ request, base: base.ref, model: base.model, tuner, startAdapter: named.adapter?.artifacts ?? null, ...files, workers });
-  requireFit(plan.memory, workers, {
-    correction: await records.memoryCorrection(plan.shape),
-    workerSelector: job.workerSelector,
-    advice: 'choose a smaller base model, a lower rank, shorter rows or a smaller max_seq_length',
-  });
-
-  const training = await recordDataset(deps, files.training);
-  const validation = files.validation === null ? null : await recordDataset(deps, files.validation);
+  const [correction, training, validation] = await sideBySide([
+    records.memoryCorrection(plan.shape),
+    recordDataset(deps, files.training),
+    files.validation === null ? null : recordDataset(deps, files.validation),
+  ]);
+  requireFit(plan.memory, workers, { correction, workerSelector: job.workerSelector, advice: 'choose a smaller base model, a lower rank, shorter rows or a smaller max_seq_length' });
   return {
     admission: {
       spec: { ...job.spec, ...(plan.settled as unknown as JsonObject) },
@@ -69,16 +68,14 @@ const ROWS = {
 async function checkFiles(job: JobRecord, { trainingFile, validationFile, method }: FineTuneRequest, deps: IntakeDeps): Promise<{ training: CheckedFile; validation: CheckedFile | null }> {
   const { records } = deps;
   const rows: Partial<CheckFileOptions<AnyDatasetRow>> = ROWS[method ?? 'supervised'];
-  await sayOnce(records, job.id, 'info', `Validating training file: ${trainingFile}`);
-  const training = await checkFile<AnyDatasetRow>(deps, job.teamId, trainingFile, { param: 'training_file', artifactName: 'training.jsonl', ...rows });
+  const [, training] = await sideBySide([
+    sayOnce(records, job.id, 'info', `Validating training file: ${trainingFile}`),
+    checkFile<AnyDatasetRow>(deps, job.teamId, trainingFile, { param: 'training_file', artifactName: 'training.jsonl', ...rows }),
+  ]);
   if (validationFile === null) return { training, validation: null };
-  await sayOnce(records, job.id, 'info', `Validating validation file: ${validationFile}`);
-  const validation = await checkFile<AnyDatasetRow>(deps, job.teamId, validationFile, {
-    param: 'validation_file',
-    artifactName: 'validation.jsonl',
-    ...rows,
-    minExamples: 1,
-    trainingHashes: training.report.hashes,
-  });
+  const [, validation] = await sideBySide([
+    sayOnce(records, job.id, 'info', `Validating validation file: ${validationFile}`),
+    checkFile<AnyDatasetRow>(deps, job.teamId, validationFile, { param: 'validation_file', artifactName: 'validation.jsonl', ...rows, minExamples: 1, trainingHashes: training.report.hashes }),
+  ]);
   return { training, validation };
 }

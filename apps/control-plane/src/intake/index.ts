@@ -1,1 +1,1 @@
-export { startIntake, type StartIntakeOptions } from './start-intake';
+export { startIntake, type Intake, type StartIntakeOptions } from './start-intake';

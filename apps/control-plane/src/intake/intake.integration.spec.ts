@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { fineTuneSpecSchema, evalSpecSchema } from '@tunefleet/contracts';
 import { silentLogger, sleep, systemClock } from '@tunefleet/foundation';
 import { openQueue } from '@tunefleet/queue-bullmq';
-import { useDatabase } from '@tunefleet/testing';
+import { until, useDatabase } from '@tunefleet/testing';
 import { relayOutbox } from '../loops/outbox-relay';
 import { startIntake } from './start-intake';
 import { takeIn } from './take-in';
@@ -217,8 +217,82 @@ test('woken by the queue: from the outbox to the end', async () => {
     const statuses = async () => Promise.all([good, bad, evaluation].map(async (id) => (await intake.job(id)).status));
     for (let waited = 0; waited < 20_000 && (await statuses()).includes('validating_files'); waited += 20) await sleep(20);
     expect(await statuses()).toEqual(['queued', 'failed', 'queued']);
-    running.stop();
+    await running.stop();
   } finally {
     await queue.close();
   }
 }, 40_000);
+
+describe('offered as it was put on record', () => {
+  const open: { close(): unknown }[] = [];
+  afterEach(async () => {
+    for (const each of open.splice(0).reverse()) await each.close();
+  });
+  const begin = async (deps = intake.deps) => {
+    const queue = await openQueue({ postgresUrl: databaseUrl(), logger: silentLogger });
+    open.push(queue);
+    const running = await startIntake({ ...deps, queue });
+    open.push({ close: () => running.stop() });
+    return { queue, running };
+  };
+  const hubAnswering = async (status: number) => {
+    const hub = createServer((_request, response) => void response.writeHead(status).end('{}'));
+    await new Promise<void>((resolve) => hub.listen(0, '127.0.0.1', resolve));
+    open.push({
+      close: () => {
+        hub.closeAllConnections();
+        hub.close();
+      },
+    });
+    return intake.withHub(`http://127.0.0.1:${(hub.address() as AddressInfo).port}`);
+  };
+  const ended = (id: string) => until('intake to end', async () => (await intake.job(id)).status !== 'validating_files');
+  beforeEach(() => relayOutbox(intake.store.outbox, { add: () => Promise.resolve() }));
+
+  test('it is checked without the queue, to which nothing is owed then', async () => {
+    const { running } = await begin();
+    const good = await intake.fineTune({ trainingFile: await intake.upload(jsonl(goodRows(10))) });
+    const bad = await intake.fineTune({ trainingFile: await intake.upload('nothing') });
+    for (const id of [good, bad]) expect(running.offer(await intake.job(id))).toBe(true);
+    await Promise.all([good, bad].map(ended));
+    expect(await Promise.all([good, bad].map(async (id) => (await intake.job(id)).status))).toEqual(['queued', 'failed']);
+    expect(await intake.store.outbox.lagMs()).toBe(0);
+    await running.stop();
+    expect(running.offer(await intake.job(good))).toBe(false);
+  });
+
+  test('what the process cannot finish is still owed to the queue, and done by whoever gets it', async () => {
+    const first = await begin(await hubAnswering(503));
+    const id = await intake.fineTune({ trainingFile: await intake.upload(jsonl(goodRows(10))), model: 'owner/name' });
+    expect(first.running.offer(await intake.job(id))).toBe(true);
+    await first.running.stop();
+    await first.queue.close();
+    expect(await intake.job(id)).toMatchObject({ status: 'validating_files' });
+
+    const { queue } = await begin(await hubAnswering(404));
+    expect(await relayOutbox(intake.store.outbox, queue)).toBe(1);
+    await ended(id);
+    expect(await intake.job(id)).toMatchObject({ status: 'failed', error: { code: 'model_not_found' } });
+  }, 40_000);
+
+  test('the message of a job that is being checked waits for that check, and finds nothing to do', async () => {
+    let release: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => (release = resolve));
+    let looks = 0;
+    const { resolver } = intake.deps;
+    const describeLater: typeof resolver.describe = async (...request) => {
+      looks++;
+      await held;
+      return resolver.describe(...request);
+    };
+    const { queue, running } = await begin({ ...intake.deps, resolver: { describe: describeLater } });
+    const id = await intake.fineTune({ trainingFile: await intake.upload(jsonl(goodRows(10))) });
+    running.offer(await intake.job(id));
+    expect(await relayOutbox(intake.store.outbox, queue)).toBe(1);
+    await until('the message to be taken', async () => (await queue.counts('tune')).active === 1);
+    release();
+    await until('the message to be handled', async () => (await queue.counts('tune')).active === 0);
+    expect(await intake.job(id)).toMatchObject({ status: 'queued' });
+    expect(looks).toBe(1);
+  }, 40_000);
+});

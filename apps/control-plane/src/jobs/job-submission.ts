@@ -23,7 +23,7 @@ export class JobSubmission {
   constructor(
     @Inject(RECORD_STORE) private readonly records: Pick<RecordStore, 'createJob' | 'listJobs'>,
     @Inject(CLOCK) private readonly clock: Clock,
-    @Inject(SUBMITTED) private readonly announce: () => void,
+    @Inject(SUBMITTED) private readonly submitted: (job: JobRecord) => void,
   ) {}
 
   /** @throws invalid_input when the idempotency key belongs to another request */
@@ -34,7 +34,7 @@ export class JobSubmission {
     }
     try {
       const { job: record, created } = await this.records.createJob({ ...job, ...(hints.key === null ? {} : { idempotency: { key: hints.key, requestHash } }) });
-      this.announce();
+      if (created) this.submitted(record);
       return { job: record, replayed: !created };
     } catch (error) {
       // 400 instead of 409: sending it again cannot help, and SDKs would.

@@ -71,11 +71,11 @@ async function openAll(config: ControlPlaneConfig, logger: Logger, shutdown: Shu
   shutdown.add('retention', STOP_LIMIT_MS.retention, () => daily.stop());
   const resolver = new ModelResolver({ ...config.models, logger });
   const intake = await startIntake({ records, queue, blobs, resolver, logger });
-  shutdown.add('intake', STOP_LIMIT_MS.intake, () => Promise.resolve(intake.stop()));
+  shutdown.add('intake', STOP_LIMIT_MS.intake, () => intake.stop());
   await loops.start();
   daily.start();
 
-  const http = await startHttp({ runtime, team, loops, metrics, retention }, () => shutdown.isRunning);
+  const http = await startHttp({ runtime, team, intake, loops, metrics, retention }, () => shutdown.isRunning);
   shutdown.add('http', STOP_LIMIT_MS.http, () => http.close());
   const grpcAddress = `${tls === null ? '' : 'grpcs://'}${config.grpcHost}:${grpcPort}`;
   logger.info({ httpUrl: http.url, grpcAddress }, 'control plane ready');
