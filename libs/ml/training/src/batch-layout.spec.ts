@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { layOut } from './batch-layout';
+import { layOut, layoutCost, scoresOf } from './batch-layout';
 
 const PAIRS_PER_TOKEN = 1400;
 
@@ -14,11 +14,11 @@ it('lets short examples share the prefix they have in common', () => {
 
 it('fills up rows that would be mostly padding', () => {
   const layout = layOut({ lengths: [200, 60, 50, 40, 30], sharedPrefix: 0, pairsPerToken: PAIRS_PER_TOKEN });
-  expect(layout).toEqual({ rows: [[0], [1, 2, 3, 4]], columns: 200, trunks: [0, 0] });
+  expect(layout).toEqual({ rows: [[0, 1, 2, 3, 4]], columns: 384, trunks: [0] });
 });
 
-it('a prefix is not shared where attention over the longer row would cost more', () => {
-  expect(layOut({ lengths: [1000, 1000], sharedPrefix: 100, pairsPerToken: PAIRS_PER_TOKEN }).rows).toEqual([[0], [1]]);
+it('a prefix of long examples is shared, too: blocks of queries leave out the other example', () => {
+  expect(layOut({ lengths: [1000, 1000], sharedPrefix: 100, pairsPerToken: PAIRS_PER_TOKEN })).toEqual({ rows: [[0, 1]], columns: 1904, trunks: [100] });
 });
 
 it('holds every example once, fits, and is never dearer than one example per row', () => {
@@ -34,9 +34,9 @@ it('holds every example once, fits, and is never dearer than one example per row
       expect(Math.max(...trunks)).toBeLessThanOrEqual(sharedPrefix);
       rows.forEach((row, at) => expect(row.reduce((sum, index) => sum + (lengths[index] as number) - (trunks[at] ?? 0), trunks[at] ?? 0)).toBeLessThanOrEqual(columns));
       const single = Math.ceil((lengths[0] as number) / 8) * 8;
-      const cost = (count: number, width: number) => count * width + (count * width * width) / PAIRS_PER_TOKEN;
-      expect(cost(rows.length, columns)).toBeLessThanOrEqual(cost(lengths.length, single));
-      expect(rows.length * columns ** 2).toBeLessThanOrEqual(Math.max(lengths.length * single ** 2, 2 ** 18));
+      const alone = { rows: lengths.map((_, index) => [index]), columns: single, trunks: lengths.map(() => 0) };
+      expect(layoutCost({ rows, columns, trunks }, lengths, PAIRS_PER_TOKEN)).toBeLessThanOrEqual(layoutCost(alone, lengths, PAIRS_PER_TOKEN));
+      expect(scoresOf({ rows, columns, trunks }, lengths).atOnce).toBeLessThanOrEqual(Math.max(scoresOf(alone, lengths).atOnce, 2 ** 18));
     }),
     { seed: 9, numRuns: 200 },
   );

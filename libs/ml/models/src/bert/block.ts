@@ -1,5 +1,5 @@
 import { normalise, projectGroup, projectOnto, type ModelHook, type Norm, type ProjectionGroup } from '@tunefleet/ml-nn';
-import { attention, gelu, mergeHeads, splitHeads, type Tensor } from '@tunefleet/ml-tensor';
+import { attention, gelu, mergeHeads, splitHeads, type BlockMask, type Tensor } from '@tunefleet/ml-tensor';
 
 /** Weights of one block. */
 export interface BertBlock {
@@ -15,8 +15,7 @@ export interface BertBlock {
 
 export interface BertBlockContext {
   readonly rows: number;
-  /** [B, 1, 1, T] */
-  readonly mask: Tensor;
+  readonly mask: BlockMask;
   readonly adapter: ModelHook | null;
 }
 

@@ -1,6 +1,6 @@
 import { invariant, TunefleetError } from '@tunefleet/foundation';
 import { normalise, projectGroup, type ModelHook, type Norm, type Projection, type ProjectionGroup } from '@tunefleet/ml-nn';
-import { add, checkpoint, embedding, linearGroup, meanOfRows, paddingMask, selectRows, tanh, type Device, type FloatDType, type FrozenMap, type Tensor } from '@tunefleet/ml-tensor';
+import { add, blockMask, checkpoint, embedding, linearGroup, meanOfRows, paddingMask, selectRows, tanh, tensorsOfBlockMask, type Device, type FloatDType, type FrozenMap, type Tensor } from '@tunefleet/ml-tensor';
 import type { EncodeOptions, Encoder, EncoderBatch } from '../encoder';
 import { runBertBlock, type BertBlock } from './block';
 import type { BertConfig } from './spec';
@@ -63,12 +63,12 @@ export class BertModel implements Encoder {
     invariant(!adapter || Object.keys(adapter).every((part) => part === 'project' || part === 'norms'), 'only linear maps and norms of an encoder can be adapted');
     const { rows, columns, lengths } = batch;
     return this.device.scope(() => {
-      const mask = paddingMask(this.device, lengths, columns);
+      const mask = blockMask(this.device, paddingMask(lengths, columns));
       let x = this.embedTokens(batch, adapter);
       for (const block of this.parts.blocks) {
         const input = x;
         const run = () => runBertBlock(block, input, { rows, mask, adapter });
-        x = recomputeBlocks ? checkpoint(this.device, [input, mask], run) : run();
+        x = recomputeBlocks ? checkpoint(this.device, [input, ...tensorsOfBlockMask(mask)], run) : run();
         input.dispose();
       }
       return x;

@@ -1,6 +1,6 @@
 import { invariant, TunefleetError } from '@tunefleet/foundation';
 import { hooked, hookOfPass, isHooked, normalise, type KeysValues, type ModelHook, type ModuleSite, type Norm, type PrefixModel, type Projection, type ProjectionGroup, type Stems, type TokenTables } from '@tunefleet/ml-nn';
-import { add, checkpoint, embedding, replaceRows, scale, selectRows, withoutGradients, type Device, type FloatDType, type OutputHead, type Tensor } from '@tunefleet/ml-tensor';
+import { add, checkpoint, embedding, replaceRows, scale, selectRows, tensorsOfBlockMask, withoutGradients, type Device, type FloatDType, type OutputHead, type Tensor } from '@tunefleet/ml-tensor';
 import type { CausalLm, ForwardOptions, KeyValueCache, TokenBatch } from '../causal-lm';
 import type { BlockContext, DecoderBlock, KeyValueStore } from './block';
 import { LayeredCache } from './layered-cache';
@@ -267,7 +267,7 @@ function positionsOf({ rows, columns, positions }: TokenBatch, offset: number): 
 }
 
 function tensorsOf({ rope, mask }: SequenceContext): Tensor[] {
-  return [...(rope ? [rope.cos, rope.sin] : []), ...(mask ? [mask] : [])];
+  return [...(rope ? [rope.cos, rope.sin] : []), ...(mask ? tensorsOfBlockMask(mask) : [])];
 }
 
 function layeredCache(cache: KeyValueCache | null | undefined): LayeredCache | null {

@@ -1,4 +1,4 @@
-import { branchMask, causalMask, ropeTables, segmentMask, type Device, type FloatDType, type RopeTables, type Tensor } from '@tunefleet/ml-tensor';
+import { blockMask, branchMask, causalMask, disposeBlockMask, ropeTables, segmentMask, type BlockMask, type Device, type FloatDType, type RopeTables } from '@tunefleet/ml-tensor';
 import type { TokenBatch } from '../causal-lm';
 
 /** How some of a model's blocks see positions. */
@@ -12,8 +12,8 @@ export interface LayerKind {
 /** What the blocks of one kind need to know about the positions of one forward pass. Borrowed. */
 export interface SequenceContext {
   readonly rope: RopeTables | null;
-  /** Added to attention scores; null: every query sees every key. */
-  readonly mask: Tensor | null;
+  /** Null: every query sees every key. */
+  readonly mask: BlockMask | null;
 }
 
 /** Shapes whose tables are kept: training meets few. */
@@ -64,7 +64,7 @@ export class SequenceTables implements Disposable {
 
   /** Kinds share what is equal. */
   private build(batch: SequenceBatch, offset: number): readonly SequenceContext[] {
-    const masks = new Map<number, Tensor | null>();
+    const masks = new Map<number, BlockMask | null>();
     const ropes = new Map<string, RopeTables | null>();
     return this.kinds.map(({ inverseFrequencies, window }) => {
       const reach = window !== null && window < offset + batch.columns ? window : Infinity;
@@ -84,10 +84,10 @@ export class SequenceTables implements Disposable {
     });
   }
 
-  private mask({ rows, columns, positions, segments, branches }: SequenceBatch, offset: number, window: number): Tensor | null {
-    if (segments) return segmentMask(this.device, segments, { rows, columns, offset, window });
-    if (branches) return branchMask(this.device, branches, { rows, columns, offset, ...(positions && window < Infinity ? { window: { size: window, positions } } : {}) });
-    return columns === 1 && window === Infinity ? null : causalMask(this.device, columns, offset + columns, offset, window);
+  private mask({ rows, columns, positions, segments, branches }: SequenceBatch, offset: number, window: number): BlockMask | null {
+    if (segments) return blockMask(this.device, segmentMask(segments, { rows, columns, offset, window }));
+    if (branches) return blockMask(this.device, branchMask(branches, { rows, columns, offset, ...(positions && window < Infinity ? { window: { size: window, positions } } : {}) }));
+    return columns === 1 && window === Infinity ? null : blockMask(this.device, causalMask(columns, offset + columns, offset, window));
   }
 }
 
@@ -105,6 +105,6 @@ function free(contexts: readonly SequenceContext[]): void {
   for (const { rope, mask } of contexts) {
     rope?.cos.dispose();
     rope?.sin.dispose();
-    mask?.dispose();
+    if (mask) disposeBlockMask(mask);
   }
 }

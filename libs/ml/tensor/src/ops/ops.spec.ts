@@ -6,7 +6,10 @@ import type { Device } from '../device';
 import { checkpoint, gradients, singleOutputOp } from '../tape/perform';
 import type { Tensor } from '../tensor';
 import { TEST_BACKENDS, testDevice } from '../testing';
-import { attention, branchMask, causalMask, segmentMask } from './attention/attention';
+import { attention } from './attention/attention';
+import { blockMask, type BlockMask } from './attention/block-mask';
+import { branchMask, causalMask, segmentMask, type AttentionMask } from './attention/masks';
+import { queryBlocks, scoredPairs } from './attention/query-blocks';
 import { add, cast, mul, relu, scale, tanh } from './arithmetic/arithmetic';
 import { geglu, gelu, geluTanh } from './gelu/gelu';
 import { headCrossEntropy } from './head-cross-entropy/head-cross-entropy';
@@ -210,40 +213,61 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
   });
 
   test('attention: grouped heads, causal', () => {
-    checkGradients(device, [[2, 4, 5, 6], [2, 2, 5, 6], [2, 2, 5, 6]], (q, k, v) => attention(q, k, v, causalMask(device, 5, 5)));
+    checkGradients(device, [[2, 4, 5, 6], [2, 2, 5, 6], [2, 2, 5, 6]], (q, k, v) => attention(q, k, v, blockMask(device, causalMask(5, 5))));
   });
 
   test('attention: scale of its own, capped scores, window', () => {
-    checkGradients(device, [[2, 4, 5, 6], [2, 2, 5, 6], [2, 2, 5, 6]], (q, k, v) => attention(q, k, v, causalMask(device, 5, 5, 0, 2), { scale: 2, softcap: 1.5 }));
+    checkGradients(device, [[2, 4, 5, 6], [2, 2, 5, 6], [2, 2, 5, 6]], (q, k, v) => attention(q, k, v, blockMask(device, causalMask(5, 5, 0, 2)), { scale: 2, softcap: 1.5 }));
     checkGradients(device, [[1, 2, 2, 2], [1, 1, 300, 2], [1, 1, 300, 2]], (q, k, v) => attention(q, k, v, null, { scale: 2, softcap: 1.5 }));
   });
 
   test('masks with a window show the last keys only', () => {
-    device.scope(() => {
-      const seen = (mask: Tensor) => [...device.readFloats(mask)].map((value) => (value === 0 ? 1 : 0)).join('');
-      expect(seen(causalMask(device, 3, 5, 2, 2))).toBe('01100' + '00110' + '00011');
-      expect(seen(causalMask(device, 2, 3, 1, 9))).toBe('110' + '111');
-      expect(seen(segmentMask(device, Int32Array.of(1, 1, 1, 2), { rows: 1, columns: 4, window: 2 }))).toBe('1000' + '1100' + '0110' + '0001');
-      expect(seen(segmentMask(device, Int32Array.of(1, 1, 2), { rows: 1, columns: 3, offset: 2 }))).toBe('11100' + '11110' + '11001');
-      expect(seen(segmentMask(device, Int32Array.of(1, 1, 2), { rows: 1, columns: 3, offset: 2, window: 2 }))).toBe('01100' + '00110' + '01001');
-      const branches = Int32Array.of(0, 1, 1, 2);
-      const positions = Int32Array.of(2, 3, 4, 3);
-      expect(seen(branchMask(device, branches, { rows: 1, columns: 4, offset: 2 }))).toBe('111000' + '111100' + '111110' + '111001');
-      expect(seen(branchMask(device, branches, { rows: 1, columns: 4, offset: 2, window: { size: 3, positions } }))).toBe('111000' + '011100' + '001110' + '011001');
-    });
+    const seen = ({ values: scores }: AttentionMask) => [...scores].map((value) => (value === 0 ? 1 : 0)).join('');
+    expect(seen(causalMask(3, 5, 2, 2))).toBe('01100' + '00110' + '00011');
+    expect(seen(causalMask(2, 3, 1, 9))).toBe('110' + '111');
+    expect(seen(segmentMask(Int32Array.of(1, 1, 1, 2), { rows: 1, columns: 4, window: 2 }))).toBe('1000' + '1100' + '0110' + '0001');
+    expect(seen(segmentMask(Int32Array.of(1, 1, 2), { rows: 1, columns: 3, offset: 2 }))).toBe('11100' + '11110' + '11001');
+    expect(seen(segmentMask(Int32Array.of(1, 1, 2), { rows: 1, columns: 3, offset: 2, window: 2 }))).toBe('01100' + '00110' + '01001');
+    const branches = Int32Array.of(0, 1, 1, 2);
+    const positions = Int32Array.of(2, 3, 4, 3);
+    expect(seen(branchMask(branches, { rows: 1, columns: 4, offset: 2 }))).toBe('111000' + '111100' + '111110' + '111001');
+    expect(seen(branchMask(branches, { rows: 1, columns: 4, offset: 2, window: { size: 3, positions } }))).toBe('111000' + '011100' + '001110' + '011001');
   });
 
   test('attention over more keys than it keeps probabilities of', () => {
     checkGradients(device, [[1, 2, 2, 2], [1, 1, 300, 2], [1, 1, 300, 2]], (q, k, v) => attention(q, k, v, null));
   });
 
+  test('attention in blocks of queries is attention over all keys', () => {
+    // Three branches behind a trunk of 20, in rows that differ, after 8 earlier keys; each block leaves keys out.
+    const columns = 300;
+    const branches = Int32Array.from({ length: 2 * columns }, (_, i) => (i % columns < 20 ? 0 : 1 + Math.floor((i % columns) / (i < columns ? 100 : 140))));
+    const mask = branchMask(branches, { rows: 2, columns, offset: 8 });
+    const shapes = [[2, 2, columns, 4], [2, 1, columns + 8, 4], [2, 1, columns + 8, 4]];
+    const blocks = queryBlocks(mask);
+    expect(blocks.length).toBeGreaterThan(1);
+    expect(scoredPairs(blocks)).toBeLessThan(0.8 * columns * (columns + 8));
+    device.scope(() => {
+      const whole: BlockMask = { queries: columns, keys: columns + 8, blocks: [{ from: 0, to: columns, keys: [[0, columns + 8]], mask: device.tensor(mask.values, [2, 1, columns, columns + 8], 'f32') }] };
+      const results = [blockMask(device, mask), whole].map((given) => {
+        const leaves = shapes.map((shape, i) => device.tensor(values(shape.reduce((a, b) => a * b, 1), i + 1), shape, 'f32'));
+        const { result, gradients: parts } = gradients(device, leaves, () => {
+          const output = attention(leaves[0] as Tensor, leaves[1] as Tensor, leaves[2] as Tensor, given, { softcap: 3 });
+          return { loss: project(output, 5), output };
+        });
+        return [result.output, ...parts].map((part) => device.readFloats(part as Tensor));
+      });
+      results[0]?.forEach((numbers, part) => numbers.forEach((value, i) => expect(Math.abs(value - (results[1]?.[part]?.[i] ?? NaN))).toBeLessThan(1e-5)));
+    });
+  });
+
   test('attention does not look past segment borders', () => {
     device.scope(() => {
       const segments = Int32Array.of(0, 0, 1, 1, 1);
       const [q, k, v] = [1, 2, 3].map((seed) => device.tensor(values(30, seed), [1, 1, 5, 6], 'f32')) as [Tensor, Tensor, Tensor];
-      const packed = device.read(attention(q, k, v, segmentMask(device, segments, { rows: 1, columns: 5 }))) as Float32Array;
+      const packed = device.read(attention(q, k, v, blockMask(device, segmentMask(segments, { rows: 1, columns: 5 })))) as Float32Array;
       const cut = (x: Tensor) => device.primitives.slice(x, [0, 0, 2, 0], [1, 1, 3, 6]);
-      const alone = device.read(attention(cut(q), cut(k), cut(v), causalMask(device, 3, 3))) as Float32Array;
+      const alone = device.read(attention(cut(q), cut(k), cut(v), blockMask(device, causalMask(3, 3)))) as Float32Array;
       alone.forEach((value, i) => expect(packed[12 + i]).toBeCloseTo(value, 5));
     });
   });

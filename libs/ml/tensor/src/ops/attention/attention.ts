@@ -1,84 +1,13 @@
-import type { Device } from '../../device';
+import { invariant } from '@tunefleet/foundation';
 import type { Primitives } from '../../primitives';
 import { singleOutputOp } from '../../tape/perform';
 import type { Tensor } from '../../tensor';
 import { bent, slopeAt } from '../softcap/softcap';
+import type { BlockMask, MaskedBlock } from './block-mask';
+import { keysIn, scoredPairs, type KeyRange } from './query-blocks';
 
-/** Added to a score that must not count; finite, so that no row can become NaN. */
-const MASKED = -1e9;
-/** Keys up to which the probabilities are kept for the backward pass: H * S per token, against some 3 C + 2 F of a block's other activations. */
-const PROBABILITIES_KEPT_MAX = 256;
-
-/** [T, S] f32: query i, at absolute position `offset + i`, sees the last `window` of the keys 0 .. offset + i. */
-export function causalMask(device: Device, queries: number, keys: number, offset = 0, window = Infinity): Tensor {
-  const mask = new Float32Array(queries * keys);
-  for (let i = 0; i < queries; i++) {
-    const end = Math.min(keys, offset + i + 1);
-    mask.fill(MASKED, i * keys, i * keys + Math.max(0, end - window));
-    mask.fill(MASKED, i * keys + end, (i + 1) * keys);
-  }
-  return device.tensor(mask, [queries, keys], 'f32');
-}
-
-/**
- * [B, 1, T, S] f32 for packed examples: causal, and only within equal segment numbers of a row. A segment's tokens follow each other; each of them stands behind
- * the `offset` earlier keys, as if it were alone with them.
- */
-export function segmentMask(
-  device: Device,
-  segments: Int32Array,
-  options: { readonly rows: number; readonly columns: number; readonly offset?: number; readonly window?: number },
-): Tensor {
-  const { rows, columns, offset = 0, window = Infinity } = options;
-  const keys = offset + columns;
-  const mask = new Float32Array(rows * columns * keys).fill(MASKED);
-  for (let row = 0; row < rows; row++) {
-    let start = 0;
-    for (let i = 0; i < columns; i++) {
-      if (i > 0 && segments[row * columns + i] !== segments[row * columns + i - 1]) start = i;
-      const at = (row * columns + i) * keys;
-      mask.fill(0, at + Math.max(0, offset + i - start + 1 - window), at + offset);
-      mask.fill(0, at + offset + Math.max(start, i + 1 - window), at + offset + i + 1);
-    }
-  }
-  return device.tensor(mask, [rows, 1, columns, keys], 'f32');
-}
-
-/** [B, 1, 1, T] f32: the first `lengths[b]` tokens of a row are seen by all, padding by none. */
-export function paddingMask(device: Device, lengths: Int32Array, columns: number): Tensor {
-  const mask = new Float32Array(lengths.length * columns);
-  lengths.forEach((length, row) => mask.fill(MASKED, row * columns + length, (row + 1) * columns));
-  return device.tensor(mask, [lengths.length, 1, 1, columns], 'f32');
-}
-
-/**
- * [B, 1, T, S] f32 for continuations that share their beginning: a token sees the `offset` earlier keys, and of the T new tokens those before it that belong to
- * its own branch or to the trunk (branch 0). With a window, only those whose position is less than that far behind its own; the earlier keys' positions count from 0.
- */
-export function branchMask(
-  device: Device,
-  branches: Int32Array,
-  options: { readonly rows: number; readonly columns: number; readonly offset: number; readonly window?: { readonly size: number; readonly positions: Int32Array } },
-): Tensor {
-  const { rows, columns, offset, window } = options;
-  const keys = offset + columns;
-  const mask = new Float32Array(rows * columns * keys);
-  for (let row = 0; row < rows; row++) {
-    for (let i = 0; i < columns; i++) {
-      const at = (row * columns + i) * keys + offset;
-      const own = branches[row * columns + i];
-      for (let j = 0; j < columns; j++) {
-        const other = branches[row * columns + j];
-        if (j > i || (other !== 0 && other !== own)) mask[at + j] = MASKED;
-      }
-      if (!window) continue;
-      const first = (window.positions[row * columns + i] ?? 0) - window.size + 1;
-      mask.fill(MASKED, at - offset, at - offset + Math.max(0, Math.min(offset, first)));
-      for (let j = 0; j < columns; j++) if ((window.positions[row * columns + j] ?? 0) < first) mask[at + j] = MASKED;
-    }
-  }
-  return device.tensor(mask, [rows, 1, columns, keys], 'f32');
-}
+/** Keys a query, on average, up to which the probabilities are kept for the backward pass: H * S per token, against some 3 C + 2 F of a block's other activations. */
+export const PROBABILITIES_KEPT_MAX = 256;
 
 export interface AttentionOptions {
   /** Factor of the scores; default: 1 / sqrt(D). */
@@ -88,63 +17,164 @@ export interface AttentionOptions {
 }
 
 /**
- * Softmax attention with grouped key/value heads; query head h uses key/value head floor(h / (H / K)).
- * Keeps q, k, v and its output; the probabilities [B, H, T, S] too where they are not larger than what a block keeps anyway, else they are computed
- * again in the backward pass.
- * Rows padded on the right need no mask of their own: under a causal mask no real token sees them.
+ * Softmax attention with grouped key/value heads; query head h uses key/value head floor(h / (H / K)). Scores are computed block by block, only of keys that a block sees.
+ * Keeps q, k, v and its output; the probabilities too where they are not larger than what a block of a model keeps anyway, else they are computed again in the backward
+ * pass. Rows padded on the right need no mask of their own: under a causal mask no real token sees them.
  * @param q [B, H, T, D]   @param k [B, K, S, D]   @param v [B, K, S, D]
- * @param mask added to the scores, f32, [T, S] or [B, 1, T or 1, S]; null: every query sees every key
+ * @param mask null: every query sees every key
  * @returns [B, H, T, D] in the dtype of `q`; softmax in f32
  */
-export function attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null, options: AttentionOptions = {}): Tensor {
+export function attention(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask | null, options: AttentionOptions = {}): Tensor {
   const p = q.device.primitives;
-  const [batch = 1, heads = 1, time = 1, width = 1] = q.shape;
-  const groups = k.dim(1);
-  const grouped = [batch, groups, (heads / groups) * time, width];
+  const [, heads = 1, time = 1, width = 1] = q.shape;
+  const keyCount = k.dim(2);
+  invariant(!mask || (mask.keys === keyCount && (mask.queries === time || mask.queries === 1)), `a mask of ${mask?.queries} queries and ${mask?.keys} keys for ${time} and ${keyCount}`);
   // On the keys, of which there are fewer.
   const { scale: factor = 1 / Math.sqrt(width), softcap = null } = options;
-  const keepsProbabilities = k.dim(2) <= PROBABILITIES_KEPT_MAX;
+  const blocks = blocksOf(mask, time, keyCount);
+  const masked = blocks.filter((block) => block.mask !== null);
+  const layout: Layout = { heads, groups: k.dim(1), width };
+  const keepsProbabilities = scoredPairs(blocks) <= PROBABILITIES_KEPT_MAX * time;
   return singleOutputOp(q.device, {
     name: 'attention',
     inputs: [q, k, v],
     run: () => {
-      const weights = probabilities(p, p.reshape(q, grouped), p.scale(k, factor), { mask, softcap, shape: q.shape });
-      const output = p.reshape(p.batchMatMul(weights, v), q.shape);
-      return { outputs: [output], save: [q, k, v, output, ...(keepsProbabilities ? [weights] : mask ? [mask] : [])] };
+      using scaled = p.scale(k, factor);
+      const kept: Tensor[] = [];
+      const outputs = blocks.map((block) => {
+        using queries = queriesOf(p, q, block, layout);
+        using keys = keysOf(p, scaled, block.keys);
+        using values = keysOf(p, v, block.keys);
+        const weights = probabilities(p, queries, keys, { mask: block.mask, softcap, layout });
+        using output = p.batchMatMul(weights, values);
+        if (keepsProbabilities) kept.push(weights);
+        else weights.dispose();
+        return ungrouped(p, output, layout);
+      });
+      const output = joined(p, outputs);
+      return { outputs: [output], save: [q, k, v, output, ...(keepsProbabilities ? kept : masked.map((block) => block.mask as Tensor))] };
     },
-    backward: ({ gradients: [g], saved: [query, key, value, output, weightsOrMask] }) => {
+    backward: ({ gradients: [g], saved: [query, key, value, output, ...rest] }) => {
       if (!g || !query || !key || !value || !output) return [null, null, null];
-      const queries = p.reshape(query, grouped);
-      const keys = p.scale(key, factor);
-      const weights = keepsProbabilities && weightsOrMask ? weightsOrMask : probabilities(p, queries, keys, { mask: weightsOrMask ?? null, softcap, shape: q.shape }); // [B, K, G*T, S]
-      const dOut = p.reshape(g, grouped);
-      const dValue = p.batchMatMul(weights, dOut, true, false);
-      // Row sums of dP * P equal row sums of dO * O, which are far smaller.
-      const product = p.cast(p.mul(dOut, p.reshape(output, grouped)), 'f32');
-      const delta = p.cast(p.reduce('sum', product, [3], true), q.dtype); // [B, K, G*T, 1]
-      const dWeights = p.batchMatMul(dOut, value, false, true); // [B, K, G*T, S]
-      const dCapped = multiplyShifted(p, weights, dWeights, delta);
-      const dScores = softcap === null ? dCapped : p.mul(dCapped, capSlope(p, queries, keys, softcap));
-      const dQuery = p.reshape(p.batchMatMul(dScores, keys), q.shape);
-      return [dQuery, p.scale(p.batchMatMul(dScores, queries, true, false), factor), dValue];
+      using scaled = p.scale(key, factor);
+      const parts = { query: [] as Tensor[], key: [] as PlacedKeys[], value: [] as PlacedKeys[] };
+      for (const [index, block] of blocks.entries()) {
+        using queries = queriesOf(p, query, block, layout);
+        using keys = keysOf(p, scaled, block.keys);
+        using values = keysOf(p, value, block.keys);
+        using dOut = queriesOf(p, g, block, layout);
+        using out = queriesOf(p, output, block, layout);
+        using weights = keepsProbabilities ? p.reshape(rest[index] as Tensor, (rest[index] as Tensor).shape) : probabilities(p, queries, keys, { mask: rest[masked.indexOf(block)] ?? null, softcap, layout }); // [B, K, G*t, s]
+        parts.value.push({ ranges: block.keys, values: p.batchMatMul(weights, dOut, true, false) });
+        // Row sums of dP * P equal row sums of dO * O, which are far smaller.
+        using product = p.mul(dOut, out);
+        using exact = p.cast(product, 'f32');
+        using delta = p.reduce('sum', exact, [3], true);
+        using shift = p.cast(delta, query.dtype); // [B, K, G*t, 1]
+        const dWeights = p.batchMatMul(dOut, values, false, true); // [B, K, G*t, s]
+        using dCapped = multiplyShifted(p, weights, dWeights, shift);
+        using dScores = softcap === null ? p.reshape(dCapped, dCapped.shape) : bySlope(p, dCapped, queries, keys, softcap);
+        using dQuery = p.batchMatMul(dScores, keys);
+        parts.query.push(ungrouped(p, dQuery, layout));
+        parts.key.push({ ranges: block.keys, values: p.batchMatMul(dScores, queries, true, false) });
+      }
+      using dKey = placed(p, parts.key, key);
+      return [joined(p, parts.query), p.scale(dKey, factor), placed(p, parts.value, value)];
     },
   });
 }
 
-/** softmax(cap(q kᵀ) + mask) as [B, K, G*T, S], frees what it makes on the way: these are the largest tensors of a layer. */
+interface Layout {
+  readonly heads: number;
+  readonly groups: number;
+  readonly width: number;
+}
+
+/** Gradients of the keys of some ranges, one behind the other: [B, K, s, D]. */
+interface PlacedKeys {
+  readonly ranges: readonly KeyRange[];
+  readonly values: Tensor;
+}
+
+/** A mask for one query is for all of them, which are one block then. */
+function blocksOf(mask: BlockMask | null, queries: number, keys: number): readonly MaskedBlock[] {
+  if (mask && mask.queries === queries) return mask.blocks;
+  const whole = { from: 0, to: queries, keys: [[0, keys]] as const, mask: null };
+  return mask ? mask.blocks.map((block) => ({ ...block, to: queries })) : [whole];
+}
+
+/** A block's rows of [B, H, T, D] as [B, K, G*t, D]. */
+function queriesOf(p: Primitives, x: Tensor, { from, to }: MaskedBlock, { heads, groups, width }: Layout): Tensor {
+  const [batch = 1, , time = 1] = x.shape;
+  const grouped = [batch, groups, (heads / groups) * (to - from), width];
+  if (from === 0 && to === time) return p.reshape(x, grouped);
+  using part = p.slice(x, [0, 0, from, 0], [batch, heads, to - from, width]);
+  return p.reshape(part, grouped);
+}
+
+/** [B, K, G*t, D] as [B, H, t, D] */
+function ungrouped(p: Primitives, x: Tensor, { heads, groups, width }: Layout): Tensor {
+  return p.reshape(x, [x.dim(0), heads, (x.dim(2) * groups) / heads, width]);
+}
+
+/** Some ranges of [B, K, S, D], one behind the other. */
+function keysOf(p: Primitives, x: Tensor, ranges: readonly KeyRange[]): Tensor {
+  const [batch = 1, groups = 1, keys = 1, width = 1] = x.shape;
+  if (keysIn(ranges) === keys) return p.reshape(x, x.shape);
+  return joined(p, ranges.map(([start, end]) => p.slice(x, [0, 0, start, 0], [batch, groups, end - start, width])));
+}
+
+/** Parts one behind the other along the third axis; takes the parts. */
+function joined(p: Primitives, parts: readonly Tensor[]): Tensor {
+  const [only] = parts;
+  if (only && parts.length === 1) return only;
+  const whole = p.concat(parts, 2);
+  for (const part of parts) part.dispose();
+  return whole;
+}
+
+/** The sum of what the blocks say of each key, in the shape of `x`; takes the parts. */
+function placed(p: Primitives, parts: readonly PlacedKeys[], x: Tensor): Tensor {
+  const whole = parts.map(({ ranges, values }) => {
+    const spread = spreadOut(p, values, ranges, x);
+    if (spread !== values) values.dispose();
+    return spread;
+  });
+  const [only] = whole;
+  if (only && whole.length === 1) return only;
+  const sum = p.addAll(whole);
+  for (const part of whole) part.dispose();
+  return sum;
+}
+
+/** Zeros where the ranges leave keys out. @returns `values` itself where they leave out none */
+function spreadOut(p: Primitives, values: Tensor, ranges: readonly KeyRange[], x: Tensor): Tensor {
+  const [batch = 1, groups = 1, keys = 1, width = 1] = x.shape;
+  if (keysIn(ranges) === keys) return values;
+  const pieces: Tensor[] = [];
+  let at = 0;
+  let taken = 0;
+  for (const [start, end] of [...ranges, [keys, keys] as const]) {
+    if (start > at) pieces.push(p.zeros([batch, groups, start - at, width], x.dtype as 'f32' | 'bf16'));
+    if (end > start) pieces.push(p.slice(values, [0, 0, taken, 0], [batch, groups, end - start, width]));
+    [at, taken] = [end, taken + end - start];
+  }
+  return joined(p, pieces);
+}
+
+/** softmax(cap(q kᵀ) + mask) as [B, K, G*t, s], frees what it makes on the way: these are the largest tensors of a layer. */
 function probabilities(
   p: Primitives,
   q: Tensor,
   scaledKeys: Tensor,
-  { mask, softcap, shape }: { readonly mask: Tensor | null; readonly softcap: number | null; readonly shape: readonly number[] },
+  { mask, softcap, layout }: { readonly mask: Tensor | null; readonly softcap: number | null; readonly layout: Layout },
 ): Tensor {
-  const [batch = 1, heads = 1, time = 1] = shape;
   using raw = p.batchMatMul(q, scaledKeys, false, true);
   using plain = p.cast(raw, 'f32');
   raw.dispose();
   using scores = softcap === null ? p.reshape(plain, plain.shape) : bent(p, plain, softcap);
   plain.dispose();
-  using perHead = p.reshape(scores, [batch, heads, time, scaledKeys.dim(2)]);
+  using perHead = p.reshape(scores, [q.dim(0), layout.heads, (q.dim(2) * layout.groups) / layout.heads, scaledKeys.dim(2)]);
   scores.dispose();
   using masked = mask ? p.add(perHead, mask) : p.reshape(perHead, perHead.shape);
   perHead.dispose();
@@ -154,18 +184,19 @@ function probabilities(
   return p.reshape(typed, raw.shape);
 }
 
-/** What the cap does to the gradient of the scores, in the dtype of `q`. */
-function capSlope(p: Primitives, q: Tensor, scaledKeys: Tensor, softcap: number): Tensor {
+/** What the cap makes of the gradient of the scores, in the dtype of `q`. */
+function bySlope(p: Primitives, dCapped: Tensor, q: Tensor, scaledKeys: Tensor, softcap: number): Tensor {
   using raw = p.batchMatMul(q, scaledKeys, false, true);
   using scores = p.cast(raw, 'f32');
   raw.dispose();
   using capped = bent(p, scores, softcap);
   scores.dispose();
   using slope = slopeAt(p, capped, softcap);
-  return p.cast(slope, q.dtype);
+  using typed = p.cast(slope, q.dtype);
+  return p.mul(dCapped, typed);
 }
 
-/** weights * (dWeights - delta). */
+/** weights * (dWeights - delta); takes `dWeights`. */
 function multiplyShifted(p: Primitives, weights: Tensor, dWeights: Tensor, delta: Tensor): Tensor {
   using shifted = p.sub(dWeights, delta);
   dWeights.dispose();

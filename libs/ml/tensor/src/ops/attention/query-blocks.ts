@@ -1,0 +1,59 @@
+import type { AttentionMask } from './masks';
+
+/** Queries that are scored together, at least; fewer would cost more in calls than they save in scores. */
+export const QUERY_BLOCK = 128;
+/** Keys are left out by this many. */
+const KEY_BLOCK = 32;
+/** A gap between seen keys that is not worth a copy of its own. */
+const GAP_MIN = 64;
+
+/** Keys `start` to `end`. */
+export type KeyRange = readonly [start: number, end: number];
+
+/** Queries `from` to `to`, and the keys that any of them sees, in any row of the batch. */
+export interface QueryBlock {
+  readonly from: number;
+  readonly to: number;
+  readonly keys: readonly KeyRange[];
+}
+
+/**
+ * Cuts attention into blocks of queries that leave out keys which nobody in them sees: under a causal mask the later ones, in packed rows other examples. The idea, and
+ * the word, of a block mask are those of FlexAttention (Dong et al. 2024, arXiv:2412.05496).
+ */
+export function queryBlocks({ values, rows, queries, keys }: AttentionMask): readonly QueryBlock[] {
+  const count = Math.max(1, Math.floor(queries / QUERY_BLOCK));
+  return Array.from({ length: count }, (_, index) => {
+    const [from, to] = [index, index + 1].map((edge) => Math.round((edge * queries) / count)) as [number, number];
+    const seen = (start: number, end: number): boolean => {
+      for (let row = 0; row < rows; row++) {
+        // The last query first: it sees the most.
+        for (let query = to - 1; query >= from; query--) if (values.subarray((row * queries + query) * keys + start, (row * queries + query) * keys + end).includes(0)) return true;
+      }
+      return false;
+    };
+    return { from, to, keys: rangesOf(keys, seen) };
+  });
+}
+
+/** Elements of the scores that are computed, per head and row of a batch. */
+export function scoredPairs(blocks: readonly QueryBlock[]): number {
+  return blocks.reduce((sum, { from, to, keys }) => sum + (to - from) * keysIn(keys), 0);
+}
+
+export function keysIn(ranges: readonly KeyRange[]): number {
+  return ranges.reduce((sum, [start, end]) => sum + end - start, 0);
+}
+
+function rangesOf(keys: number, seen: (start: number, end: number) => boolean): KeyRange[] {
+  const ranges: [number, number][] = [];
+  for (let start = 0; start < keys; start += KEY_BLOCK) {
+    const end = Math.min(keys, start + KEY_BLOCK);
+    if (!seen(start, end)) continue;
+    const last = ranges.at(-1);
+    if (last && start - last[1] < GAP_MIN) last[1] = end;
+    else ranges.push([start, end]);
+  }
+  // Of a query that sees nothing the softmax is over masked scores alone; it needs one.
+  return ranges.length > 0 ? ranges : [[0, Math.min(keys, KEY_BLOCK)]];
+}
