@@ -31,9 +31,10 @@ export interface DeviceInfo {
 export interface Backend {
   readonly info: DeviceInfo;
   /**
-   * Whether frozen `[out, in]` weights should be kept as `[in, out]` because a transposed right factor is slow here.
+   * Which frozen `[out, in]` weights should be kept as `[in, out]`: all, also at the price of a second copy, because a transposed right factor is slow here;
+   * those of maps with more outputs than inputs, which a single row is multiplied by in half the time; or none.
    */
-  readonly prefersUntransposedWeights: boolean;
+  readonly untransposedWeights: 'all' | 'wide' | 'none';
 
   /** May keep using `data`'s memory: the caller gives it up. */
   upload(data: HostArray, shape: Shape, dtype: DType): Raw;
@@ -63,10 +64,17 @@ export interface Backend {
 
   /** Rank 2. */
   matMul(a: Raw, b: Raw, transposeA: boolean, transposeB: boolean): Raw;
-  /** Rank 3 or 4, leading axes equal. */
+  /** Rank 3 or 4, leading axes equal or 1. */
   batchMatMul(a: Raw, b: Raw, transposeA: boolean, transposeB: boolean): Raw;
   /** Rows of `table` along axis 0. */
   gather(table: Raw, indices: Raw): Raw;
+  /**
+   * Overwrites rows of `table` along axis 0 where they are, the one op that changes an input: for caches, whose holder nobody shares the memory with.
+   * @param rows [n] i32, distinct   @param values [n, ..]
+   */
+  writeRows(table: Raw, rows: Raw, values: Raw): void;
+  /** The `count` largest of every row, largest first, the lower index first on ties. @param x [N, V] f32   @returns [N, count] f32 and i32 */
+  topK(x: Raw, count: number): readonly [values: Raw, indices: Raw];
   /** x * sigmoid(x). */
   silu(x: Raw): Raw;
   /** `-log softmax(logits)[label]` per row, and its gradient `softmax - onehot`. Labels must be in range. f32. */

@@ -113,6 +113,16 @@ export class Primitives {
     return this.device.adopt(this.device.backend.gather(table.raw, indices.raw));
   }
 
+  /** Overwrites rows of `table` in place; see `Backend.writeRows`. Views of it see the change. */
+  writeRows(table: Tensor, rows: Tensor, values: Tensor): void {
+    this.device.backend.writeRows(table.raw, rows.raw, values.raw);
+  }
+
+  topK(x: Tensor, count: number): readonly [values: Tensor, indices: Tensor] {
+    const [values, indices] = this.device.backend.topK(x.raw, count);
+    return [this.device.adopt(values), this.device.adopt(indices)];
+  }
+
   silu(x: Tensor): Tensor {
     return this.device.adopt(this.device.backend.silu(x.raw));
   }

@@ -61,13 +61,13 @@ export class FrozenParts {
   }
 
   head(name: string, softcap: number | null): OutputHead {
-    return { ...this.matrix(this.weight(name)), softcap };
+    return { ...this.matrix(this.weight(name), 'head'), softcap };
   }
 
   /** The embedding table [V, C] as the head; a second copy only where the device wants it the other way round. */
   tiedHead(table: Tensor, softcap: number | null): OutputHead {
     const [outSize, inSize] = [table.dim(0), table.dim(1)];
-    if (!this.device.backend.prefersUntransposedWeights) return { value: table, layout: 'outIn', outSize, inSize, softcap };
+    if (this.device.backend.untransposedWeights !== 'all') return { value: table, layout: 'outIn', outSize, inSize, softcap };
     return { value: this.own(this.device.primitives.transpose(table, [1, 0])), layout: 'inOut', outSize, inSize, softcap };
   }
 
@@ -93,8 +93,8 @@ export class FrozenParts {
     return { value: this.own(whole[0] as Tensor), layout: 'inOut', outSize: first.outSize, inSize: first.inSize };
   }
 
-  private matrix(tensor: Tensor): FrozenMatrix {
-    const result = frozenMatrix(this.device, tensor);
+  private matrix(tensor: Tensor, use: 'map' | 'head' = 'map'): FrozenMatrix {
+    const result = frozenMatrix(this.device, tensor, use);
     this.own(result.value);
     return result;
   }

@@ -33,7 +33,7 @@ const REDUCE: Readonly<Record<ReduceName, string>> = { sum: 'Sum', mean: 'Mean',
 /** Runs raw TensorFlow ops through the addon, which knows dtypes that TensorFlow.js does not. */
 export class TensorflowBackend implements Backend {
   readonly info: DeviceInfo;
-  readonly prefersUntransposedWeights = false;
+  readonly untransposedWeights: 'wide' | 'none';
   private readonly constants: ConstantCache;
 
   constructor(
@@ -49,6 +49,7 @@ export class TensorflowBackend implements Backend {
       bf16: true,
       threads: threads ?? availableParallelism(),
     };
+    this.untransposedWeights = gpu ? 'none' : 'wide';
     this.constants = new ConstantCache(binding);
   }
 
@@ -156,13 +157,29 @@ export class TensorflowBackend implements Backend {
   }
 
   batchMatMul(a: Raw, b: Raw, transposeA: boolean, transposeB: boolean): Raw {
-    const attributes = [this.flag('adj_x', transposeA), this.flag('adj_y', transposeB), this.type('T', TF[a.dtype])];
-    return this.run('BatchMatMulV2', attributes, [a.id, b.id]);
+    const flags = [this.flag('adj_x', transposeA), this.flag('adj_y', transposeB)];
+    // oneDNN takes over the older op, not this one; what it has to prepare costs more than a small product.
+    if (multiplications(a.shape, b.shape, transposeB) <= PLAIN_PRODUCT_MAX) {
+      return this.run('BatchMatMulV3', [this.type('Ta', TF[a.dtype]), this.type('Tb', TF[b.dtype]), this.type('Tout', TF[a.dtype]), ...flags], [a.id, b.id]);
+    }
+    return this.run('BatchMatMulV2', [...flags, this.type('T', TF[a.dtype])], [a.id, b.id]);
   }
 
   gather(table: Raw, indices: Raw): Raw {
     const attributes = [this.type('Tparams', TF[table.dtype]), this.type('Tindices', TF.i32), this.type('Taxis', TF.i32), this.int('batch_dims', 0)];
     return this.run('GatherV2', attributes, [table.id, indices.id, this.constants.scalar(0)]);
+  }
+
+  writeRows(table: Raw, rows: Raw, values: Raw): void {
+    // Its output is a second handle of the table's memory.
+    this.binding.deleteTensor(this.run('InplaceUpdate', [this.type('T', TF[table.dtype])], [table.id, rows.id, values.id]).id);
+  }
+
+  topK(x: Raw, count: number): readonly [Raw, Raw] {
+    const attributes = [this.flag('sorted', true), this.type('T', TF[x.dtype])];
+    const [values, indices] = this.runAll('TopKV2', attributes, [x.id, this.constants.scalar(count)], 2);
+    invariant(values && indices, 'top k gives two outputs');
+    return [values, indices];
   }
 
   silu(x: Raw): Raw {
@@ -242,6 +259,14 @@ export class TensorflowBackend implements Backend {
   private int(name: string, value: number): OpAttribute {
     return { name, type: this.binding.TF_ATTR_INT, value };
   }
+}
+
+/** Multiplications of a batched product up to which the plain kernel is faster on the processor; measured, see docs/experiments.md. */
+const PLAIN_PRODUCT_MAX = 1 << 19;
+
+function multiplications(a: Shape, b: Shape, transposeB: boolean): number {
+  const columns = b.at(transposeB ? -2 : -1) ?? 1;
+  return a.reduce((product, size) => product * size, columns);
 }
 
 function first<T>(items: readonly T[]): T {

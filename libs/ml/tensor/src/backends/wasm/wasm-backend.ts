@@ -7,6 +7,10 @@ import type { DType, HostArray, Shape } from '../../dtype';
 import { fillUniform } from './uniform';
 
 type Tf = typeof Tfjs;
+/** What the wasm backend shows of its memory. */
+interface WasmMemory {
+  typedArrayFromHeap(tensor: Tfjs.Tensor): Float32Array | Int32Array;
+}
 const require = createRequire(import.meta.url);
 
 /** @throws TunefleetError `unavailable` when WebAssembly with SIMD cannot start */
@@ -30,7 +34,7 @@ export async function startWasm(): Promise<WasmBackend> {
 /** Portable TensorFlow.js ops in WebAssembly: f32, one thread, no native code to build. The fallback, and the slow reference in tests. */
 export class WasmBackend implements Backend {
   readonly info: DeviceInfo;
-  readonly prefersUntransposedWeights = true;
+  readonly untransposedWeights = 'all';
   private readonly tensors = new Map<number, Tfjs.Tensor>();
   private nextId = 0;
 
@@ -127,6 +131,21 @@ export class WasmBackend implements Backend {
 
   gather(table: Raw, indices: Raw): Raw {
     return this.keep(() => this.tf.gather(this.get(table), this.get(indices)));
+  }
+
+  writeRows(table: Raw, rows: Raw, values: Raw): void {
+    const heap = (raw: Raw) => (this.tf.backend() as unknown as WasmMemory).typedArrayFromHeap(this.get(raw));
+    const [target, indices, source] = [heap(table), heap(rows), heap(values)];
+    const width = source.length / indices.length;
+    indices.forEach((row, index) => target.set(source.subarray(index * width, (index + 1) * width), row * width));
+  }
+
+  topK(x: Raw, count: number): readonly [Raw, Raw] {
+    const { values, indices } = this.tf.tidy(() => {
+      const found = this.tf.topk(this.get(x), count);
+      return { values: this.tf.keep(found.values), indices: this.tf.keep(found.indices) };
+    });
+    return [this.store(values), this.store(indices)];
   }
 
   silu(x: Raw): Raw {

@@ -22,10 +22,14 @@ export interface FrozenMap {
   readonly bias: Tensor | null;
 }
 
-/** Takes over `weight` [out, in] (disposed by the holder of the result). */
-export function frozenMatrix(device: Device, weight: Tensor): FrozenMatrix {
+/**
+ * Takes over `weight` [out, in] (disposed by the holder of the result).
+ * @param use an output head is met by so many rows in training that the way round which suits one row does not pay
+ */
+export function frozenMatrix(device: Device, weight: Tensor, use: 'map' | 'head' = 'map'): FrozenMatrix {
   const [outSize, inSize] = [weight.dim(0), weight.dim(1)];
-  if (!device.backend.prefersUntransposedWeights) return { value: weight, layout: 'outIn', outSize, inSize };
+  const { untransposedWeights: turned } = device.backend;
+  if (turned !== 'all' && (turned === 'none' || use === 'head' || outSize <= inSize)) return { value: weight, layout: 'outIn', outSize, inSize };
   const value = device.primitives.transpose(weight, [1, 0]);
   weight.dispose();
   return { value, layout: 'inOut', outSize, inSize };
