@@ -29,13 +29,17 @@ export interface ForwardOptions {
   readonly recomputeBlocks?: boolean;
 }
 
-/** Keys and values of the tokens seen so far, for every layer. Owned by whoever opened it. */
+/** Keys and values of the tokens seen so far under one adapter, for every layer. Owned by whoever opened it. */
 export interface KeyValueCache extends Disposable {
   readonly rows: number;
-  /** Tokens held per row. */
+  /** Tokens held by row. Rows of different lengths go on by one token at a time. */
+  readonly lengths: Int32Array;
+  /** Of the longest row. */
   readonly length: number;
-  /** Keeps the first `length` tokens of every row, so that another continuation can follow. */
-  truncate(length: number): void;
+  /** Keeps the first tokens of every row, as many as it is told of all or of each, so that another continuation can follow. */
+  truncate(lengths: number | Int32Array): void;
+  /** Keeps these rows, in this order. */
+  keepRows(rows: Int32Array): void;
 }
 
 /** How a model computes. bf16 weights with f32 arithmetic are cast as they are used: half the memory, exact where the weights were published in bf16. */

@@ -1,5 +1,6 @@
 import { hooked, isHooked, normalise, projectGroup, projectOnto, type KeysValues, type ModelHook, type Norm, type ProjectionGroup } from '@tunefleet/ml-nn';
-import { add, attention, geglu, mergeHeads, rope, selectRows, splitAxis, splitHeads, swiglu, type RopeTables, type Tensor } from '@tunefleet/ml-tensor';
+import { add, geglu, rope, selectRows, splitAxis, splitHeads, swiglu, type RopeTables, type Tensor } from '@tunefleet/ml-tensor';
+import { attend } from './attend';
 import type { DecoderConfig } from './config';
 import type { BlockContext } from './block';
 import type { BlockPaths } from './module-sites';
@@ -49,7 +50,7 @@ function selfAttention(config: DecoderConfig, block: GatedBlock, x: Tensor, cont
     const [qkv] = projectGroup(input, block.qkv, adapter) as [Tensor];
     const { q, k, v } = heads(config, block, qkv, context);
     const seen = keysValues ? keysValues.append(block.layer, k, v) : { k, v };
-    const values = mergeHeads(attention(q, seen.k, seen.v, sequence.mask, { scale, softcap }));
+    const values = attend(q, seen, sequence, { scale, softcap });
     const { attention: module, attentionOutput: map } = block.paths;
     if (!block.attentionOutputNorm && !isHooked(adapter, module, map)) return projectOnto(wanted(x), wanted(values), block.output, adapter);
     const narrowed = wanted(values);

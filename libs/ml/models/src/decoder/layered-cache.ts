@@ -1,49 +1,127 @@
 import { invariant } from '@tunefleet/foundation';
-import type { Device, Tensor } from '@tunefleet/ml-tensor';
+import type { KeysValues } from '@tunefleet/ml-nn';
+import type { Device, FloatDType, Tensor } from '@tunefleet/ml-tensor';
 import type { KeyValueCache } from '../causal-lm';
 import type { KeyValueStore } from './block';
 
-/** Keys and values per layer as [rows, K, length, D] tensors that grow by concatenation. */
+/** Room is made for this many tokens at a time, and for a share of those held: a copy of all of them then pays for many tokens. */
+const ROOM_TOKENS = 64;
+const ROOM_SHARE = 1 / 8;
+
+/** A pass that is going on. */
+interface Pass {
+  readonly columns: number;
+  /** The blocks see every slot, free ones too, and mask what is not theirs: nothing is copied, and shapes stay the same for many tokens. */
+  readonly everySlot: boolean;
+  /** By layer, of virtual tokens before those of every row. */
+  readonly lead: readonly KeysValues[] | null;
+  /** Where the rows of new keys go in a buffer's [B*K*slots, D]; made at the first layer. */
+  places: Tensor | null;
+}
+
+/** Keys or values of a layer. */
+interface Buffer {
+  /** [B, K, slots, D] */
+  readonly whole: Tensor;
+  /** The same memory as [B*K*slots, D]. */
+  readonly flat: Tensor;
+}
+
+/** Keys and values per layer in buffers with room to grow, written in place. Rows may hold different numbers of tokens. */
 export class LayeredCache implements KeyValueCache, KeyValueStore {
-  private readonly keys: (Tensor | null)[];
-  private readonly values: (Tensor | null)[];
-  private held = 0;
+  private readonly keys: (Buffer | null)[];
+  private readonly values: (Buffer | null)[];
+  private held: Int32Array;
+  /** Tokens for which a row has room, virtual ones included. */
+  private slots = 0;
+  private leadLength = 0;
+  private pass: Pass | null = null;
   private closed = false;
 
   constructor(
     private readonly device: Device,
-    readonly rows: number,
+    rows: number,
     layers: number,
   ) {
-    this.keys = new Array<Tensor | null>(layers).fill(null);
-    this.values = new Array<Tensor | null>(layers).fill(null);
+    this.keys = new Array<Buffer | null>(layers).fill(null);
+    this.values = new Array<Buffer | null>(layers).fill(null);
+    this.held = new Int32Array(rows);
   }
 
-  get length(): number {
+  get rows(): number {
+    return this.held.length;
+  }
+
+  get lengths(): Int32Array {
     return this.held;
   }
 
+  get length(): number {
+    return this.held.reduce((most, length) => Math.max(most, length), 0);
+  }
+
+  get isEven(): boolean {
+    return this.held.every((length) => length === this.held[0]);
+  }
+
   /**
-   * Adds new tokens' keys and values to one layer. `length` stays until `commit`.
-   * @param k [rows, K, T, D]   @param v alike
-   * @returns those of all tokens, borrowed until the layer changes again
+   * Begins a pass of `columns` new tokens per row.
+   * @param lead virtual tokens by layer, borrowed; the same in every pass
+   * @returns slots of a row, which an `everySlot` pass sees
    */
-  append(layer: number, k: Tensor, v: Tensor): { readonly k: Tensor; readonly v: Tensor } {
+  begin(columns: number, everySlot: boolean, lead: readonly KeysValues[] | null): number {
     invariant(!this.closed, 'the cache is closed');
-    return { k: this.grow(this.keys, layer, k), v: this.grow(this.values, layer, v) };
+    invariant(columns === 1 || this.isEven, 'several tokens at once need rows of equal length');
+    const leadLength = lead?.[0]?.k.dim(2) ?? 0;
+    invariant(this.slots === 0 || this.leadLength === leadLength, `a cache made behind ${this.leadLength} virtual tokens was used behind ${leadLength}`);
+    this.leadLength = leadLength;
+    const needed = leadLength + this.length + columns;
+    if (needed > this.slots) this.slots = Math.ceil((needed + ROOM_SHARE * needed) / ROOM_TOKENS) * ROOM_TOKENS;
+    this.end();
+    this.pass = { columns, everySlot, lead, places: null };
+    return this.slots;
   }
 
-  /** Makes the tokens that every layer has got count. */
-  commit(tokens: number): void {
-    this.held += tokens;
+  append(layer: number, k: Tensor, v: Tensor): KeysValues {
+    const { pass } = this;
+    invariant(pass, 'no pass has begun');
+    const lead = pass.lead?.[layer];
+    const places = (pass.places ??= this.places(k.dim(1), pass.columns));
+    const all = { k: this.write(this.keys, layer, k, lead?.k, places), v: this.write(this.values, layer, v, lead?.v, places) };
+    if (pass.everySlot) return all;
+    const seen = this.leadLength + this.length + pass.columns;
+    return seen === pass.columns ? { k, v } : { k: this.firstSlots(all.k, seen), v: this.firstSlots(all.v, seen) };
   }
 
-  truncate(length: number): void {
-    invariant(length >= 0 && length <= this.held, `a cache of ${this.held} tokens cannot be cut to ${length}`);
-    this.held = length;
+  /** Makes the tokens of the pass count. */
+  commit(): void {
+    const columns = this.pass?.columns ?? 0;
+    this.held = this.held.map((length) => length + columns);
+    this.end();
+  }
+
+  /** Ends a pass; without `commit` as if it had not been. */
+  end(): void {
+    this.pass?.places?.dispose();
+    this.pass = null;
+  }
+
+  truncate(lengths: number | Int32Array): void {
+    const wanted = typeof lengths === 'number' ? this.held.map((length) => Math.min(length, lengths)) : lengths;
+    invariant(wanted.length === this.rows && wanted.every((length, row) => length >= 0 && length <= (this.held[row] ?? 0)), `a cache of [${this.held.join(', ')}] tokens cannot be cut to [${wanted.join(', ')}]`);
+    if (typeof lengths === 'number') invariant(lengths >= 0 && lengths <= this.length, `a cache of ${this.length} tokens cannot be cut to ${lengths}`);
+    this.held = Int32Array.from(wanted);
+    if (this.length === 0) this.free();
+  }
+
+  keepRows(rows: Int32Array): void {
+    invariant(rows.every((row) => row >= 0 && row < this.rows), `rows ${rows.join(', ')} of ${this.rows}`);
+    this.held = Int32Array.from(rows, (row) => this.held[row] ?? 0);
+    if (rows.length === 0) return this.free();
+    using indices = this.device.tensor(Int32Array.from(rows), [rows.length], 'i32');
     for (const store of [this.keys, this.values]) {
-      store.forEach((tensor, layer) => {
-        if (tensor && tensor.dim(2) > length) this.replace(store, layer, length === 0 ? null : this.head(tensor, length));
+      store.forEach((buffer, layer) => {
+        if (buffer) this.replace(store, layer, () => this.device.primitives.gather(buffer.whole, indices));
       });
     }
   }
@@ -51,24 +129,66 @@ export class LayeredCache implements KeyValueCache, KeyValueStore {
   [Symbol.dispose](): void {
     if (this.closed) return;
     this.closed = true;
-    for (const store of [this.keys, this.values]) store.forEach((_, layer) => this.replace(store, layer, null));
+    this.end();
+    this.free();
   }
 
-  private grow(store: (Tensor | null)[], layer: number, added: Tensor): Tensor {
-    const before = store[layer];
+  private places(heads: number, columns: number): Tensor {
+    const places = new Int32Array(this.rows * heads * columns);
+    let next = 0;
+    for (let row = 0; row < this.rows; row++) {
+      const first = this.leadLength + (this.held[row] ?? 0);
+      for (let head = 0; head < heads; head++) {
+        for (let column = 0; column < columns; column++) places[next++] = (row * heads + head) * this.slots + first + column;
+      }
+    }
+    return this.device.detached(() => this.device.tensor(places, [places.length], 'i32'));
+  }
+
+  private write(store: (Buffer | null)[], layer: number, added: Tensor, lead: Tensor | undefined, places: Tensor): Tensor {
     const p = this.device.primitives;
-    const all = this.device.detached(() => (before ? p.concat([before, added], 2) : p.reshape(added, added.shape)));
-    this.replace(store, layer, all);
-    return all;
+    const { whole, flat } = this.withRoom(store, layer, added, lead);
+    using rows = p.reshape(added, [places.dim(0), added.dim(3)]);
+    p.writeRows(flat, places, rows);
+    return whole;
   }
 
-  private head(tensor: Tensor, length: number): Tensor {
-    const [rows = 0, heads = 0, , width = 0] = tensor.shape;
-    return this.device.detached(() => this.device.primitives.slice(tensor, [0, 0, 0, 0], [rows, heads, length, width]));
+  private withRoom(store: (Buffer | null)[], layer: number, { shape, dtype }: Tensor, lead: Tensor | undefined): Buffer {
+    const before = store[layer];
+    if (before?.whole.dim(2) === this.slots) return before;
+    const p = this.device.primitives;
+    const [rows = 0, heads = 0, , width = 0] = shape;
+    const room = (slots: number): Tensor => p.zeros([rows, heads, slots, width], dtype as FloatDType);
+    return this.replace(store, layer, () => {
+      if (before) return p.concat([before.whole, room(this.slots - before.whole.dim(2))], 2);
+      return lead ? p.concat([p.tile(p.cast(lead, dtype), [rows, 1, 1, 1]), room(this.slots - lead.dim(2))], 2) : room(this.slots);
+    });
   }
 
-  private replace(store: (Tensor | null)[], layer: number, next: Tensor | null): void {
-    store[layer]?.dispose();
+  private firstSlots(whole: Tensor, slots: number): Tensor {
+    const [rows = 0, heads = 0, all = 0, width = 0] = whole.shape;
+    return slots === all ? whole : this.device.primitives.slice(whole, [0, 0, 0, 0], [rows, heads, slots, width]);
+  }
+
+  private replace(store: (Buffer | null)[], layer: number, make: () => Tensor): Buffer {
+    const next = this.device.detached(() => {
+      const whole = make();
+      return { whole, flat: this.device.primitives.reshape(whole, [-1, whole.dim(3)]) };
+    });
+    store[layer]?.flat.dispose();
+    store[layer]?.whole.dispose();
     store[layer] = next;
+    return next;
+  }
+
+  private free(): void {
+    this.slots = 0;
+    for (const store of [this.keys, this.values]) {
+      store.forEach((buffer, layer) => {
+        buffer?.flat.dispose();
+        buffer?.whole.dispose();
+        store[layer] = null;
+      });
+    }
   }
 }

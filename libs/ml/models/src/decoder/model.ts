@@ -128,24 +128,29 @@ export class DecoderModel implements CausalLm {
   private throughBlocks<T>(batch: TokenBatch, options: ForwardOptions, run: (ids: Int32Array, pass: Pass) => T): T {
     const cache = layeredCache(options.cache);
     const adapter = options.adapter ?? null;
-    const virtual = adapter?.prefix?.length ?? 0;
+    const { prefix } = adapter ?? {};
+    const virtual = prefix?.length ?? 0;
     const known = cache?.length ?? 0;
     const placed: TokenBatch = batch.positions && virtual > 0 ? { ...batch, positions: batch.positions.map((position) => position + virtual) } : batch;
     this.checkBatch(batch, cache, virtual);
+    const { outputRows = null, recomputeBlocks = false } = options;
+    const decodes = cache !== null && batch.columns === 1 && !batch.branches;
+    const offsets = Int32Array.from({ length: batch.rows }, (_, row) => cache?.lengths[row] ?? 0);
+    const real = placed.positions ?? positionsBehind(offsets, batch.columns, virtual);
     try {
-      const result = this.sequenceTables.with(placed, known + virtual, (sequences) =>
-        this.device.scope(() => {
-          const keysValues = adapter?.prefix ? new PrefixedKeysValues(adapter.prefix.keysValues(this.prefixModel(adapter)), cache) : cache;
-          const { outputRows = null, recomputeBlocks = false } = options;
-          const positions = adapter?.prefix?.behindPositions ? positionsOf(batch, known) : positionsOf(placed, known + virtual);
-          return run(batch.ids, { rows: batch.rows, positions, sequences, adapter, keysValues, outputRows, recomputeBlocks });
-        }),
-      );
-      cache?.commit(batch.columns);
+      const result = this.device.scope(() => {
+        const lead = adapter && prefix ? prefix.keysValues(this.prefixModel(adapter)) : null;
+        const slots = cache?.begin(batch.columns, decodes, lead) ?? 0;
+        const keysValues = cache ?? (lead && new PrefixedKeysValues(lead));
+        const positions = prefix?.behindPositions ? (batch.positions ?? positionsBehind(offsets, batch.columns, 0)) : real;
+        const through = (sequences: readonly SequenceContext[]): T => run(batch.ids, { rows: batch.rows, positions, sequences, adapter, keysValues, outputRows, recomputeBlocks });
+        if (!decodes) return this.sequenceTables.with(placed, known + virtual, through);
+        return this.sequenceTables.withSlots({ positions: real, lengths: offsets.map((length) => length + virtual), slots }, through);
+      });
+      cache?.commit();
       return result;
-    } catch (error) {
-      cache?.truncate(known);
-      throw error;
+    } finally {
+      cache?.end();
     }
   }
 
@@ -262,12 +267,13 @@ function adapterOf({ rows, columns }: TokenBatch, { adapter = null, outputRows =
   return hookOfPass(adapter, { rows, columns, outputRows });
 }
 
-function positionsOf({ rows, columns, positions }: TokenBatch, offset: number): Int32Array {
-  return positions ?? Int32Array.from({ length: rows * columns }, (_, i) => offset + (i % columns));
+/** Positions of `columns` tokens per row behind its `offsets[row]` and `virtual` more. */
+function positionsBehind(offsets: Int32Array, columns: number, virtual: number): Int32Array {
+  return Int32Array.from({ length: offsets.length * columns }, (_, i) => virtual + (offsets[Math.floor(i / columns)] ?? 0) + (i % columns));
 }
 
 function tensorsOf({ rope, mask }: SequenceContext): Tensor[] {
-  return [...(rope ? [rope.cos, rope.sin] : []), ...(mask ? tensorsOfBlockMask(mask) : [])];
+  return [...(Object.values(rope ?? {}) as Tensor[]), ...(mask ? tensorsOfBlockMask(mask) : [])];
 }
 
 function layeredCache(cache: KeyValueCache | null | undefined): LayeredCache | null {

@@ -2,18 +2,14 @@ import type { KeysValues } from '@tunefleet/ml-nn';
 import { precede, type Tensor } from '@tunefleet/ml-tensor';
 import type { KeyValueStore } from './block';
 
-/** Virtual tokens before every row, and before what a cache holds of it. */
+/** Virtual tokens before every row, without a cache. */
 export class PrefixedKeysValues implements KeyValueStore {
   /** @param prefix by layer, borrowed */
-  constructor(
-    private readonly prefix: readonly KeysValues[],
-    private readonly cache: KeyValueStore | null,
-  ) {}
+  constructor(private readonly prefix: readonly KeysValues[]) {}
 
   append(layer: number, k: Tensor, v: Tensor): KeysValues {
-    const own = this.cache?.append(layer, k, v) ?? { k, v };
     const before = this.prefix[layer] as KeysValues;
-    return { k: precede(own.k, before.k), v: precede(own.v, before.v) };
+    return { k: precede(k, before.k), v: precede(v, before.v) };
   }
 
   inputsOf(layer: number): readonly Tensor[] {

@@ -1,4 +1,4 @@
-import { blockMask, branchMask, causalMask, disposeBlockMask, ropeTables, segmentMask, type BlockMask, type Device, type FloatDType, type RopeTables } from '@tunefleet/ml-tensor';
+import { blockMask, branchMask, causalMask, disposeBlockMask, ropeTables, segmentMask, slotMask, type BlockMask, type Device, type FloatDType, type RopeTables, type Tensor } from '@tunefleet/ml-tensor';
 import type { TokenBatch } from '../causal-lm';
 
 /** How some of a model's blocks see positions. */
@@ -14,6 +14,15 @@ export interface SequenceContext {
   readonly rope: RopeTables | null;
   /** Null: every query sees every key. */
   readonly mask: BlockMask | null;
+  /** Set where the keys are the slots of a cache and every row has one query: [B or 1, 1, 1, slots], added to scores; null: all are seen. */
+  readonly slotMask?: Tensor | null;
+}
+
+/** One new token per row behind the `lengths[b]` tokens that a cache with so many slots holds of it. */
+export interface SlotBatch {
+  readonly positions: Int32Array;
+  readonly lengths: Int32Array;
+  readonly slots: number;
 }
 
 /** Shapes whose tables are kept: training meets few. */
@@ -37,6 +46,16 @@ export class SequenceTables implements Disposable {
   with<T>(batch: TokenBatch, offset: number, fn: (contexts: readonly SequenceContext[]) => T): T {
     if (!batch.positions && !batch.segments && !batch.branches && offset === 0) return fn(this.shared(batch.columns));
     const contexts = this.device.scope(() => this.build(batch, offset));
+    try {
+      return fn(contexts);
+    } finally {
+      free(contexts);
+    }
+  }
+
+  /** As `with`, for one new token per row. */
+  withSlots<T>(batch: SlotBatch, fn: (contexts: readonly SequenceContext[]) => T): T {
+    const contexts = this.device.scope(() => this.buildSlots(batch));
     try {
       return fn(contexts);
     } finally {
@@ -74,6 +93,21 @@ export class SequenceTables implements Disposable {
     });
   }
 
+  private buildSlots({ positions, lengths, slots }: SlotBatch): readonly SequenceContext[] {
+    const masks = new Map<number, Tensor | null>();
+    const ropes = new Map<string, RopeTables | null>();
+    const alike = positions.every((position) => position === positions[0]);
+    const placed: SequenceBatch = { rows: alike ? 1 : positions.length, columns: 1, positions: alike ? positions.slice(0, 1) : positions };
+    return this.kinds.map(({ inverseFrequencies, window }) => ({
+      rope: remembered(ropes, inverseFrequencies?.join() ?? '', () => (inverseFrequencies ? this.rope(placed, 0, inverseFrequencies) : null)),
+      mask: null,
+      slotMask: remembered(masks, window ?? Infinity, () => {
+        const values = slotMask(lengths, slots, window ?? Infinity);
+        return values && this.device.tensor(values, [values.length / slots, 1, 1, slots], 'f32');
+      }),
+    }));
+  }
+
   private rope({ rows, columns, positions }: SequenceBatch, offset: number, inverseFrequencies: Float64Array): RopeTables {
     return ropeTables(this.device, {
       inverseFrequencies,
@@ -102,9 +136,9 @@ function remembered<K, V>(known: Map<K, V>, key: K, make: () => V): V {
 }
 
 function free(contexts: readonly SequenceContext[]): void {
-  for (const { rope, mask } of contexts) {
-    rope?.cos.dispose();
-    rope?.sin.dispose();
+  for (const { rope, mask, slotMask: slots } of contexts) {
+    for (const tensor of Object.values(rope ?? {}) as Tensor[]) tensor.dispose();
+    slots?.dispose();
     if (mask) disposeBlockMask(mask);
   }
 }

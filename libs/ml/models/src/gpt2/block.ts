@@ -1,5 +1,6 @@
 import { hooked, isHooked, normalise, projectGroup, projectOnto, type KeysValues, type Norm, type ProjectionGroup } from '@tunefleet/ml-nn';
-import { add, attention, geluTanh, mergeHeads, selectRows, splitHeads, type Tensor } from '@tunefleet/ml-tensor';
+import { add, geluTanh, selectRows, splitHeads, type Tensor } from '@tunefleet/ml-tensor';
+import { attend } from '../decoder/attend';
 import type { BlockContext } from '../decoder/block';
 import type { BlockPaths } from '../decoder/module-sites';
 
@@ -46,7 +47,7 @@ function selfAttention(block: Gpt2Block, x: Tensor, { rows, sequence, adapter, k
     const input = normalise(x, block.attentionNorm, adapter);
     const [q, k, v] = heads(block, input, rows, adapter) as [Tensor, Tensor, Tensor];
     const seen = keysValues ? keysValues.append(block.layer, k, v) : { k, v };
-    const values = wanted(mergeHeads(attention(q, seen.k, seen.v, sequence.mask, { scale: block.attentionScale })));
+    const values = wanted(attend(q, seen, sequence, { scale: block.attentionScale }));
     const { attention: module, attentionOutput: map } = block.paths;
     if (!isHooked(adapter, module, map)) return projectOnto(wanted(x), values, block.output, adapter);
     const [projected] = projectGroup(values, block.output, adapter) as [Tensor];

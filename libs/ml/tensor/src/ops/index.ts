@@ -6,6 +6,7 @@ export { meanOfRows, placeRows, selectRows } from './layout/rows';
 export { rmsNorm } from './rms-norm/rms-norm';
 export { rope, ropeTables, type RopeTables } from './rope/rope';
 export { attention, type AttentionOptions } from './attention/attention';
+export { singleQueryAttention, slotMask } from './attention/single-query';
 export { blockMask, disposeBlockMask, tensorsOfBlockMask, type BlockMask } from './attention/block-mask';
 export { branchMask, causalMask, paddingMask, segmentMask, type AttentionMask } from './attention/masks';
 export { QUERY_BLOCK } from './attention/query-blocks';

@@ -1,5 +1,5 @@
 /** Added to a score that must not count; finite, so that no row can become NaN. */
-const MASKED = -1e9;
+export const MASKED = -1e9;
 
 /** What every query sees, on the host: 0 where it sees a key, else a number that no score outweighs. */
 export interface AttentionMask {

@@ -5,11 +5,20 @@ import type { Primitives } from '../../primitives';
 import { singleOutputOp } from '../../tape/perform';
 import type { Tensor } from '../../tensor';
 
-export interface RopeTables {
+/** Of several positions, or of one alone. */
+export type RopeTables = PositionTables | SingleRotation;
+
+export interface PositionTables {
   /** [T, D], or [B, 1, T, D] when rows have their own positions. */
   readonly cos: Tensor;
   /** As `cos`; negative in the first half of the channels, which is the sign of the rotation. */
   readonly sin: Tensor;
+}
+
+/** The rotation to one position as a matrix: one product in place of five ops. */
+export interface SingleRotation {
+  /** [1, 1, D, D], right factor */
+  readonly rotation: Tensor;
 }
 
 /**
@@ -24,6 +33,7 @@ export function ropeTables(
 ): RopeTables {
   const { inverseFrequencies, positions, rows, columns, dtype } = options;
   invariant(positions.length === rows * columns, 'one position per token');
+  if (positions.length === 1) return { rotation: rotationTo(device, positions[0] ?? 0, inverseFrequencies, dtype) };
   const half = inverseFrequencies.length;
   const width = 2 * half;
   const cos = new Float32Array(positions.length * width);
@@ -46,7 +56,7 @@ export function ropeTables(
 
 /**
  * Rotary positions in the Hugging Face pairing (channel i with i + D/2): y = x * cos + swapHalves(x) * sin.
- * @param x [B, H, T, D]
+ * @param x [B, H, T, D]; with the rotation to one position, T = 1 and all rows stand there
  * @see Su et al. 2021, arXiv:2104.09864
  */
 export function rope(x: Tensor, tables: RopeTables): Tensor {
@@ -54,9 +64,32 @@ export function rope(x: Tensor, tables: RopeTables): Tensor {
   return singleOutputOp(x.device, {
     name: 'rope',
     inputs: [x],
-    run: () => ({ outputs: [p.add(p.mul(x, tables.cos), p.mul(swapHalves(p, x), tables.sin))], save: [tables.cos, tables.sin] }),
-    backward: ({ gradients: [g] }) => [g ? p.add(p.mul(g, tables.cos), swapHalves(p, p.mul(g, tables.sin))) : null],
+    run: () => ({ outputs: [rotated(p, x, tables)], save: Object.values(tables) }),
+    backward: ({ gradients: [g] }) => [g ? rotatedBack(p, g, tables) : null],
   });
+}
+
+function rotated(p: Primitives, x: Tensor, tables: RopeTables): Tensor {
+  if ('rotation' in tables) return p.batchMatMul(x, tables.rotation);
+  return p.add(p.mul(x, tables.cos), p.mul(swapHalves(p, x), tables.sin));
+}
+
+function rotatedBack(p: Primitives, g: Tensor, tables: RopeTables): Tensor {
+  if ('rotation' in tables) return p.batchMatMul(g, tables.rotation, false, true);
+  return p.add(p.mul(g, tables.cos), swapHalves(p, p.mul(g, tables.sin)));
+}
+
+function rotationTo(device: Device, position: number, inverseFrequencies: Float64Array, dtype: FloatDType): Tensor {
+  const half = inverseFrequencies.length;
+  const width = 2 * half;
+  const matrix = new Float32Array(width * width);
+  inverseFrequencies.forEach((frequency, low) => {
+    const [cosine, sine, high] = [Math.cos(position * frequency), Math.sin(position * frequency), low + half];
+    matrix[low * width + low] = matrix[high * width + high] = cosine;
+    matrix[low * width + high] = sine;
+    matrix[high * width + low] = -sine;
+  });
+  return device.scope(() => device.primitives.cast(device.tensor(matrix, [1, 1, width, width], 'f32'), dtype));
 }
 
 function swapHalves(p: Primitives, x: Tensor): Tensor {
