@@ -3,6 +3,9 @@ import { inPeftForm, readAdapterFiles, type AdapterFiles } from '@tunefleet/ml-f
 import { createDeepPromptTuning, loadDeepPromptTuning } from './deep-prompt-tuning/deep-prompt-tuning';
 import type { LoadedAdapter } from './loaded-adapter';
 import { createAdapterTuner, loadAdapterTuner } from './adapter/adapter-tuner';
+import { createFullTuner } from './full/full-tuner';
+import { loadFull, mergeFull } from './full/load';
+import { FULL_TYPE } from './full/save';
 import { createIa3Tuner, loadIa3Tuner, mergeIa3 } from './ia3/ia3-tuner';
 import { createSideTuner, loadSideTuner } from './side-tuning/side-tuner';
 import { loadLora } from './lora/load';
@@ -25,7 +28,7 @@ import { refuseMerge, type BaseOnDisk, type WeightChanges } from './weight-chang
 interface TunerHalf<Spec> {
   create(spec: Spec, model: TunableModel): Tuner;
   /** What its folders say of themselves in `adapter_config.json`. */
-  readonly folder: { readonly peft_type: string } | { readonly swift_type: string; readonly use_bypass?: false };
+  readonly folder: { readonly peft_type: string } | { readonly swift_type: string; readonly use_bypass?: false } | { readonly tunefleet_type: string };
   /** @throws TunefleetError `incompatible_artifact` */
   load(model: BindableModel, files: AdapterFiles): LoadedAdapter;
   /** What it makes of the base's weights, or why it is no change of weights. */
@@ -50,6 +53,7 @@ export const tuners: { readonly [K in TunerKind]: TunerHalf<TunerSpecs[K]> } = {
   // Before the bypass, which takes what is left of SWIFT's type.
   restuning: { create: (spec, model) => new ResTuningTuner(spec, planBranches(spec, model)), folder: { swift_type: 'RESTUNING', use_bypass: false }, load: loadResTuning, merge: MODULE_OUTPUTS },
   'restuning-bypass': { create: (spec, model) => new BypassTuner(spec, wireBypass(spec, model)), folder: { swift_type: 'RESTUNING' }, load: loadBypass, merge: MODULE_OUTPUTS },
+  full: { create: createFullTuner, folder: { tunefleet_type: FULL_TYPE }, load: loadFull, merge: mergeFull },
 };
 
 /** Attaches a method to a model. @throws TunefleetError `invalid_input` when the specification does not fit the model */
@@ -84,6 +88,6 @@ function halfOf({ config }: AdapterFiles): { readonly kind: TunerKind; readonly 
     if (Object.entries(half.folder).every(([field, value]) => config[field] === value)) return { kind: kind as TunerKind, half };
   }
   const { peft_type, swift_type } = config;
-  const known = Object.values(tuners).map(({ folder: marks }) => ('peft_type' in marks ? marks.peft_type : marks.swift_type));
+  const known = Object.values(tuners).flatMap(({ folder: marks }) => Object.values(marks).filter((mark) => typeof mark === 'string'));
   throw new TunefleetError('incompatible_artifact', `the adapter is ${JSON.stringify(peft_type ?? swift_type ?? null)?.slice(0, 60)}, which cannot be loaded; supported are ${[...new Set(known)].join(', ')}`, { reason: 'bad_adapter' });
 }

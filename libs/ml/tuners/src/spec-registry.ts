@@ -1,5 +1,6 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import { adapterSpec, type AdapterSpec } from './adapter/spec';
+import { fullSpec, type FullSpec } from './full/spec';
 import { ia3Spec, type Ia3Spec } from './ia3/spec';
 import { sideTuningSpec, type SideTuningSpec } from './side-tuning/spec';
 import { loraSpec, type LoraSpec } from './lora/spec';
@@ -25,6 +26,7 @@ export interface TunerSpecs {
   readonly 'deep-prompt-tuning': DeepPromptTuningSpec;
   readonly restuning: ResTuningSpec;
   readonly 'restuning-bypass': BypassSpec;
+  readonly full: FullSpec;
 }
 export type TunerKind = keyof TunerSpecs;
 export type TunerSpec = TunerSpecs[TunerKind];
@@ -42,6 +44,7 @@ export const tunerSpecs: { readonly [K in TunerKind]: TunerSpecHalf<TunerSpecs[K
   'deep-prompt-tuning': deepPromptTuningSpec,
   restuning: resTuningSpec,
   'restuning-bypass': bypassSpec,
+  full: fullSpec,
 };
 
 /** The half that belongs to a specification. */

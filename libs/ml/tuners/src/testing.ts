@@ -1,4 +1,5 @@
 import type { CausalLm, ForwardOptions, TokenBatch } from '@tunefleet/ml-models';
+import { headOf } from '@tunefleet/ml-nn';
 import { gradients, headCrossEntropy, headLogits, type Device, type Tensor } from '@tunefleet/ml-tensor';
 import type { BindableModel, DropoutKey, StartContext, Tuner } from './tuner';
 
@@ -20,7 +21,7 @@ export function parametersOf(device: Device, { parameters }: Pick<Tuner, 'parame
 
 /** Logits of every token, [rows * columns, V]. */
 export function logitsWith(model: CausalLm, batch: TokenBatch, options: ForwardOptions = {}): Float32Array {
-  return model.device.scope(() => model.device.readFloats(headLogits(model.forward(batch, options), model.head)));
+  return model.device.scope(() => model.device.readFloats(headLogits(model.forward(batch, options), headOf(model, options.adapter ?? null))));
 }
 
 export interface PassOptions extends Pick<ForwardOptions, 'recomputeBlocks' | 'outputRows'> {
@@ -37,7 +38,7 @@ export function trainingPass(model: CausalLm, tuner: Tuner, values: Float32Array
     const adapter = tuner.bind(model, parameters, dropout);
     const { result, gradients: grads } = gradients(device, parameters, () => {
       const wanted = options.outputRows ? Int32Array.from(options.outputRows, (row) => next[row] ?? -100) : next;
-      return headCrossEntropy(model.forward(batch, { adapter, ...options }), model.head, wanted, { scale: 1 / counted });
+      return headCrossEntropy(model.forward(batch, { adapter, ...options }), headOf(model, adapter), wanted, { scale: 1 / counted });
     });
     return { loss: device.readFloats(result.loss)[0] ?? NaN, gradients: grads.map((gradient) => (gradient ? device.readFloats(gradient) : new Float32Array())) };
   });

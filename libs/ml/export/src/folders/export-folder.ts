@@ -6,7 +6,7 @@ import { inNewFolder } from '../merged/export-merged';
 
 /** Writes a PEFT folder again, keys in PEFT's own spelling. @throws TunefleetError `invalid_input`: a tuner that PEFT does not have */
 export async function exportPeft(adapter: string, folder: string): Promise<void> {
-  const files = await readAdapterFiles(adapter);
+  const files = await foreignFiles(adapter);
   if (files.config['peft_type'] === undefined) throw new TunefleetError('invalid_input', `PEFT has no tuner of type ${JSON.stringify(files.config['swift_type'] ?? null)}; use --format swift`, { reason: 'no_such_layout' });
   const { config } = files;
   const tensors = config['peft_type'] === 'LORA' ? loraAdapterOf(files).tensors.map((tensor) => ({ ...tensor, name: `base_model.model.${tensor.name}` })) : files.tensors;
@@ -18,12 +18,19 @@ export async function exportPeft(adapter: string, folder: string): Promise<void>
  * @throws TunefleetError `invalid_input`: a tuner that SWIFT has by way of PEFT only
  */
 export async function exportSwift(adapter: string, folder: string): Promise<void> {
-  const files = await readAdapterFiles(adapter);
+  const files = await foreignFiles(adapter);
   const content = files.config['swift_type'] === undefined ? swiftLora(files) : files;
   await inNewFolder(folder, async (partial) => {
     await writeAdapterFiles(join(partial, 'default'), { config: formatAdapterConfig(content.config), tensors: content.tensors, card: cardOf(files.config, 'swift') });
     await writeFile(join(partial, 'configuration.json'), '{}');
   });
+}
+
+/** An adapter that some other library has a layout for. */
+async function foreignFiles(adapter: string): Promise<AdapterFiles> {
+  const files = await readAdapterFiles(adapter);
+  if (files.config['tunefleet_type'] === undefined) return files;
+  throw new TunefleetError('invalid_input', 'the adapter holds weights of the model itself, for which neither PEFT nor SWIFT has a layout; use --format merged', { reason: 'no_such_layout' });
 }
 
 /** SWIFT's own fields of a LoRA. @see modelscope/ms-swift `swift/tuners/lora.py` */

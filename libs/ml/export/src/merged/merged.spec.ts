@@ -27,6 +27,8 @@ const TUNERS: Readonly<Record<string, object>> = {
   dora: { kind: 'lora', r: 2, use_dora: true, target_modules: 'all-linear', init_lora_weights: false },
   biases: { kind: 'lora', r: 2, lora_bias: true, bias: 'lora_only', target_modules: ['q_proj', 'c_attn'], init_lora_weights: false },
   ia3: { kind: 'ia3', init_ia3_weights: false },
+  full: { kind: 'full' },
+  'last block': { kind: 'full', last_blocks: 1 },
 };
 
 /** The others differ from LoRA in nothing that depends on the architecture but the layout of its weights and its biases. */

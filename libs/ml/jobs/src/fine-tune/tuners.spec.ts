@@ -32,6 +32,7 @@ const VARIANTS: Readonly<Record<string, { readonly kind: TunerKind; readonly [fi
   'qlora in fp4, with DoRA': { kind: 'qlora', bnb_4bit_quant_type: 'fp4', bnb_4bit_use_double_quant: false, use_dora: true },
   'qlora from the weights': { kind: 'qlora', init_lora_weights: 'pissa_niter_4' },
   'prompt-tuning from a text': { kind: 'prompt-tuning', prompt_tuning_init: 'TEXT', prompt_tuning_init_text: 'is the mail spam' },
+  'full, the last block': { kind: 'full', last_blocks: 1 },
   'prefix-tuning with projection': { kind: 'prefix-tuning', num_virtual_tokens: 6, prefix_projection: true },
 };
 const TUNERS = { ...Object.fromEntries(Object.keys(tunerSpecs).map((kind) => [kind, { kind: kind as TunerKind }])), ...VARIANTS };

@@ -118,8 +118,9 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
   });
 
   test('linear, with and without bias', () => {
-    checkGradients(device, [[5, 4], [3, 4], [3]], linear);
+    checkGradients(device, [[5, 4], [3, 4], [3]], (x, weight, bias) => linear(x, weight, bias));
     checkGradients(device, [[5, 4], [3, 4]], (x, weight) => linear(x, weight));
+    checkGradients(device, [[5, 4], [4, 3], [3]], (x, weight, bias) => linear(x, weight, bias, 'inOut'));
   });
 
   test('precede puts the same keys before those of every row', () => {

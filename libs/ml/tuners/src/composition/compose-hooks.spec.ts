@@ -86,6 +86,7 @@ describe.each(NAMES)('%s', (name) => {
     const whole = opened({ kind: 'lora', modules_to_save: [model.tables.embedding.split('.').at(-1)] });
     expect(() => logits(tokens, whole)).toThrow(/change the token embeddings, one of them the whole table/);
     expect(() => logits([tokens, NaN])).toThrow(/the weight of "0" is NaN/);
+    expect(() => logits(tokens, opened({ kind: 'full', last_blocks: 1 }))).toThrow(/"1" holds linear maps of the model itself, tuned; it can only be active alone/);
   });
 });
 

@@ -133,7 +133,8 @@ function checkComposable(parts: readonly ActivePart[]): void {
   };
   for (const row of new Set(parts.flatMap(({ hook }) => rowsOf(hook)))) atMostOne((hook) => rowsOf(hook).includes(row), `have embeddings of their own for token ${row}`);
   for (const { name, hook, weight } of parts) {
-    invariant(!hook.forPass && (!hook.project || isComposable(hook)), `"${name}" does not say how it changes linear maps`);
+    invariant(!hook.forPass, `"${name}" is made for rows of its own`);
+    if (hook.project && !isComposable(hook)) throw refuse(`"${name}" holds linear maps of the model itself, tuned; it can only be active alone, with weight 1`);
     if (!Number.isFinite(weight)) throw refuse(`the weight of "${name}" is ${weight}; it must be a number`);
     const whole = hook.prefix ? 'virtual tokens are' : hook.bypass ? 'a bypass is' : (hook.head?.table ?? hook.norms ?? hook.positions) ? 'weights trained whole are' : null;
     if (weight !== 1 && whole) throw refuse(`"${name}" has weight ${weight}, but ${whole} there or not; give it weight 1`);

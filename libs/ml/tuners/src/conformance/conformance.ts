@@ -14,6 +14,7 @@ const proved = (file: string, test: string): Cell => ({ file: `${TUNERS}/${file}
 const asJob: Cell = { file: 'libs/ml/jobs/src/fine-tune/tuners.spec.ts', test: "test.each(Object.entries(TUNERS))('%s'" };
 const mixed = proved('composition/mixed-batch.spec.ts', "test.each(mixable)('rows of %s with adapters of their own give what they give alone'");
 const OWN_PASS: Cell = { no: 'virtual tokens take positions of every row of a pass: rows with an adapter of this kind need a pass of their own' };
+const SHARED_WEIGHTS: Cell = { no: 'what is trained is the model itself, which all rows of a pass share' };
 
 const NO_PEFT: Cell = { no: 'PEFT has no such method' };
 const NO_SWIFT: Cell = { no: 'SWIFT writes this method in the format of PEFT' };
@@ -42,6 +43,7 @@ const moduleWrite = proved('adapter/module-tuners.spec.ts', 'saved again it has 
 
 const deepPrompt = proved('deep-prompt-tuning/deep-prompt-tuning.spec.ts', 'a folder of SWIFT computes what it computes there, at once and token by token, and is written alike');
 
+const NO_SWIFT_FULL: Cell = { no: 'SWIFT leaves a whole model; export the merged one' };
 const AS_LORA: Cell = { no: 'what is saved is plain LoRA: see its row' };
 
 export const conformance: { readonly [K in TunerKind]: Row } = {
@@ -75,4 +77,5 @@ export const conformance: { readonly [K in TunerKind]: Row } = {
     proved('restuning-bypass/restuning-bypass.spec.ts', 'a folder of SWIFT gives its logits, loss and every gradient'),
     proved('restuning-bypass/restuning-bypass.spec.ts', 'under the names and shapes SWIFT wrote'),
   ),
+  full: { ...common, 'mixed batch': SHARED_WEIGHTS, merge: MERGED, 'PEFT read': NO_PEFT, 'PEFT write': NO_PEFT, 'SWIFT read': NO_SWIFT_FULL, 'SWIFT write': NO_SWIFT_FULL, GGUF: NO_GGUF },
 };
