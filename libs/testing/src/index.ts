@@ -6,3 +6,4 @@ export * from './processes';
 export * from './rows';
 export * from './stop-on-signal';
 export * from './wait';
+export * from './damage';

@@ -24,6 +24,11 @@ export class GgufCursor {
     return this.#position;
   }
 
+  /** Bytes to the end of the file. */
+  get remaining(): number {
+    return this.#fileBytes - this.#position;
+  }
+
   uint32(): number {
     return this.#take(4).getUint32(0, true);
   }

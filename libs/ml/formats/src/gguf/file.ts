@@ -45,7 +45,9 @@ export class GgufFile implements Disposable {
   static open(path: string): GgufFile {
     const descriptor = openSync(path, 'r');
     try {
-      return new GgufFile(descriptor, basename(path), fstatSync(descriptor).size);
+      const status = fstatSync(descriptor);
+      if (!status.isFile()) throw damagedGguf(basename(path), 'is not a regular file');
+      return new GgufFile(descriptor, basename(path), status.size);
     } catch (error) {
       closeSync(descriptor);
       throw error;
@@ -85,8 +87,8 @@ function readCounts(cursor: GgufCursor, name: string): { entryCount: number; ten
   if (cursor.uint32() !== 0x46554747) throw damagedGguf(name, 'does not start with "GGUF"');
   const version = cursor.uint32();
   if (version !== 2 && version !== 3) throw damagedGguf(name, `has GGUF version ${version}; supported are 2 and 3, little-endian`);
-  const tensorCount = cursor.size('tensor count', TENSORS_MAX);
-  const entryCount = cursor.size('metadata count', ENTRIES_MAX);
+  const tensorCount = cursor.size('tensor count', Math.min(TENSORS_MAX, cursor.remaining));
+  const entryCount = cursor.size('metadata count', Math.min(ENTRIES_MAX, cursor.remaining));
   return { entryCount, tensorCount };
 }
 
@@ -103,7 +105,7 @@ function readValue(cursor: GgufCursor, type: number, depth: number): GgufValue {
   if (type !== 9) return cursor.scalar(type);
   if (depth >= ARRAY_DEPTH_MAX) throw damagedGguf(cursor.file, `nests arrays deeper than ${ARRAY_DEPTH_MAX}`);
   const itemType = cursor.uint32();
-  const length = cursor.size('array length', ARRAY_LENGTH_MAX);
+  const length = cursor.size('array length', Math.min(ARRAY_LENGTH_MAX, cursor.remaining));
   const items: GgufValue[] = [];
   for (let index = 0; index < length; index++) items.push(readValue(cursor, itemType, depth + 1));
   return items;
@@ -132,7 +134,17 @@ function readTensorList(cursor: GgufCursor, count: number, alignment: GgufValue,
     if (dataStart + offset + byteLength > fileBytes) throw damagedGguf(file, `ends before tensor "${name}" does; the download may be cut short`);
     tensors.set(name, { type, shape, offset: dataStart + offset, byteLength });
   }
+  checkApart(tensors, file);
   return tensors;
+}
+
+/** Many tensors over the same bytes would make far more of a file than it holds. */
+function checkApart(tensors: ReadonlyMap<string, GgufTensor>, file: string): void {
+  let [end, previous] = [0, ''];
+  for (const [name, { offset, byteLength }] of [...tensors].sort(([, a], [, b]) => a.offset - b.offset || a.byteLength - b.byteLength)) {
+    if (offset < end) throw damagedGguf(file, `puts tensor "${name}" over the bytes of tensor "${previous}"`);
+    [end, previous] = [offset + byteLength, name];
+  }
 }
 
 export function damagedGguf(file: string, what: string): TunefleetError {
