@@ -1,8 +1,9 @@
 import type { BaseModelRef } from '@tunefleet/contracts';
 import { TunefleetError, isTunefleetError } from '@tunefleet/foundation';
-import { describeCausalLm, type CausalLmDescription, type ModelResolver } from '@tunefleet/ml-models/specs';
+import { describeCausalLm, type CausalLmDescription, type ModelDescription, type ModelResolver } from '@tunefleet/ml-models/specs';
 import type { AdapterRecord, RecordStore } from '@tunefleet/ports';
 import { isTunedModelName } from '../jobs/model-names';
+import { Recent } from './recent';
 
 /** What a model name of a request stands for: a base model, or an adapter on one. */
 export interface NamedModel {
@@ -35,9 +36,20 @@ export async function describeBase(resolver: Pick<ModelResolver, 'describe'>, id
   const { revision, param, signal } = options;
   try {
     const described = await resolver.describe(id, { revision, signal });
-    return { ref: { id, revision: described.revision }, model: describeCausalLm(described.config), notices: described.notices };
+    return { ref: { id, revision: described.revision }, model: modelOf(id, described), notices: described.notices };
   } catch (error) {
     if (!isTunefleetError(error) || error.param === param) throw error;
     throw new TunefleetError(error.code, error.message, { reason: error.reason ?? 'model_not_available', param, cause: error, details: error.details, retry: error.retry });
   }
+}
+
+const DESCRIPTIONS_MAX = 50;
+const descriptions = new Recent<CausalLmDescription>(DESCRIPTIONS_MAX);
+
+/** A revision's configuration never changes. @throws incompatible_artifact */
+function modelOf(id: string, { revision, config }: ModelDescription): CausalLmDescription {
+  const key = `${id}@${revision}`;
+  const model = descriptions.get(key) ?? describeCausalLm(config);
+  descriptions.set(key, model);
+  return model;
 }

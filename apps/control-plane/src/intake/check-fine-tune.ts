@@ -60,9 +60,9 @@ async function settleTuner(request: FineTuneRequest, { name, adapter }: NamedMod
 
 /** What rows a method learns from; absent: supervised. Plain text may be one document. */
 const ROWS = {
-  supervised: {},
-  dpo: { parse: parsePreferenceRow },
-  pretraining: { parse: parseTextRow, minExamples: 1 },
+  supervised: { readAs: 'supervised' },
+  dpo: { readAs: 'dpo', parse: parsePreferenceRow },
+  pretraining: { readAs: 'pretraining', parse: parseTextRow, minExamples: 1 },
 } satisfies Record<NonNullable<FineTuneRequest['method']> | 'supervised', Partial<CheckFileOptions<AnyDatasetRow>>>;
 
 async function checkFiles(job: JobRecord, { trainingFile, validationFile, method }: FineTuneRequest, deps: IntakeDeps): Promise<{ training: CheckedFile; validation: CheckedFile | null }> {
@@ -75,7 +75,7 @@ async function checkFiles(job: JobRecord, { trainingFile, validationFile, method
   if (validationFile === null) return { training, validation: null };
   const [, validation] = await sideBySide([
     sayOnce(records, job.id, 'info', `Validating validation file: ${validationFile}`),
-    checkFile<AnyDatasetRow>(deps, job.teamId, validationFile, { param: 'validation_file', artifactName: 'validation.jsonl', ...rows, minExamples: 1, trainingHashes: training.report.hashes }),
+    checkFile<AnyDatasetRow>(deps, job.teamId, validationFile, { param: 'validation_file', artifactName: 'validation.jsonl', ...rows, minExamples: 1, training: training.report }),
   ]);
   return { training, validation };
 }

@@ -4,7 +4,7 @@ import type { BlobStore, JobAdmission, JobRecord, RecordStore } from '@tunefleet
 
 export interface IntakeDeps {
   readonly records: RecordStore;
-  readonly blobs: Pick<BlobStore, 'open'>;
+  readonly blobs: Pick<BlobStore, 'open' | 'stat'>;
   readonly resolver: Pick<ModelResolver, 'describe'>;
   readonly clock: Clock;
   readonly logger: Logger;

@@ -108,6 +108,24 @@ describe('files that are refused', () => {
   });
 });
 
+test('a good file is read once, however often it is used; one whose bytes have gone since is refused', async () => {
+  let reads = 0;
+  const { blobs } = intake;
+  const deps = { ...intake.deps, blobs: { stat: blobs.stat.bind(blobs), open: (...request: Parameters<typeof blobs.open>) => (reads++, blobs.open(...request)) } };
+  const trainingFile = await intake.upload(jsonl(goodRows(17)));
+  const validationFile = await intake.upload(jsonl([...goodRows(2), chat('another', 'ham')]));
+  const jobs = [];
+  for (let n = 0; n < 2; n++) jobs.push(await intake.takenIn(await intake.fineTune({ trainingFile, validationFile }), deps));
+  expect(jobs.map(({ status, totalSteps, trainingDatasetId, validationDatasetId }) => [status, totalSteps, trainingDatasetId, validationDatasetId])).toEqual(Array(2).fill(['queued', jobs[0]?.totalSteps, jobs[0]?.trainingDatasetId, jobs[0]?.validationDatasetId]));
+  expect((await intake.messages(jobs[1]?.id ?? '')).filter((message) => message.includes('also in training_file'))).toHaveLength(1);
+  expect(reads).toBe(2);
+  // The same bytes as rows of another kind are another matter.
+  expect(await intake.takenIn(await intake.fineTune({ trainingFile, method: 'dpo' }), deps)).toMatchObject({ status: 'failed' });
+  expect(reads).toBe(3);
+  await blobs.delete((await intake.store.records.getFile(intake.team.id, trainingFile))?.sha256 ?? '');
+  expect(await intake.takenIn(await intake.fineTune({ trainingFile }), deps)).toMatchObject({ status: 'failed', error: { code: 'file_content_missing' } });
+}, 20_000);
+
 describe('requests that do not fit the model', () => {
   let trainingFile: string;
   beforeAll(async () => {

@@ -50,8 +50,9 @@ export function totalBytes(need: MemoryNeed): number {
 /** The estimate by examples per pass where nothing is computed twice, to hold a measured peak against. */
 export function fineTuneMemoryModel({ model, tuner, tokens, dtype, rowsPerExample = 1 }: Parameters<typeof fineTuneMemory>[0]): MemoryModel {
   const bytes = (rows: number): number => estimateMemory({ model, spec: tuner, computeDtype: dtype, rows: rows * rowsPerExample, columns: tokens }).totalBytes;
-  const rowBytes = bytes(2) - bytes(1);
-  return { fixedBytes: bytes(1) - rowBytes, rowBytes };
+  const one = bytes(1);
+  const rowBytes = bytes(2) - one;
+  return { fixedBytes: one - rowBytes, rowBytes };
 }
 
 type SizedWorker = Pick<WorkerRecord, 'name' | 'device' | 'labels'>;

@@ -7,7 +7,7 @@ import { takeIn, takeInJob } from './take-in';
 export interface StartIntakeOptions {
   readonly records: RecordStore;
   readonly queue: Pick<JobQueue, 'consume'>;
-  readonly blobs: Pick<BlobStore, 'open'>;
+  readonly blobs: Pick<BlobStore, 'open' | 'stat'>;
   readonly resolver: Pick<ModelResolver, 'describe'>;
   readonly logger: Logger;
   readonly clock?: Clock;

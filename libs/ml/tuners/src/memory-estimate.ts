@@ -39,7 +39,7 @@ const PROBABILITIES_KEPT_MAX = 256;
 /** @throws TunefleetError `invalid_input` when the tuner does not fit the model */
 export function estimateMemory(shape: TrainingShape): MemoryEstimate {
   const { model, spec, computeDtype, weightDtype = computeDtype } = shape;
-  const parameters = specHalfOf(spec).countParameters(spec, model);
+  const parameters = parametersOf(spec, model);
   const quantisation = specHalfOf(spec).baseQuantisation?.(spec) ?? null;
   const mapElements = quantisation === null ? 0 : model.projections.reduce((sum, { inSize, outSize }) => sum + inSize * outSize, 0);
   const weightBytes = (model.parameterCount - mapElements) * elementBytes(weightDtype) + Math.ceil((mapElements * (quantisation?.doubleQuant ? BITS_DOUBLE_QUANT : BITS_QUANTISED)) / 8);
@@ -48,6 +48,17 @@ export function estimateMemory(shape: TrainingShape): MemoryEstimate {
   const activationBytes = activations(shape) + (quantisation === null ? 0 : dequantised(model));
   const logitsBytes = logits(shape);
   return { weightBytes, adapterBytes, optimiserBytes, activationBytes, logitsBytes, totalBytes: weightBytes + adapterBytes + optimiserBytes + activationBytes + logitsBytes };
+}
+
+/** Matching the tuner's patterns takes longer than all else here, and one specification is estimated for several shapes. */
+const counted = new WeakMap<TunerSpec, { readonly model: CausalLmDescription; readonly parameters: number }>();
+
+function parametersOf(spec: TunerSpec, model: CausalLmDescription): number {
+  const known = counted.get(spec);
+  if (known?.model === model) return known.parameters;
+  const parameters = specHalfOf(spec).countParameters(spec, model);
+  counted.set(spec, { model, parameters });
+  return parameters;
 }
 
 /**
