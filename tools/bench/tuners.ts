@@ -15,7 +15,7 @@ import { loadCausalLm, type CausalLm } from '@tunefleet/ml-models';
 import { openDevice, probeDevice, type FloatDType } from '@tunefleet/ml-tensor';
 import { chooseBatching, startState, stemCacheBytes, Trainer } from '@tunefleet/ml-training';
 import { createTuner, parseTunerSpec, specHalfOf, tunerSpecs } from '@tunefleet/ml-tuners';
-import { writeRandomModel } from './train/shape';
+import { writeRandomModel } from './model/shape';
 import { answersToQuestions, type DataShape } from './tuners/data';
 
 interface Row {

@@ -21,7 +21,7 @@ export async function referencePython(root: string): Promise<string> {
   const dir = join(root, 'node_modules/.cache/reference-python', key);
   const python = join(dir, 'bin/python');
   if (existsSync(join(dir, 'complete'))) return python;
-  process.stderr.write('installing torch, transformers and peft into node_modules/.cache/reference-python (once, several hundred MB) ...\n');
+  process.stderr.write('installing torch, transformers, peft and what the benches compare with into node_modules/.cache/reference-python (once, several hundred MB) ...\n');
   await rm(dir, { recursive: true, force: true });
   await mkdir(join(dir, '..'), { recursive: true });
   await run('python3', ['-m', 'venv', dir], { timeout: INSTALL_TIMEOUT_MS });
