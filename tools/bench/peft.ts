@@ -17,9 +17,9 @@ import { chooseCases, type BenchCase, type PeerBatching } from './peft/cases';
 import { writeBenchData } from './peft/data';
 import { trainHere, type SideOptions, type SideResult } from './peft/engine-side';
 import { growthRows } from './peft/growth';
-import { printProfile } from './peft/print-profile';
 import { rowsOf, type Row, type Side } from './peft/rows';
 import { SMOLLM2_135M, writeRandomModel } from './model/shape';
+import { printProfile } from './print-profile';
 
 const execute = promisify(execFile);
 const ENGINE_SIDE = 'engine-side';
@@ -52,7 +52,7 @@ export async function run(args: string[]): Promise<Row[]> {
     const rows: Row[] = [];
     for (const each of cases) {
       const options = { ...common, tuner: each.tuner, batch: each.batch, data: await data(each.data, steps * each.batch) };
-      if (values.profile) printProfile(await runEngine({ ...options, dtype: 'f32', profile: true }, each.name), options);
+      if (values.profile) printProfile((await runEngine({ ...options, dtype: 'f32', profile: true }, each.name)).op_costs ?? [], steps - 1);
       else rows.push(...rowsOf(each, await measure(each, options, { rounds, python: values.alone ? null : python })));
     }
     return rows;

@@ -1,35 +1,49 @@
 import type { Device, Tensor } from '@tunefleet/ml-tensor';
 import type { ParameterInfo } from '@tunefleet/ml-tuners';
 
-/** The flat parameter vector on the device, as one tensor per parameter. */
+/** The flat parameter vector on the device, as one tensor per parameter; several vectors of the same parameters as lanes, [K, ...shape] each. */
 export class ParameterViews implements Disposable {
   readonly tensors: readonly Tensor[];
+  /** Null: one vector, without an axis of lanes. */
+  readonly #lanes: number | null;
 
-  /** @param values [P], copied */
-  constructor(device: Device, parameters: readonly ParameterInfo[], values: Float32Array) {
+  /** @param values [P], or [P] of every lane; copied */
+  constructor(device: Device, parameters: readonly ParameterInfo[], values: Float32Array | readonly Float32Array[]) {
+    const p = device.primitives;
+    this.#lanes = values instanceof Float32Array ? null : values.length;
+    const lead = this.#lanes === null ? [] : [this.#lanes];
     this.tensors = device.scope(() => {
-      const flat = device.tensor(values.slice(), [values.length], 'f32');
-      const parts = device.primitives.split(flat, parameters.map(sizeOf), 0);
-      return parameters.map(({ shape }, index) => device.primitives.reshape(parts[index] as Tensor, shape));
+      const host = values instanceof Float32Array ? values.slice() : stacked(values);
+      const flat = device.tensor(host, [...lead, host.length / (this.#lanes ?? 1)], 'f32');
+      const parts = p.split(flat, parameters.map(sizeOf), lead.length);
+      return parameters.map(({ shape }, index) => p.reshape(parts[index] as Tensor, [...lead, ...shape]));
     });
   }
 
-  /** @param gradients one per parameter, null where zero    @returns [P] on the host */
+  /** @param gradients one per parameter, null where zero    @returns [P] on the host, lane after lane */
   readFlat(device: Device, gradients: readonly (Tensor | null)[]): Float32Array {
     const p = device.primitives;
+    const lead = this.#lanes === null ? [] : [this.#lanes];
     return device.scope(() => {
       const parts = this.tensors.map((view, index) => {
         const gradient = gradients[index];
-        const size = view.shape.reduce((product, n) => product * n, 1);
-        return gradient ? p.reshape(p.cast(gradient, 'f32'), [size]) : p.zeros([size], 'f32');
+        const size = view.shape.reduce((product, n) => product * n, 1) / (this.#lanes ?? 1);
+        return gradient ? p.reshape(p.cast(gradient, 'f32'), [...lead, size]) : p.zeros([...lead, size], 'f32');
       });
-      return device.readFloats(parts.length === 1 ? (parts[0] as Tensor) : p.concat(parts, 0));
+      return device.readFloats(parts.length === 1 ? (parts[0] as Tensor) : p.concat(parts, lead.length));
     });
   }
 
   [Symbol.dispose](): void {
     for (const tensor of this.tensors) tensor.dispose();
   }
+}
+
+function stacked(vectors: readonly Float32Array[]): Float32Array {
+  const size = vectors[0]?.length ?? 0;
+  const all = new Float32Array(size * vectors.length);
+  vectors.forEach((vector, lane) => all.set(vector, lane * size));
+  return all;
 }
 
 function sizeOf({ shape }: ParameterInfo): number {

@@ -7,7 +7,10 @@ import type { TrainingSettings } from './settings';
 
 /** What is active in a training pass: the tuner, and noise where the run's settings ask for it. @returns as `Tuner.bind` */
 export function trainingHook(model: BindableModel, { tuner, settings }: { readonly tuner: Tuner; readonly settings: TrainingSettings }, values: readonly Tensor[], { batch, dropout }: { readonly batch: TrainingBatch; readonly dropout: DropoutKey }): ModelHook {
-  const bound = tuner.bind(model, values, dropout);
-  const { neftuneNoiseAlpha: alpha } = settings;
+  return withTrainingNoise(tuner.bind(model, values, dropout), settings, { batch, dropout });
+}
+
+/** A bound tuner, and noise where the run's settings ask for it. */
+export function withTrainingNoise(bound: ModelHook, { neftuneNoiseAlpha: alpha }: TrainingSettings, { batch, dropout }: { readonly batch: TrainingBatch; readonly dropout: DropoutKey }): ModelHook {
   return alpha === undefined || dropout === null ? bound : withEmbeddingNoise(bound, { alpha, lengths: batch.lengths, key: dropout });
 }

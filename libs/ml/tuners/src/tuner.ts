@@ -49,6 +49,16 @@ export interface Tuner {
    */
   bindForInference?(model: BindableModel, values: readonly Tensor[]): { readonly hook: ModelHook; readonly tensors: readonly Tensor[] };
   /**
+   * Set by a tuner whose adapters can be bound as lanes of one, for passes that several of them share: tuners of equal keys have equal parameters.
+   * @returns null: not as this one is configured
+   */
+  laneKey?(model: TunableModel): string | null;
+  /**
+   * @param tuners of one lane key   @param values one tensor per parameter, [K, ...shape], a lane per tuner
+   * @returns a hook per tuner, for `routeHooks` only; as `bind`
+   */
+  bindLanes?(model: BindableModel, tuners: readonly Tuner[], values: readonly Tensor[]): readonly ModelHook[];
+  /**
    * Writes the adapter's files into an existing folder.
    * @param model the one it was trained on; a tuner whose start values follow from the weights may need them
    */

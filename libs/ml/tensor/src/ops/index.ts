@@ -20,7 +20,7 @@ export { dequantise, tensorsOf, type BlockScales, type QuantisedWeights } from '
 export { linear } from './linear/linear';
 export { linearGroup, type LinearGroupOptions } from './linear/linear-group';
 export { bundleLora, type BundleOptions, type LoraBundle, type LoraUpdate } from './linear/lora-bundle';
-export { stackable, stackBundles, type LoraStack } from './linear/lora-stack';
+export { laneStack, stackable, stackBundles, type LaneUpdate, type LoraStack } from './linear/lora-stack';
 export { routedLinearGroup, type LaneRows, type RoutedLora } from './linear/routed-linear-group';
 export type { OutputShift } from './linear/output-shift';
 export type { Dropout } from './linear/input-dropout';

@@ -26,7 +26,7 @@ import { linear } from './linear/linear';
 import { linearGroup } from './linear/linear-group';
 import type { Dropout } from './linear/input-dropout';
 import { bundleLora } from './linear/lora-bundle';
-import { stackBundles } from './linear/lora-stack';
+import { laneStack, stackBundles } from './linear/lora-stack';
 import { routedLinearGroup } from './linear/routed-linear-group';
 import { rmsNorm } from './rms-norm/rms-norm';
 import { rope, ropeTables } from './rope/rope';
@@ -352,6 +352,30 @@ describe.each(TEST_BACKENDS)('ops on %s', (backend) => {
       return routedLinearGroup(x, maps.slice(0, 1), [{ stack: stackBundles([bundle(a, b)]), lanes: [{ begin: 3, count: 4 }] }], residual)[0] as Tensor;
     });
     for (const { weight, bias } of maps) for (const tensor of [weight.value, bias]) tensor?.dispose();
+  });
+
+  test('routedLinearGroup: factors that are lanes give what bundles of the lanes give', () => {
+    const weights = [frozen([5, 4], 51), frozen([3, 4], 52)];
+    const maps = weights.map((weight) => ({ weight, bias: null }));
+    // Rows stand in another order than lanes, and one lane has none.
+    const lanes = [{ begin: 4, count: 2 }, { begin: 0, count: 2 }, { begin: 0, count: 0 }];
+    const shapes = [[6, 4], [3, 2, 4], [3, 2, 3], [3, 1, 4], [3, 1, 3]];
+    const scales = [[2, 0.5, 1], [3, 3, 3]] as const;
+    const places = [{ map: 0, row: 1 }, { map: 1, row: 0 }];
+    const run = (x: Tensor, ...factors: Tensor[]) => {
+      const updates = places.map((place, index) => ({ ...place, a: factors[2 * index] as Tensor, b: factors[2 * index + 1] as Tensor, scales: scales[index] as readonly number[] }));
+      return routedLinearGroup(x, maps, [{ stack: laneStack(device, updates, weights, 'f32'), lanes }]);
+    };
+    checkGradients(device, shapes, (x, ...factors) => concatColumns(run(x, ...factors)));
+    device.scope(() => {
+      const p = device.primitives;
+      const [x, ...factors] = shapes.map((shape, i) => device.tensor(values(size(shape), 60 + i), shape, 'f32')) as [Tensor, ...Tensor[]];
+      const laneOf = (whole: Tensor, lane: number) => p.reshape(p.slice(whole, [lane, 0, 0], [1, whole.dim(1), whole.dim(2)]), [whole.dim(1), whole.dim(2)]);
+      const bundles = lanes.map((_, lane) => bundleLora(device, places.map((place, index) => ({ ...place, a: laneOf(factors[2 * index] as Tensor, lane), b: laneOf(factors[2 * index + 1] as Tensor, lane), scale: scales[index]?.[lane] ?? NaN, dropout: null })), weights, 'f32'));
+      const wanted = routedLinearGroup(x, maps, [{ stack: stackBundles(bundles), lanes }]);
+      run(x, ...factors).forEach((y, map) => expect(device.readFloats(y)).toEqual(device.readFloats(wanted[map] as Tensor)));
+    });
+    for (const { value } of weights) value.dispose();
   });
 
   test('linearGroup: shifts of some outputs', () => {

@@ -4,18 +4,18 @@ import { headOf, type ModelHook } from '@tunefleet/ml-nn';
 import { add, gradients, headRowObjective, splitAxis, type Tensor } from '@tunefleet/ml-tensor';
 import { routeHooks } from '@tunefleet/ml-tuners';
 import { nextToken, type PassLoss } from '../objective';
-import type { ParameterViews } from '../parameter-views';
 import { readSums, type PassSums } from '../pass-sums';
 import type { Trainer } from '../trainer';
-import { trainingHook } from '../training-hook';
 import type { PlannedPass } from '../training-run';
 import { joinBatches, type JoinedBatch } from './join-batches';
+import type { JointParameters } from './joint-parameters';
 
 /** A run's part in a pass that several share. */
 export interface PassMember {
+  /** Its place among the runs of the parameters. */
+  readonly run: number;
   readonly trainer: Trainer;
   readonly pass: PlannedPass;
-  readonly views: ParameterViews;
 }
 
 /**
@@ -23,22 +23,19 @@ export interface PassMember {
  * is not finite harms none of the others.
  * @returns per member what its pass alone would have given, up to rounding
  */
-export function jointPass(model: CausalLm, members: readonly PassMember[], recomputeBlocks: boolean): PassSums[] {
+export function jointPass(model: CausalLm, members: readonly PassMember[], parameters: JointParameters, recomputeBlocks: boolean): PassSums[] {
   const { device } = model;
   return device.scope(() => {
     const joined = joinBatches(members.map(({ pass }) => pass.batch));
-    const hooks = members.map(({ trainer, pass, views }) => trainingHook(model, trainer.options, views.tensors, pass));
+    const byRun = parameters.bind(new Map(members.map(({ run, pass }) => [run, pass])));
+    const hooks = members.map(({ run }) => byRun.get(run) as ModelHook);
     const adapter = routeHooks(model, members.map(({ pass: { batch } }, index) => ({ rows: batch.tokens.rows, columns: batch.tokens.columns, hook: withoutHead(hooks[index] as ModelHook) })));
-    const parameters = members.flatMap(({ views }) => views.tensors);
-    const { result, gradients: all } = gradients(device, parameters, () => {
+    const { result, gradients: all } = gradients(device, parameters.tensors, () => {
       const hidden = model.forward(joined.tokens, { adapter, recomputeBlocks, outputRows: joined.outputRows });
       return lossesOf(model, members, hooks, joined, hidden);
     });
-    let at = 0;
-    return members.map(({ views }, index) => {
-      const own = all.slice(at, (at += views.tensors.length));
-      return { ...(result.sums[index] as PassSums), gradient: views.readFlat(device, own) };
-    });
+    const gradientOf = parameters.read(all);
+    return members.map(({ run }, index) => ({ ...(result.sums[index] as PassSums), gradient: gradientOf[run] as Float32Array }));
   });
 }
 

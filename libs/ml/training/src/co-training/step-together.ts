@@ -1,8 +1,8 @@
 import { invariant, TunefleetError } from '@tunefleet/foundation';
-import { ParameterViews } from '../parameter-views';
 import { Totals, type PassSums } from '../pass-sums';
 import type { StopCheck, Trainer } from '../trainer';
 import type { PlannedPass, PlannedStep, StepResult } from '../training-run';
+import { JointParameters } from './joint-parameters';
 import { jointPass, type PassMember } from './joint-pass';
 import { packPasses } from './pack-passes';
 
@@ -29,16 +29,12 @@ export async function stepTogether(trainers: readonly Trainer[], { tokensPerPass
   const started = performance.now();
   const steps = trainers.map(({ run }) => run.planStep());
   const totals = steps.map(() => new Totals());
-  const views = trainers.map(({ options: { tuner, state } }) => new ParameterViews(model.device, tuner.parameters, state.values));
-  try {
-    for (const places of jointPasses(steps, tokensPerPass)) {
-      if (await shouldStop()) return null;
-      const members = places.map(({ run, pass }): PassMember => ({ trainer: trainers[run] as Trainer, pass: steps[run]?.passes[pass] as PlannedPass, views: views[run] as ParameterViews }));
-      const sums = jointPass(model, members, members.some(({ trainer }) => trainer.options.batching.recomputeBlocks));
-      places.forEach(({ run }, index) => totals[run]?.add(sums[index] as PassSums));
-    }
-  } finally {
-    for (const each of views) each[Symbol.dispose]();
+  using parameters = new JointParameters(model, trainers);
+  for (const places of jointPasses(steps, tokensPerPass)) {
+    if (await shouldStop()) return null;
+    const members = places.map(({ run, pass }): PassMember => ({ run, trainer: trainers[run] as Trainer, pass: steps[run]?.passes[pass] as PlannedPass }));
+    const sums = jointPass(model, members, parameters, members.some(({ trainer }) => trainer.options.batching.recomputeBlocks));
+    places.forEach(({ run }, index) => totals[run]?.add(sums[index] as PassSums));
   }
   return trainers.map(({ run }, index) => {
     try {

@@ -1,6 +1,7 @@
 import type { ModelHook, ProjectionGroup } from '@tunefleet/ml-nn';
 import { concatRows, linearGroup, routedLinearGroup, stackable, stackBundles, type LaneRows, type LoraBundle, type LoraStack, type Tensor } from '@tunefleet/ml-tensor';
 import type { ComposableHook } from './composable-hook';
+import { isLaneHook } from './lane-hook';
 import { splitRows, withoutPadding, type RoutedRows } from './routed-rows';
 
 /** A group of linear maps under routes. @param x [N, in]   @returns per map [N, out], the caller's */
@@ -33,9 +34,19 @@ interface Segment {
   run(x: Tensor, rows: RoutedRows, counts: readonly number[], residual: Tensor | null): readonly Tensor[];
 }
 
-type Change = LoraBundle | 'other' | null;
+/** A route's place in a stack that others share. */
+interface Lane {
+  readonly lane: number;
+  readonly stack: LoraStack;
+}
+
+type Change = LoraBundle | Lane | 'other' | null;
 
 function changeOf(hook: ModelHook, group: ProjectionGroup): Change {
+  if (isLaneHook(hook)) {
+    const stack = hook.stackOf(group);
+    return stack && { lane: hook.lane, stack };
+  }
   if (!hook.project) return null;
   if (!('changeOf' in hook)) return 'other';
   const change = (hook as ComposableHook).changeOf(group);
@@ -68,24 +79,51 @@ function segmentOf(group: ProjectionGroup, routes: readonly number[], hooks: rea
         withoutPadding([x, ...(residual ? [residual] : [])], rows.own(first, counts.reduce((sum, count) => sum + count, 0)), ([given, added = null]) => hook.project?.(given as Tensor, group, added) ?? linearGroup(given as Tensor, group.maps, { residual: added })),
     };
   }
-  const stacks = stacksOf(routes.flatMap((route) => (changes[route] ? [{ route, bundle: changes[route] as LoraBundle }] : [])));
+  const stacks = stacksOf(routes.flatMap((route) => {
+    const change = changes[route];
+    return change && change !== 'other' ? [{ route, change }] : [];
+  }));
   return {
     routes,
     run(x, _rows, counts, residual) {
       let at = 0;
       const places = new Map(routes.map((route): [number, LaneRows] => [route, { begin: (at += counts[route] as number) - (counts[route] as number), count: counts[route] as number }]));
-      return routedLinearGroup(x, group.maps, stacks.map(({ stack, routes: lanes }) => ({ stack, lanes: lanes.map((route) => places.get(route) as LaneRows) })), residual);
+      const routed = stacks.map(({ stack, routeOf }) => ({ stack, lanes: routeOf.map((route) => (route === null ? NO_ROWS : (places.get(route) as LaneRows))) }));
+      return routedLinearGroup(x, group.maps, routed, residual);
     },
   };
 }
 
-/** Bundles of like shapes together. */
-function stacksOf(bundles: readonly { readonly route: number; readonly bundle: LoraBundle }[]): { readonly stack: LoraStack; readonly routes: readonly number[] }[] {
-  const kinds: { readonly route: number; readonly bundle: LoraBundle }[][] = [];
-  for (const each of bundles) {
-    const known = kinds.find(([one]) => one && stackable(one.bundle, each.bundle));
-    if (known) known.push(each);
-    else kinds.push([each]);
+const NO_ROWS: LaneRows = { begin: 0, count: 0 };
+
+interface RoutedStack {
+  readonly stack: LoraStack;
+  /** Of every lane; null: its adapter has no rows in this pass. */
+  readonly routeOf: readonly (number | null)[];
+}
+
+interface RouteChange<C> {
+  readonly route: number;
+  readonly change: C;
+}
+
+/** Lanes by the stack they are of; bundles of like shapes together. */
+function stacksOf(changes: readonly RouteChange<LoraBundle | Lane>[]): RoutedStack[] {
+  const given = new Map<LoraStack, (number | null)[]>();
+  const kinds: RouteChange<LoraBundle>[][] = [];
+  for (const { route, change } of changes) {
+    if ('stack' in change) {
+      const routeOf = given.get(change.stack) ?? new Array<number | null>(change.stack.a.dim(0)).fill(null);
+      routeOf[change.lane] = route;
+      given.set(change.stack, routeOf);
+      continue;
+    }
+    const known = kinds.find(([one]) => one && stackable(one.change, change));
+    if (known) known.push({ route, change });
+    else kinds.push([{ route, change }]);
   }
-  return kinds.map((lanes) => ({ stack: stackBundles(lanes.map(({ bundle }) => bundle)), routes: lanes.map(({ route }) => route) }));
+  return [
+    ...[...given].map(([stack, routeOf]) => ({ stack, routeOf })),
+    ...kinds.map((lanes) => ({ stack: stackBundles(lanes.map(({ change }) => change)), routeOf: lanes.map(({ route }) => route) })),
+  ];
 }

@@ -3,9 +3,11 @@ import { writeLoraAdapter } from '@tunefleet/ml-formats';
 import type { ProjectionGroup } from '@tunefleet/ml-nn';
 import { bundleLora, type LoraBundle, type LoraUpdate, type Tensor } from '@tunefleet/ml-tensor';
 import type { ComposableHook } from '../composition/composable-hook';
-import type { BindableModel, DropoutKey, StartContext, Tuner } from '../tuner';
+import type { LaneHook } from '../composition/lane-hook';
+import type { BindableModel, DropoutKey, StartContext, TunableModel, Tuner } from '../tuner';
 import { loraAdapterFile } from './adapter-file';
 import { bundleByGroup, forInference, frozenBias, loraHook, tensorsOf, type LoraFactors, type LoraParts } from './bundles';
+import { loraLaneKey, loraLanes } from './lanes';
 import type { LoraPlan } from './match';
 import { aOf, bBiasOf, biasOf, bOf, embeddingAOf, embeddingBOf, loraParameters, magnitudeOf, savedOf, sizeOf, tokensOf, type LoraParameter } from './parameters';
 import type { LoraSpec } from './spec';
@@ -42,6 +44,14 @@ export class LoraTuner implements Tuner {
   bindForInference(model: BindableModel, values: readonly Tensor[]): { readonly hook: ComposableHook; readonly tensors: readonly Tensor[] } {
     const parts = forInference(this.parts(model, values, null));
     return { hook: loraHook(parts), tensors: tensorsOf(parts) };
+  }
+
+  laneKey(model: TunableModel): string | null {
+    return loraLaneKey(this.spec, this.plan, this.parameters, model);
+  }
+
+  bindLanes(model: BindableModel, tuners: readonly Tuner[], values: readonly Tensor[]): readonly LaneHook[] {
+    return loraLanes(model, tuners.map((tuner) => (tuner as LoraTuner).plan.targets), values);
   }
 
   /** @param values one tensor per parameter   @returns tensors of the enclosing scope, those given among them */

@@ -14,7 +14,7 @@ export interface LaneRows {
 /** Which rows every lane of a stack updates. */
 export interface RoutedLora {
   readonly stack: LoraStack;
-  /** One entry per lane, ascending; a lane may have no rows. */
+  /** One entry per lane; a lane may have no rows. Fast where lanes follow each other as their rows do. */
   readonly lanes: readonly LaneRows[];
 }
 
@@ -22,7 +22,7 @@ export interface RoutedLora {
  * `linearGroup` with another low-rank update for each of several ranges of rows, and none for the rest: the frozen products are made once, of all rows, and the
  * updates of equally long neighbouring ranges in batched products. Nothing of one range enters another, not even what is not finite.
  * Keeps x and the narrow products.
- * @param x [N, in] in the compute dtype   @param routes ranges that do not overlap, ascending from stack to stack
+ * @param x [N, in] in the compute dtype   @param routes ranges that do not overlap
  * @param residual [N, out], added to the output of a group of one map
  * @returns per map [N, out_i]
  */
@@ -44,7 +44,7 @@ export function routedLinearGroup(x: Tensor, maps: readonly FrozenMap[], routes:
         const change = lined(p, runs, changes, product);
         return sumOf(p, [bias ? p.add(product, bias) : product, ...(change ? [change] : []), ...(residual ? [residual] : [])]);
       });
-      const factors = routes.flatMap(({ stack: { a, b } }) => [a, ...b.filter((each) => each !== null)]);
+      const factors = routes.flatMap(({ stack: { a, b, held } }) => [a, ...b.filter((each) => each !== null), ...held]);
       return { outputs, save: [x, ...narrow, ...factors, ...maps.map(({ weight }) => weight.value)] };
     },
     backward: ({ gradients, saved: [source, ...kept], needs }) => {
@@ -143,7 +143,7 @@ function lined(p: Primitives, runs: readonly LaneRun[], values: readonly (Tensor
 
 /** What runs of lanes get, [lanes, R, C] each, as [K, R, C] with zeros for the others; null where none gets anything. @param like [K, R, C] */
 function lanesTogether(p: Primitives, runs: readonly (LaneRun & { readonly value: Tensor | null })[], count: number, like: Tensor): Tensor | null {
-  const given = runs.filter(({ value }) => value !== null);
+  const given = runs.filter(({ value }) => value !== null).sort((a, b) => a.lane - b.lane);
   if (given.length === 0) return null;
   const parts: Tensor[] = [];
   let at = 0;
