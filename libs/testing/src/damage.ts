@@ -72,7 +72,7 @@ function damageOne(root: unknown, random: RandomInt): void {
       holder = inner as Record<string, unknown>;
       continue;
     }
-    const replacement: unknown = VALUES[random(VALUES.length)];
+    const replacement: unknown = structuredClone(VALUES[random(VALUES.length)]);
     if (random(5) === 0) delete holder[key];
     else holder[random(8) === 0 ? `${key}_` : key] = replacement;
     return;

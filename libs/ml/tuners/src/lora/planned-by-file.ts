@@ -39,7 +39,7 @@ export function plannedBy(file: LoadedLoraAdapter, model: TunableModel, tableOf:
   const biases = config.bias === 'none' ? [] : biasesOfFile(model, targets, tensors, used);
   if (config.use_dora) for (const target of targets) used.add(checkedVector(magnitudeOf(target.path), target.outSize, 'use_dora', tensors));
   const embedding = tables ? pairOf({ path: tables.embedding, inSize: V, outSize: C }, [embeddingAOf(tables.embedding), embeddingBOf(tables.embedding)]) : null;
-  const tokens = tables ? tokensOfFile(file, { path: tables.embedding, width: C }, tensors, used) : null;
+  const tokens = tables ? tokensOfFile(file, { path: tables.embedding, rows: V, width: C }, tensors, used) : null;
   const saved: LoraPlan['saved'][number][] = [];
   for (const table of tables ? (['embedding', 'head'] as const) : []) {
     const path = tables?.[table] ?? '';
@@ -109,12 +109,15 @@ function biasesOfFile({ projections }: TunableModel, targets: readonly LoraTarge
   });
 }
 
-function tokensOfFile({ config }: LoadedLoraAdapter, { path, width }: { readonly path: string; readonly width: number }, tensors: ReadonlyMap<string, AdapterTensor>, used: Set<string>): LoraPlan['tokens'] {
+function tokensOfFile({ config }: LoadedLoraAdapter, { path, rows: V, width }: { readonly path: string; readonly rows: number; readonly width: number }, tensors: ReadonlyMap<string, AdapterTensor>, used: Set<string>): LoraPlan['tokens'] {
   const rows = tensors.get(tokensOf(path));
   if (!rows) return null;
   const given = config.trainable_token_indices;
   const indices = Array.isArray(given) ? given : Object.entries(given ?? {}).flatMap(([name, list]) => (path === name || path.endsWith(`.${name}`) ? list : []));
   if (rows.shape.join() !== [indices.length, width].join()) throw unusableAdapter(`"${rows.name}" is [${rows.shape.join(', ')}], but trainable_token_indices names ${indices.length} rows of ${width}`);
+  const bad = indices.find((index) => index < 0 || index >= V);
+  if (bad !== undefined) throw unusableAdapter(`trainable_token_indices names row ${bad}, which is outside of the vocabulary of ${V}`);
+  if (new Set(indices).size < indices.length) throw unusableAdapter('trainable_token_indices names a row twice');
   used.add(rows.name);
   return { path, indices, width };
 }
