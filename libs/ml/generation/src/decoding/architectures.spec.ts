@@ -7,7 +7,8 @@ import { architectureSpecs, loadCausalLm } from '@tunefleet/ml-models';
 import { loadAdapter } from '@tunefleet/ml-tuners';
 import { openDevice } from '@tunefleet/ml-tensor';
 import { argMax } from '../sampling';
-import { generate } from './generate';
+import { BatchGenerator } from './batch-generator';
+import { generate, type Generation } from './generate';
 import { PrefixCache } from './prefix-cache';
 import { sequenceLogits } from './sequence-logits';
 
@@ -31,5 +32,13 @@ test.each(TYPES)('%s', async (type) => {
   for (let i = 0; i < OPTIONS.maxTokens; i++) sequence.push(argMax(sequenceLogits(model, Int32Array.from(sequence), hook).slice(-model.vocabSize)));
   using adapted = new PrefixCache(model, hook);
   expect((await generate(adapted, prompt, OPTIONS)).ids).toEqual(sequence.slice(prompt.length));
+  // Several prompts at once, of different lengths, say the same.
+  const prompts = [prompt, prompt.slice(0, 3), prompt.slice(2, 7)];
+  for (const active of [null, hook]) {
+    using cache = new PrefixCache(model, active);
+    const alone: Generation[] = [];
+    for (const each of prompts) alone.push(await generate(cache, each, OPTIONS));
+    expect(await new BatchGenerator(model, active).generate(prompts, OPTIONS)).toEqual(alone);
+  }
   dispose();
 });

@@ -1,5 +1,5 @@
 import { TunefleetError } from '@tunefleet/foundation';
-import { GREEDY, sampleToken, type Sampling } from '../sampling';
+import { chooseTokens, GREEDY, type Sampling } from '../sampling';
 import type { PrefixCache } from './prefix-cache';
 
 export interface GenerateOptions {
@@ -36,8 +36,9 @@ export async function generate(cache: PrefixCache, prompt: Int32Array, options: 
   sequence.set(prompt);
   const ids: number[] = [];
   while (ids.length < maxTokens) {
-    const [logits] = cache.read(sequence.subarray(0, prompt.length + ids.length));
-    const id = sampleToken(logits as Float32Array, sampling, 0, ids.length);
+    const known = sequence.subarray(0, prompt.length + ids.length);
+    let id = 0;
+    cache.feed(known, known.length - 1, (logits) => ([id = 0] = chooseTokens(logits, ids.length, sampling)));
     if (stopIds.has(id)) return { ids, finishReason: 'stop' };
     sequence[prompt.length + ids.length] = id;
     ids.push(id);
@@ -48,7 +49,8 @@ export async function generate(cache: PrefixCache, prompt: Int32Array, options: 
   return { ids, finishReason: 'length' };
 }
 
-function checkPrompt(prompt: Int32Array, longest: number): void {
+/** @throws TunefleetError `invalid_input` */
+export function checkPrompt(prompt: Int32Array, longest: number): void {
   if (prompt.length === 0) throw new TunefleetError('invalid_input', 'the prompt has no tokens; write a text', { reason: 'empty_prompt', param: 'prompt' });
   if (prompt.length < longest) return;
   throw new TunefleetError('invalid_input', `the prompt has ${prompt.length} tokens and leaves no room for an answer: the longest sequence is ${longest}; shorten the prompt`, {

@@ -1,3 +1,4 @@
+export * from './batch-generator';
 export * from './generate';
 export * from './prefix-cache';
 export * from './sequence-logits';

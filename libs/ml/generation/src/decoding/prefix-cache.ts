@@ -1,7 +1,7 @@
 import { invariant } from '@tunefleet/foundation';
 import type { CausalLm, KeyValueCache } from '@tunefleet/ml-models';
 import { headOf, type ModelHook } from '@tunefleet/ml-nn';
-import { headLogits } from '@tunefleet/ml-tensor';
+import { headLogits, type Tensor } from '@tunefleet/ml-tensor';
 
 /** Tokens per forward pass: attention scores are [heads, chunk, length so far], so this bounds the memory of long prompts. */
 const CHUNK_TOKENS = 512;
@@ -34,18 +34,27 @@ export class PrefixCache implements Disposable {
    * @returns [T - from] rows of [V] float32; row i scores the token after position from + i
    */
   read(ids: Int32Array, from = ids.length - 1): Float32Array[] {
+    const { device, vocabSize } = this.model;
+    const rows: Float32Array[] = [];
+    this.feed(ids, from, (logits) => {
+      const values = device.readFloats(logits);
+      for (let row = 0; row < logits.dim(0); row++) rows.push(values.subarray(row * vocabSize, (row + 1) * vocabSize));
+    });
+    return rows;
+  }
+
+  /** @param use told the logits of `read`, [n, V] f32 on the device, borrowed, some rows at a time */
+  feed(ids: Int32Array, from: number, use: (logits: Tensor) => void): void {
     invariant(from >= 0 && from < ids.length, `position ${from} of ${ids.length} tokens`);
     const start = Math.min(commonLength(this.#held, ids), from);
     if (start < this.#cache.length) this.#cache.truncate(start);
     this.#held = ids.slice(0, start);
-    const rows: Float32Array[] = [];
     for (let begin = start; begin < ids.length; begin += CHUNK_TOKENS) {
       const chunk = ids.slice(begin, begin + CHUNK_TOKENS);
-      rows.push(...this.#feed(chunk, Math.max(0, from - begin)));
+      this.#feed(chunk, Math.max(0, from - begin), use);
     }
     this.#held = ids.slice();
     this.tokensFed += ids.length - start;
-    return rows;
   }
 
   [Symbol.dispose](): void {
@@ -53,17 +62,15 @@ export class PrefixCache implements Disposable {
   }
 
   /** @param first index in `ids` of the first row wanted */
-  #feed(ids: Int32Array, first: number): Float32Array[] {
-    const { device, vocabSize } = this.model;
+  #feed(ids: Int32Array, first: number, use: (logits: Tensor) => void): void {
     // At least one, so that there is something to compute.
     const outputRows = Int32Array.from({ length: Math.max(1, ids.length - first) }, (_, index) => Math.min(first, ids.length - 1) + index);
     // No scope around this: the cache keeps tensors made in here.
     using hidden = this.model.forward({ ids, rows: 1, columns: ids.length }, { cache: this.#cache, adapter: this.adapter, outputRows }); // [wanted, C]
     const wanted = ids.length - first;
-    if (wanted <= 0) return [];
+    if (wanted <= 0) return;
     using logits = headLogits(hidden, headOf(this.model, this.adapter)); // [wanted, V]
-    const values = device.readFloats(logits);
-    return Array.from({ length: wanted }, (_, row) => values.subarray(row * vocabSize, (row + 1) * vocabSize));
+    use(logits);
   }
 }
 

@@ -1,1 +1,2 @@
+export * from './choose-tokens';
 export * from './sampler';

@@ -21,21 +21,32 @@ export const GREEDY: Sampling = { temperature: 0, topP: 1, topK: 0, seed: 0 };
  * @throws TunefleetError `numerical` when no logit is finite
  */
 export function sampleToken(logits: Float32Array, sampling: Sampling, row: number, position: number): number {
-  if (sampling.temperature === 0) return argMax(logits);
-  const largest = logits[argMax(logits)] as number;
+  const best = argMax(logits);
+  if (sampling.temperature === 0) return best;
   // Sorting a whole vocabulary costs more than the draw, so it is left out where order does not matter.
   const candidates = sampling.topK > 0 || sampling.topP < 1 ? likeliest(logits, sampling.topK) : everyToken(logits);
-  const weights = Float64Array.from(candidates, (token) => Math.exp(((logits[token] as number) - largest) / sampling.temperature));
-  const kept = sampling.topP < 1 ? nucleus(candidates, weights, sampling.topP) : candidates.length;
+  const values = Float32Array.from(candidates, (token) => logits[token] as number);
+  return candidates[drawAmong(values, sampling, row, position)] as number;
+}
+
+/**
+ * Draws one of the candidates that top-k has left.
+ * @param logits of the candidates, largest first where `topP` is below 1
+ * @returns its index
+ */
+export function drawAmong(logits: Float32Array, sampling: Sampling, row: number, position: number): number {
+  const largest = logits[argMax(logits)] as number;
+  const weights = Float64Array.from(logits, (logit) => Math.exp((logit - largest) / sampling.temperature));
+  const kept = sampling.topP < 1 ? nucleus(weights, sampling.topP) : weights.length;
   let total = 0;
   for (let i = 0; i < kept; i++) total += weights[i] ?? 0;
   let rest = uniformAt(sampling.seed, row, position) * total;
   for (let i = 0; i < kept; i++) {
     rest -= weights[i] ?? 0;
-    if (rest < 0) return candidates[i] as number;
+    if (rest < 0) return i;
   }
   // Rounding can leave a sliver above the last weight.
-  return candidates[kept - 1] as number;
+  return kept - 1;
 }
 
 /** Index of the largest value, the lowest on ties. @throws TunefleetError `numerical` when there is none */
@@ -49,10 +60,14 @@ export function argMax(logits: Float32Array): number {
       bestValue = value;
     }
   }
-  if (best < 0 || !Number.isFinite(bestValue)) {
-    throw new TunefleetError('numerical', 'the model gave no finite score for any next token; its weights or the adapter hold non-finite numbers');
-  }
+  checkFinite(bestValue);
   return best;
+}
+
+/** @param largest logit of a row   @throws TunefleetError `numerical` */
+export function checkFinite(largest: number): void {
+  if (Number.isFinite(largest)) return;
+  throw new TunefleetError('numerical', 'the model gave no finite score for any next token; its weights or the adapter hold non-finite numbers');
 }
 
 /** Token ids sorted by logit, largest first, lower id first on ties; at most `topK` unless it is 0. */
@@ -67,12 +82,12 @@ function everyToken(logits: Float32Array): Int32Array {
 }
 
 /** How many leading candidates are needed to reach probability `topP`; at least one. */
-function nucleus(candidates: Int32Array, weights: Float64Array, topP: number): number {
+function nucleus(weights: Float64Array, topP: number): number {
   const total = weights.reduce((sum, weight) => sum + weight, 0);
   let reached = 0;
-  for (let i = 0; i < candidates.length; i++) {
-    reached += weights[i] as number;
+  for (const [i, weight] of weights.entries()) {
+    reached += weight;
     if (reached >= topP * total) return i + 1;
   }
-  return candidates.length;
+  return weights.length;
 }
