@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { EvalSpec } from '@tunefleet/contracts';
-import { PrefixCache } from '@tunefleet/ml-generation';
+import { BatchGenerator } from '@tunefleet/ml-generation';
 import type { ModelHook } from '@tunefleet/ml-nn';
 import { loadAdapter, type LoadedAdapter } from '@tunefleet/ml-tuners';
 import type { OpenedModel } from '../runtime/engine-resources';
@@ -12,10 +12,10 @@ export interface Candidate {
   readonly model: string;
   readonly adapter: ModelHook | null;
   /** For text; knows model and adapter. */
-  readonly cache: PrefixCache;
+  readonly generator: BatchGenerator;
 }
 
-/** All candidates of an eval on the loaded base. Disposing frees adapters and caches, not the base. */
+/** All candidates of an eval on the loaded base. Disposing frees adapters, not the base. */
 export class Candidates implements Disposable {
   readonly list: Candidate[] = [];
   readonly #adapters: LoadedAdapter[] = [];
@@ -35,7 +35,7 @@ export class Candidates implements Disposable {
           candidates.#adapters.push(adapter);
         }
         const hook = adapter?.hook ?? null;
-        candidates.list.push({ model: candidate.model, adapter: hook, cache: new PrefixCache(model, hook) });
+        candidates.list.push({ model: candidate.model, adapter: hook, generator: new BatchGenerator(model, hook) });
       }
       return candidates;
     } catch (error) {
@@ -45,11 +45,10 @@ export class Candidates implements Disposable {
   }
 
   get tokensFed(): number {
-    return this.list.reduce((total, { cache }) => total + cache.tokensFed, 0);
+    return this.list.reduce((total, { generator }) => total + generator.tokensFed, 0);
   }
 
   [Symbol.dispose](): void {
-    for (const { cache } of this.list) cache[Symbol.dispose]();
     for (const adapter of this.#adapters) adapter.dispose();
   }
 }

@@ -1,7 +1,8 @@
 import type { EvalMetric } from '@tunefleet/contracts';
 import { matchesExactly, promptOf } from '@tunefleet/ml-evaluation';
 import type { Candidate } from './candidates';
-import { answerInWords, checkLength, type Judge, type JudgeOptions, type PreparedRow, type Verdict } from './judge';
+import { answersInWords, planAnswers, questionOf, type Question } from './answers';
+import { checkLength, type Judge, type JudgeOptions, type PreparedRow, type Verdict } from './judge';
 import type { EvalRow } from './read-rows';
 
 type ExactMatchMetric = Extract<EvalMetric, { type: 'exact_match' }>;
@@ -21,21 +22,23 @@ export class ExactMatchJudge implements Judge {
     return { ...row, prompt, tokens: prompt.length };
   }
 
-  plan(rows: readonly PreparedRow[]): number[][] {
-    return rows.map((_, index) => [index]);
+  plan(rows: readonly PreparedRow[], candidates: readonly Candidate[]): number[][] {
+    return planAnswers(rows.map((row) => this.#question(row)), candidates, this.options);
   }
 
-  async judge({ cache }: Candidate, rows: readonly PreparedRow[]): Promise<Verdict[]> {
-    const verdicts: Verdict[] = [];
-    for (const { prompt, reference } of rows) {
-      const maxTokens = Math.min(this.metric.max_tokens, this.options.maxLength - prompt.length);
-      const prediction = await answerInWords(cache, prompt, { ...this.options, maxTokens });
-      verdicts.push({ prediction, correct: matchesExactly(prediction, reference, this.metric.ignore_case) });
-    }
-    return verdicts;
+  async judge(candidate: Candidate, rows: readonly PreparedRow[]): Promise<Verdict[]> {
+    const predictions = await answersInWords(candidate, rows.map((row) => this.#question(row)), this.options);
+    return rows.map(({ reference }, index) => {
+      const prediction = predictions[index] as string;
+      return { prediction, correct: matchesExactly(prediction, reference, this.metric.ignore_case) };
+    });
   }
 
   [Symbol.dispose](): void {
     // Holds nothing on the device.
+  }
+
+  #question(row: PreparedRow): Question {
+    return questionOf(row, this.metric.max_tokens, this.options);
   }
 }

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { EvalResult, EvalSpec } from '@tunefleet/contracts';
 import { TunefleetError } from '@tunefleet/foundation';
 import { stopTokens } from '@tunefleet/ml-generation';
+import { availableDeviceBytes } from '../runtime/device-limits';
 import { precisionText, type OpenedModel } from '../runtime/engine-resources';
 import { inputFile } from '../runtime/input-files';
 import type { JobContext, JobOutcome } from '../runtime/job-context';
@@ -38,9 +39,10 @@ export async function runEval(context: Context): Promise<JobOutcome<EvalResult>>
     const options: JudgeOptions = {
       tokenizer: opened.tokenizer,
       // All candidates get the same rows, so what one of them has no positions for fits none.
-      maxLength: Math.min(spec.maxSequenceLength, ...candidates.list.map(({ cache }) => cache.longest)),
+      maxLength: Math.min(spec.maxSequenceLength, ...candidates.list.map(({ generator }) => generator.longest)),
       stopIds: await stopTokens(opened.tokenizer, opened.folder, opened.config),
       signal: stop.signal,
+      availableBytes: availableDeviceBytes(engine.device),
     };
     using judge = createJudge(spec.metric, options);
     return await evaluate(context, opened, candidates, options, judge);

@@ -1,5 +1,4 @@
 import { errorCode, errorMessage } from '@tunefleet/foundation';
-import { generate, type PrefixCache } from '@tunefleet/ml-generation';
 import type { TextTokenizer } from '@tunefleet/ml-tokenizers';
 import type { Candidate } from './candidates';
 import { badRow, type EvalRow } from './read-rows';
@@ -24,10 +23,10 @@ export interface Judge<Row extends PreparedRow = PreparedRow> extends Disposable
   /** @throws TunefleetError `invalid_input` when the row cannot be judged */
   prepare(row: EvalRow): Row;
   /** Which of these rows to judge together: groups of indices. A stop is looked for between groups. */
-  plan(rows: readonly Row[]): number[][];
+  plan(rows: readonly Row[], candidates: readonly Candidate[]): number[][];
   /** @returns a verdict per row */
   judge(candidate: Candidate, rows: readonly Row[]): Promise<Verdict[]>;
-  /** Tokens fed to the model, beyond those of the candidates' own caches. */
+  /** Tokens fed to the model, beyond those of the candidates' generators. */
   readonly tokensFed: number;
 }
 
@@ -37,6 +36,8 @@ export interface JudgeOptions {
   readonly maxLength: number;
   readonly stopIds: ReadonlySet<number>;
   readonly signal: AbortSignal;
+  /** What texts may take of the device while they are written. */
+  readonly availableBytes: number;
 }
 
 /** `judge.prepare`, with the row number in what it throws. */
@@ -47,12 +48,6 @@ export function prepareRow(judge: Judge, row: EvalRow): PreparedRow {
     if (errorCode(error) === 'invalid_input' && !errorMessage(error).startsWith('file:')) throw badRow(`row ${row.number}: ${errorMessage(error)}`, { row: row.number });
     throw error;
   }
-}
-
-/** Greedy text. */
-export async function answerInWords(cache: PrefixCache, prompt: Int32Array, options: Omit<JudgeOptions, 'maxLength'> & { readonly maxTokens: number }): Promise<string> {
-  const { ids } = await generate(cache, prompt, options);
-  return options.tokenizer.decode(ids, { skipSpecialTokens: true });
 }
 
 /** @throws TunefleetError `invalid_input` with row, length and limit */

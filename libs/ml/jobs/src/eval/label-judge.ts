@@ -74,7 +74,7 @@ export class LabelJudge implements Judge<LabelRow> {
   #scorerOf(candidate: Candidate): LabelScorer {
     const known = this.#scorers.get(candidate);
     if (known !== undefined) return known;
-    const scorer = new LabelScorer(candidate.cache.model, candidate.adapter, this.#sharedPrefix);
+    const scorer = new LabelScorer(candidate.generator.model, candidate.adapter, this.#sharedPrefix);
     this.#scorers.set(candidate, scorer);
     return scorer;
   }

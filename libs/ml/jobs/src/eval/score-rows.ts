@@ -4,7 +4,8 @@ import type { JobContext } from '../runtime/job-context';
 import { ProgressMeter } from '../runtime/progress-meter';
 import { yieldToEventLoop } from '../runtime/stop-request';
 import type { Candidate, Candidates } from './candidates';
-import { answerInWords, type Judge, type JudgeOptions, type PreparedRow } from './judge';
+import { answersInWords, planAnswers, questionOf, type Question } from './answers';
+import type { Judge, JudgeOptions, PreparedRow } from './judge';
 import { stopped } from './stopped';
 import type { Tally } from './tally';
 
@@ -36,7 +37,7 @@ export async function scoreRows({ spec, events, stop, clock }: JobContext<EvalSp
     for (let begin = 0; begin < rows.length; begin += WINDOW_ROWS) {
       const window = rows.slice(begin, begin + WINDOW_ROWS);
       const outputs = window.map((): Output[] => []);
-      for (const group of judge.plan(window)) {
+      for (const group of judge.plan(window, candidates.list)) {
         const groupStarted = clock.monotonic();
         const fedBefore = judge.tokensFed + candidates.tokensFed;
         await judgeGroup(scoring, window, group, outputs);
@@ -68,11 +69,13 @@ async function judgeGroup({ judge, candidates }: Scoring, window: readonly Prepa
 
 /** Adds free text to the outputs of the first rows. An answer that was generated is its own sample. */
 async function addSamples(candidates: readonly Candidate[], rows: readonly PreparedRow[], outputs: Output[][], options: JudgeOptions): Promise<void> {
-  for (const [index, { prompt }] of rows.entries()) {
-    for (const [place, { cache }] of candidates.entries()) {
-      const output = outputs[index]?.[place];
-      if (output === undefined) continue;
-      output.sample = output.scores === undefined ? output.prediction : await answerInWords(cache, prompt, { ...options, maxTokens: SAMPLE_TOKENS });
+  const questions = rows.map((row) => questionOf(row, SAMPLE_TOKENS, options));
+  for (const group of planAnswers(questions, candidates, options)) {
+    for (const [place, candidate] of candidates.entries()) {
+      const places = group.flatMap((index) => outputs[index]?.[place] ?? []);
+      const generated = places.every(({ scores }) => scores === undefined);
+      const texts = generated ? places.map(({ prediction }) => prediction) : await answersInWords(candidate, group.map((index) => questions[index] as Question), options);
+      places.forEach((output, index) => (output.sample = texts[index]));
     }
   }
 }
