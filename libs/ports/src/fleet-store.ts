@@ -93,8 +93,8 @@ export interface FleetStore {
   noteWaiting(waiting: ReadonlyMap<string, WaitingJob>): Promise<void>;
   /** Asks the victim to hand its job back. `stale` when it has ended, is asked already, or the other job no longer waits or has somebody making room. */
   preempt(preemption: Preemption): Promise<FencedResult>;
-  /** Attempts placed on this worker's session but not acknowledged: what to send down the stream. */
-  listUnacknowledged(workerId: string): Promise<readonly AssignmentRecord[]>;
+  /** Attempts placed on this worker's session but not acknowledged: what to send down the stream. @param leaseMs renews their leases, as the worker counts its own from receipt */
+  listUnacknowledged(workerId: string, leaseMs?: number): Promise<readonly AssignmentRecord[]>;
   /** Live attempts of the worker, for matching against its Hello. */
   listLiveAttempts(workerId: string): Promise<readonly AttemptRecord[]>;
   /** What Stop messages are owed: live attempts of jobs that are no longer theirs to run, and those asked to hand their job back. */
@@ -107,10 +107,11 @@ export interface FleetStore {
   /** Asks for the jobs on workers that drain at once or whose time to drain is over. Returns their ids. */
   stopDrained(graceMs: number): Promise<readonly string[]>;
 
-  acknowledge(key: AttemptKey): Promise<FencedResult>;
+  /** @param leaseMs renews the lease, too */
+  acknowledge(key: AttemptKey, leaseMs?: number): Promise<FencedResult>;
   /** Worker would not take it: ends the attempt as `revoked` and queues the job again. */
   revoke(key: AttemptKey, reason: string): Promise<FencedResult>;
-  /** Renews from now on the database clock. */
+  /** Renews from now on the database clock; never shortens. */
   renewLease(key: AttemptKey, leaseMs: number): Promise<FencedResult>;
   isLive(key: AttemptKey): Promise<boolean>;
 

@@ -219,8 +219,9 @@ export class FleetSession {
   }
 
   private async acknowledge(key: AttemptKey): Promise<void> {
-    if (!(await this.isOwn(key)) || (await this.deps.store.acknowledge(key)) === 'stale') return this.sendStop(key, 'stale');
-    await this.renewOne(key);
+    const { leaseMs } = this.deps.settings;
+    if (!(await this.isOwn(key)) || (await this.deps.store.acknowledge(key, leaseMs)) === 'stale') return this.sendStop(key, 'stale');
+    this.send({ $case: 'lease', value: { attempt: key, validForMs: leaseMs } });
   }
 
   private async append(key: AttemptKey, events: readonly WorkerEvent[]): Promise<void> {
@@ -303,14 +304,12 @@ export class FleetSession {
 
   private async sendOwedOnce(workerId: string): Promise<void> {
     const { store, settings } = this.deps;
-    const [stops, owed] = await Promise.all([store.listStopRequests(workerId), store.listUnacknowledged(workerId)]);
+    const [stops, owed] = await Promise.all([store.listStopRequests(workerId), store.listUnacknowledged(workerId, settings.leaseMs)]);
     for (const { key, reason, graceMs } of stops) {
       if (this.stopped.get(key.attemptId) !== reason) this.sendStop(key, reason, graceMs);
     }
     for (const assignment of owed) {
       if (this.assigned.has(assignment.key.attemptId)) continue;
-      // The worker counts its lease from receipt, so the record's has to start now, not at placement.
-      if ((await store.renewLease(assignment.key, settings.leaseMs)) === 'stale') continue;
       this.assigned.add(assignment.key.attemptId);
       this.own.add(ownKey(assignment.key));
       this.send({ $case: 'assign', value: toAssign(assignment, settings.leaseMs) });

@@ -86,7 +86,15 @@ export function fleetStoreConformance(name: string, open: () => Promise<StoreUnd
         expect((await fleet.schedulingSnapshot(1)).workers).toMatchObject([{ busy: true, credit: 0 }]);
         const key = { jobId, attemptId: attempt?.id, epoch: 1 };
         expect(await fleet.listUnacknowledged('w')).toMatchObject([{ key, job: { id: jobId }, resume: null }]);
+        const leaseOf = async (): Promise<number> => (await fleet.listLiveAttempts('w'))[0]?.leaseExpiresAt.getTime() ?? 0;
+        const atPlacement = await leaseOf();
+        await fleet.listUnacknowledged('w', 3 * LEASE_MS);
+        const whenSent = await leaseOf();
+        expect(whenSent - atPlacement).toBeGreaterThanOrEqual(2 * LEASE_MS);
         expect(await fleet.acknowledge(key as AttemptKey)).toBe('applied');
+        expect(await leaseOf()).toBe(whenSent);
+        expect(await fleet.acknowledge(key as AttemptKey, 5 * LEASE_MS)).toBe('applied');
+        expect((await leaseOf()) - whenSent).toBeGreaterThanOrEqual(2 * LEASE_MS);
         expect(await fleet.listUnacknowledged('w')).toEqual([]);
         expect(await fleet.listLiveAttempts('w')).toMatchObject([{ status: 'running', acknowledgedAt: expect.any(Date) }]);
       });

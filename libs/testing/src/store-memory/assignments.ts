@@ -87,20 +87,22 @@ export function assignmentMethods(tables: Tables): AssignmentMethods {
       }
     },
 
-    listUnacknowledged: async (workerId) =>
+    listUnacknowledged: async (workerId, leaseMs = 0) =>
       tables.liveOn(workerId).flatMap((attempt) => {
         const job = tables.jobs.get(attempt.jobId) as JobRow;
         const isOwed = attempt.status === 'assigned' && job.status === 'running' && job.stopReason === null && job.epoch === attempt.epoch;
         if (!isOwed || tables.workers.get(workerId)?.bootId !== attempt.workerBootId) return [];
+        renew(tables, attempt, leaseMs);
         const resume = attempt.resumeCheckpointId === null ? null : (tables.checkpoints.get(attempt.resumeCheckpointId) ?? null);
         return [{ key: { jobId: job.id, attemptId: attempt.id, epoch: attempt.epoch }, job: jobRecordOf(job), resume }];
       }),
 
     listLiveAttempts: async (workerId) => tables.liveOn(workerId),
 
-    acknowledge: async (key) => {
+    acknowledge: async (key, leaseMs = 0) => {
       const fence = fenceOf(tables, key);
       if (fence?.live !== true) return 'stale';
+      renew(tables, fence.attempt, leaseMs);
       if (fence.attempt.status === 'assigned') tables.changeAttempt(key.attemptId, { status: 'running', acknowledgedAt: tables.now() });
       return 'applied';
     },
@@ -120,7 +122,7 @@ export function assignmentMethods(tables: Tables): AssignmentMethods {
     renewLease: async (key, leaseMs) => {
       const fence = fenceOf(tables, key);
       if (fence?.live !== true) return 'stale';
-      tables.changeAttempt(key.attemptId, { leaseExpiresAt: new Date(Math.max(fence.attempt.leaseExpiresAt.getTime(), tables.nowMs() + leaseMs)) });
+      renew(tables, fence.attempt, leaseMs);
       return 'applied';
     },
 
@@ -151,4 +153,9 @@ export function assignmentMethods(tables: Tables): AssignmentMethods {
       return job === undefined ? null : jobRecordOf(job);
     },
   };
+}
+
+/** Never shortens. */
+function renew(tables: Tables, { id, leaseExpiresAt }: AttemptRecord, leaseMs: number): void {
+  tables.changeAttempt(id, { leaseExpiresAt: new Date(Math.max(leaseExpiresAt.getTime(), tables.nowMs() + leaseMs)) });
 }

@@ -4,7 +4,7 @@ import { agoMs, inMs } from '../database/clock';
 import type { Database } from '../database/database';
 import type { Statements } from '../database/statements';
 import { announce } from '../database/wake-channel';
-import type { Attempt, Checkpoint, Job } from '../generated/client';
+import { Prisma, type Attempt, type Checkpoint, type Job } from '../generated/client';
 import { attemptColumns, jobColumns } from '../records/columns';
 import { insertEvents } from '../records/job-events';
 import { attemptRecord, checkpointRecord, jobRecord } from '../records/mapping';
@@ -28,12 +28,14 @@ type AssignmentMethods = Pick<
 export function assignmentMethods(db: Database): AssignmentMethods {
   const { prisma, statements } = db;
   return {
-    listUnacknowledged: (workerId) =>
+    listUnacknowledged: (workerId, leaseMs = 0) =>
       db.repeating(async () => {
         const rows = await statements.$queryRaw<(Job & { readonly attemptId: string; readonly resumeCheckpointId: string | null })[]>`
-          select ${jobColumns}, a.id as "attemptId", a.resume_checkpoint_id as "resumeCheckpointId"
-          from attempt a join job j on j.id = a.job_id and j.epoch = a.epoch join worker w on w.id = a.worker_id and w.boot_id = a.worker_boot_id
-          where a.worker_id = ${workerId} and a.status = 'assigned' and j.status = 'running' and j.stop_reason is null`;
+          update attempt a set lease_expires_at = ${renewed(leaseMs)}
+          from job j, worker w
+          where a.worker_id = ${workerId} and a.status = 'assigned' and j.id = a.job_id and j.epoch = a.epoch and j.status = 'running' and j.stop_reason is null
+            and w.id = a.worker_id and w.boot_id = a.worker_boot_id
+          returning ${jobColumns}, a.id as "attemptId", a.resume_checkpoint_id as "resumeCheckpointId"`;
         return Promise.all(
           rows.map(async ({ attemptId, resumeCheckpointId, ...job }) => ({ key: { jobId: job.id, attemptId, epoch: job.epoch }, job: jobRecord(job), resume: await resumeOf(db, resumeCheckpointId) })),
         );
@@ -44,11 +46,11 @@ export function assignmentMethods(db: Database): AssignmentMethods {
         (await statements.$queryRaw<Attempt[]>`select ${attemptColumns} from attempt a where a.worker_id = ${workerId} and a.status <> 'finished'`).map(attemptRecord),
       ),
 
-    acknowledge: (key) =>
+    acknowledge: (key, leaseMs = 0) =>
       db.repeating(async () => {
         const taken = await statements.$executeRaw`
           with j as materialized (select id from job where id = ${key.jobId} and status = 'running' and epoch = ${key.epoch}::int for no key update)
-          update attempt a set status = 'running', acknowledged_at = coalesce(a.acknowledged_at, clock_timestamp())
+          update attempt a set status = 'running', acknowledged_at = coalesce(a.acknowledged_at, clock_timestamp()), lease_expires_at = ${renewed(leaseMs)}
           from j where a.id = ${key.attemptId} and a.job_id = j.id and a.epoch = ${key.epoch}::int and a.status <> 'finished'`;
         return taken > 0 ? 'applied' : 'stale';
       }),
@@ -57,13 +59,13 @@ export function assignmentMethods(db: Database): AssignmentMethods {
 
     renewLease: (key, leaseMs) =>
       db.repeating(async () => {
-        // Liveness is the attempt's row, not the time: a late renewal stands as long as nobody has ended the attempt. Never shortens.
-        const renewed = await statements.$executeRaw`
-          update attempt a set lease_expires_at = greatest(a.lease_expires_at, ${inMs(leaseMs)})
+        // Liveness is the attempt's row, not the time: a late renewal stands as long as nobody has ended the attempt.
+        const count = await statements.$executeRaw`
+          update attempt a set lease_expires_at = ${renewed(leaseMs)}
           from job j
           where a.id = ${key.attemptId} and a.job_id = ${key.jobId} and a.epoch = ${key.epoch} and a.status <> 'finished'
             and j.id = a.job_id and j.epoch = a.epoch and j.status = 'running'`;
-        return renewed > 0 ? 'applied' : 'stale';
+        return count > 0 ? 'applied' : 'stale';
       }),
 
     isLive: (key) =>
@@ -98,6 +100,9 @@ export function assignmentMethods(db: Database): AssignmentMethods {
       }),
   };
 }
+
+/** Of an attempt `a`; never shortens. */
+const renewed = (leaseMs: number): Prisma.Sql => Prisma.sql`greatest(a.lease_expires_at, ${inMs(leaseMs)})`;
 
 async function revoke(tx: Statements, key: AttemptKey, reason: string): Promise<FencedResult> {
   const fence = await lockFence(tx, key);
