@@ -3,11 +3,12 @@ import { join } from 'node:path';
 import { hashOfTree } from '../setup/fingerprint.mjs';
 import { root } from '../setup/paths.mjs';
 
-/** What runs: one bundle per process. npm packages stay outside; workspace libraries are compiled in. */
+/** What runs: one bundle per process or thread. npm packages stay outside; workspace libraries are compiled in. */
 const ENTRIES = {
   'control-plane': 'apps/control-plane/src/main.ts',
   worker: 'apps/worker/src/main.ts',
   engine: 'apps/worker/src/engine/main.ts',
+  'tokenise-thread': 'libs/ml/data/src/tokens/tokenise-thread.ts',
   cli: 'apps/cli/src/main.ts',
 };
 

@@ -1,3 +1,4 @@
+import { fileURLToPath } from 'node:url';
 import { engineResourcesOptions, EngineResources, jobRegistry } from '@tunefleet/ml-jobs';
 import type { FromEngine } from '../engine-protocol';
 import { deviceReport } from './device-report';
@@ -13,7 +14,8 @@ export async function serveAgent(): Promise<void> {
   process.on('SIGINT', () => undefined);
   process.on('SIGTERM', () => undefined);
   const device = await openEngineDevice();
-  const engine = new EngineResources(engineResourcesOptions(device));
+  const tokeniserThread = fileURLToPath(new URL('./tokenise-thread.mjs', import.meta.url));
+  const engine = new EngineResources({ ...engineResourcesOptions(device), tokeniserThread });
   const session = new EngineSession(engine, send, () => process.exit(0));
   const crash = (error: unknown): void => {
     process.stderr.write(`engine: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);

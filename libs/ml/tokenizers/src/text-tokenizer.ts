@@ -26,6 +26,8 @@ export interface TokenizerSources {
 
 /** A model's tokenizer with its chat template. Same ids as the reference library for the same files. */
 export class TextTokenizer {
+  /** What it was made from, for another of the same in another thread. */
+  readonly sources: TokenizerSources;
   /** Hash of all files it was made from. */
   readonly fingerprint: string;
   readonly special: SpecialTokens;
@@ -39,7 +41,9 @@ export class TextTokenizer {
   readonly #tokenizer: Tokenizer;
 
   /** @throws TunefleetError `incompatible_artifact` when the files are damaged or of a kind that is not supported */
-  constructor({ tokenizer, config, chatTemplate }: TokenizerSources) {
+  constructor(sources: TokenizerSources) {
+    const { tokenizer, config, chatTemplate } = sources;
+    this.sources = sources;
     this.fingerprint = sha256Hex(JSON.stringify([sha256Hex(tokenizer), sha256Hex(config), chatTemplate ?? null]));
     const model = parseObject(tokenizer, 'tokenizer.json');
     const settings = parseObject(config, 'tokenizer_config.json');

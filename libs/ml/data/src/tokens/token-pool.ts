@@ -24,19 +24,30 @@ export class TokenPool {
   /** @throws TunefleetError `capacity` when the file has more tokens than fit */
   add({ inputIds, labels }: TokenisedExample): void {
     const end = this.#used + inputIds.length;
-    if (end > TOKENS_MAX) throw new TunefleetError('capacity', `the file has more than ${TOKENS_MAX} tokens; split it`, { reason: 'too_many_tokens', retry: 'never' });
-    if (end > this.#ids.length) this.#grow(end);
+    this.#makeRoom(end);
     this.#ids.set(inputIds, this.#used);
     for (let index = 0; index < labels.length; index++) this.#learned[this.#used + index] = labels[index] === IGNORED_LABEL ? 0 : 1;
     this.#used = end;
     this.#lengths.push(inputIds.length);
   }
 
+  /** Examples that another pool has collected. @throws as `add` */
+  append({ lengths, ids, learned }: PackedTokens): void {
+    const end = this.#used + ids.length;
+    this.#makeRoom(end);
+    this.#ids.set(ids, this.#used);
+    this.#learned.set(learned, this.#used);
+    this.#used = end;
+    for (const length of lengths) this.#lengths.push(length);
+  }
+
   finish(): PackedTokens {
     return { lengths: Int32Array.from(this.#lengths), ids: this.#ids.slice(0, this.#used), learned: this.#learned.slice(0, this.#used) };
   }
 
-  #grow(needed: number): void {
+  #makeRoom(needed: number): void {
+    if (needed > TOKENS_MAX) throw new TunefleetError('capacity', `the file has more than ${TOKENS_MAX} tokens; split it`, { reason: 'too_many_tokens', retry: 'never' });
+    if (needed <= this.#ids.length) return;
     const size = Math.min(TOKENS_MAX, Math.max(needed, this.#ids.length * 2));
     const ids = new Int32Array(size);
     ids.set(this.#ids.subarray(0, this.#used));

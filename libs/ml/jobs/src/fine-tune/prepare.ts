@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { ArtifactRef, FineTuneSpec } from '@tunefleet/contracts';
 import { tokeniseFile, type TokenisedDataset, type TokenisedFile } from '@tunefleet/ml-data';
@@ -75,6 +76,8 @@ export async function prepareRun(context: Context): Promise<PreparedRun> {
 }
 
 const PROGRESS_INTERVAL_MS = 500;
+/** One thread reads the file, which more would wait for. */
+const TOKENISER_THREADS_MAX = 8;
 const UNITS = { supervised: 'examples', dpo: 'pairs', pretraining: 'rows' };
 
 async function tokenise({ spec, inputFiles, engine, events, stop, clock }: Context, { tokenizer, model }: OpenedModel, tuner: TunerSpec, file: ArtifactRef, param: string): Promise<TokenisedDataset> {
@@ -86,6 +89,7 @@ async function tokenise({ spec, inputFiles, engine, events, stop, clock }: Conte
     maxLength: Math.min(spec.maxSequenceLength, textPositions(tuner, model.maxPositions)),
     fileSha256: file.sha256,
     ...(engine.tokenCacheDirectory === null ? {} : { cacheDirectory: engine.tokenCacheDirectory }),
+    ...(engine.tokeniserThread === undefined ? {} : { threads: { script: engine.tokeniserThread, count: Math.min(TOKENISER_THREADS_MAX, availableParallelism()) } }),
     param,
     signal: stop.signal,
     onProgress: (rows) => {

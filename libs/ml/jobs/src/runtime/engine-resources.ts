@@ -39,6 +39,8 @@ export interface EngineResourcesOptions {
   readonly resolver: ModelResolver;
   /** Folder for tokenised files; null: none are kept. */
   readonly tokenCacheDirectory: string | null;
+  /** The built program of tokeniser threads; large files are tokenised in one thread without. */
+  readonly tokeniserThread?: string;
 }
 
 /** Options from the environment, see `modelResolverOptions`; token files lie in `tokens/` of the cache folder. */
@@ -51,13 +53,15 @@ export class EngineResources {
   readonly device: Device;
   readonly resolver: ModelResolver;
   readonly tokenCacheDirectory: string | null;
+  readonly tokeniserThread: string | undefined;
   #opened: OpenedModel | null = null;
   #probe: DeviceProbe | null = null;
 
-  constructor({ device, resolver, tokenCacheDirectory }: EngineResourcesOptions) {
+  constructor({ device, resolver, tokenCacheDirectory, tokeniserThread }: EngineResourcesOptions) {
     this.device = device;
     this.resolver = resolver;
     this.tokenCacheDirectory = tokenCacheDirectory;
+    this.tokeniserThread = tokeniserThread;
   }
 
   /** Speed of the device, measured at the first call. */
