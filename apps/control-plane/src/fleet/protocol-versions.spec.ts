@@ -4,6 +4,7 @@ import type { BlobStore } from '@tunefleet/ports';
 import { openStoreMemory, type MemoryStore } from '@tunefleet/testing/store-memory';
 import { AttemptEndings } from './attempt-endings';
 import { FleetServer } from './fleet-server';
+import { OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION } from './settings';
 import { RawWorker } from './testing/raw-worker';
 
 const TOKEN = 'token-of-the-whole-fleet';
@@ -33,10 +34,15 @@ test('a worker of before credentials shows the token of the fleet: it is told to
   expect(store.tables.workers.size).toBe(0);
 });
 
-test('a worker that speaks an older version than is spoken here is told to be updated', async () => {
+test('a worker that speaks an older version than is still served is told to be updated, and nothing of it is recorded', async () => {
   expect(await worker.join(TOKEN)).toMatchObject({ status: 'OK' });
   worker.open({ hello: { protocolVersion: 0 } });
-  expect(await worker.ended()).toMatchObject({ status: 'INVALID_ARGUMENT', details: expect.stringMatching(/speaks protocol 0, .* needs 1: update the worker/) });
+  expect(await worker.ended()).toMatchObject({ status: 'INVALID_ARGUMENT', details: expect.stringMatching(/speaks protocol 0, .* serves 1 and newer: update the worker/) });
+  expect(store.tables.workers.size).toBe(0);
+});
+
+test('the oldest version that is served is none that is not spoken yet', () => {
+  expect(OLDEST_PROTOCOL_VERSION).toBeLessThanOrEqual(PROTOCOL_VERSION);
 });
 
 test('a worker that speaks a newer version is served in this one', async () => {

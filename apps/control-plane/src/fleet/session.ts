@@ -4,7 +4,7 @@ import type { AssignmentRecord, AttemptKey, BlobStore, FencedResult, FleetAccess
 import type { AttemptEndings } from './attempt-endings';
 import { requireStored } from './completion';
 import { decideSession, matchRunning, newSessionState, type SessionCommand, type SessionInput, type SessionState } from './session-machine';
-import { PROTOCOL_VERSION, type FleetSettings } from './settings';
+import { OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, type FleetSettings } from './settings';
 import { collectArtifacts } from './spec-artifacts';
 import { parseWorkerMessage, type FinishedInput, type HelloInput } from './worker-input';
 
@@ -150,8 +150,12 @@ export class FleetSession {
 
   private async register(hello: HelloInput): Promise<void> {
     const { store, settings, replicaId } = this.deps;
-    if (hello.protocolVersion < PROTOCOL_VERSION) {
-      throw new TunefleetError('incompatible_artifact', `the worker speaks protocol ${hello.protocolVersion}, this control plane needs ${PROTOCOL_VERSION}: update the worker`);
+    if (hello.protocolVersion < OLDEST_PROTOCOL_VERSION) {
+      throw new TunefleetError(
+        'incompatible_artifact',
+        `the worker (release ${hello.version}) speaks protocol ${hello.protocolVersion}, this control plane serves ${OLDEST_PROTOCOL_VERSION} and newer: update the worker and start it again, it keeps its name and credential`,
+        { reason: 'protocol_too_old', details: { spoken: hello.protocolVersion, oldest: OLDEST_PROTOCOL_VERSION } },
+      );
     }
     this.deps.admit(hello);
     await store.helloWorker({

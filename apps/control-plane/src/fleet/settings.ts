@@ -43,3 +43,5 @@ export function leaseTimes(leaseMs: number): Pick<FleetSettings, 'beatIntervalMs
 
 /** Version of the protocol in `proto/tunefleet/fleet/v1`. */
 export const PROTOCOL_VERSION = 1;
+/** The lowest that workers may speak: raise it only when serving older ones is given up. */
+export const OLDEST_PROTOCOL_VERSION = 1;
