@@ -13,7 +13,7 @@ import { routeHooks } from './route-hooks';
 
 const NAMES = ['tied', ...Object.keys(architectureSpecs).filter((type) => type !== 'llama')];
 /** Where more than the equality with lone runs is tested: what it depends on is no decoder's own. */
-const MORE = ['tied', 'gpt2'];
+const MORE = ['tied'];
 const V = 64;
 const columns = 12;
 /** Rounding of sums of a few dozen f32 terms. */
