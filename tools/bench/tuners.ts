@@ -14,8 +14,13 @@ import type { TokenisedDataset } from '@tunefleet/ml-data';
 import { loadCausalLm, type CausalLm } from '@tunefleet/ml-models';
 import { openDevice, probeDevice, type FloatDType } from '@tunefleet/ml-tensor';
 import { chooseBatching, startState, stemCacheBytes, Trainer } from '@tunefleet/ml-training';
+<<<<<<< Updated upstream
 import { createTuner, parseTunerSpec, specHalfOf, tunerSpecs } from '@tunefleet/ml-tuners';
 import { writeRandomModel } from './model/shape';
+=======
+import { createTuner, fixedStates, parseTunerSpec, specHalfOf, tunerSpecs } from '@tunefleet/ml-tuners';
+import { writeRandomModel } from './train/shape';
+>>>>>>> Stashed changes
 import { answersToQuestions, type DataShape } from './tuners/data';
 
 interface Row {
@@ -100,13 +105,13 @@ async function measure(model: CausalLm, fields: Readonly<Record<string, unknown>
   const state = startState(tuner.initialValues(1, { model, tokenise: () => Int32Array.of(1, 2, 3) }));
   // With memory to spare, as here, jobs choose the same.
   const { microBatchSize } = chooseBatching({ batchSize: batch, longestRow: length, tokensPerPass: 1024, availableBytes: Infinity, estimateBytes: () => 0 });
-  const states = half.stemStates?.(spec, model);
+  const fixed = fixedStates(spec, model);
   const trainer = new Trainer({
     model,
     tuner,
     dataset,
     settings: { seed: 1, epochs, batchSize: batch, learningRate: half.learningRate, schedule: 'constant', warmupRatio: 0, weightDecay: 0, maxGradNorm: 1 },
-    batching: { microBatchSize, recomputeBlocks: false, keepStems: true },
+    batching: { microBatchSize, recomputeBlocks: false, ...(fixed ? { keptStems: { untouchedBlocks: fixed.untouchedBlocks, bytes: Infinity, hostBytes: Infinity, directory: null } } : {}) },
     state,
   });
   const seconds: number[] = [];
@@ -129,7 +134,7 @@ async function measure(model: CausalLm, fields: Readonly<Record<string, unknown>
     peakBytes,
     stepBytes: peakBytes - resting,
     savedBytes: await bytesIn(folder),
-    keptBytes: states === undefined ? null : stemCacheBytes(dataset, states, model.hiddenSize, model.computeDtype),
+    keptBytes: fixed === null ? null : stemCacheBytes(dataset, fixed, model.hiddenSize, model.computeDtype),
   };
 }
 

@@ -25,6 +25,11 @@ export interface ForwardOptions {
   readonly outputRows?: Int32Array | null;
   /** With a bypass only: what `stems` gave for the same batch, so that the blocks need not run. Borrowed. */
   readonly stems?: Stems | null;
+  /**
+   * What enters a block, as `stems` gave it for the same tokens, so that those before it need not run; after the last block (`layer` is their number) of the wanted
+   * rows only. Not together with a cache. Borrowed.
+   */
+  readonly entering?: { readonly layer: number; readonly hidden: Tensor } | null | undefined;
   /** Training only: keep each block's input and compute the block again in the backward pass. */
   readonly recomputeBlocks?: boolean;
 }

@@ -55,7 +55,7 @@ describe.each(['swift-restuning/plain', 'swift-restuning/mixed', 'restuning-bran
       tuner,
       dataset,
       settings: { seed: 1, epochs: 10, batchSize: 2, learningRate: 1e-2, schedule: 'constant', warmupRatio: 0, weightDecay: 0.01, maxGradNorm: 1e9 },
-      batching: { microBatchSize: 2, recomputeBlocks: false, keepStems },
+      batching: { microBatchSize: 2, recomputeBlocks: false, ...keeping(keepStems) },
       state,
     });
     for (const expected of floats('losses')) expect(Math.abs(((await trainer.trainStep())?.loss ?? NaN) - expected)).toBeLessThan(1e-4);
@@ -91,7 +91,7 @@ describe('stems kept across epochs', () => {
   const fresh = () => startState(tuner.initialValues(1, { model, tokenise: () => new Int32Array() }));
   const train = (options: { readonly keepStems: boolean; readonly microBatchSize?: number; readonly on?: CausalLm; readonly state?: TrainerState }) => {
     const { keepStems, microBatchSize = 2, on = model, state = fresh() } = options;
-    return new Trainer({ model: on, tuner, dataset, settings, batching: { microBatchSize, recomputeBlocks: false, keepStems }, state });
+    return new Trainer({ model: on, tuner, dataset, settings, batching: { microBatchSize, recomputeBlocks: false, ...keeping(keepStems) }, state });
   };
   const runOf = async (trainer: Trainer, steps = Infinity): Promise<Pick<StepResult, 'loss' | 'gradNorm'>[]> => {
     const results: Pick<StepResult, 'loss' | 'gradNorm'>[] = [];
@@ -142,12 +142,12 @@ describe('stems kept across epochs', () => {
     await runOf(interrupted, steps);
     const dir = await mkdtemp(join(folder, 'ckpt-'));
     const identity = { model: 'tied', dataset: dataset.fingerprint, settings: 's' };
-    const choices = { computeDtype: 'f32', weightDtype: 'f32', microBatchSize: 2, recomputeBlocks: false, keepStems: true } as const;
+    const choices = { computeDtype: 'f32', weightDtype: 'f32', microBatchSize: 2, recomputeBlocks: false, keptStemBytes: 1 << 20 } as const;
     await saveCheckpoint(dir, { identity, choices, state: interrupted.state as TrainerState }, tuner);
     const saved = await SavedCheckpoint.open(dir);
-    const kept: Batching = saved.choices;
-    expect(kept.keepStems).toBe(true);
-    const resumed = new Trainer({ model, tuner, dataset, settings, batching: kept, state: saved.load(identity, tuner) });
+    const { keptStemBytes: bytes = 0, ...passes } = saved.choices;
+    expect(bytes).toBe(1 << 20);
+    const resumed = new Trainer({ model, tuner, dataset, settings, batching: { ...passes, keptStems: { untouchedBlocks: 0, bytes, hostBytes: bytes, directory: null } }, state: saved.load(identity, tuner) });
     expect(await runOf(resumed)).toEqual(expected.slice(steps));
     expect(resumed.state.values).toEqual(whole.state.values);
   });
@@ -180,9 +180,13 @@ describe('stems kept across epochs', () => {
     expect(device.memory.liveHandles - device.cachedScalars).toBe(handles);
     const lossRows = Array.from({ length: dataset.length }, (_, i) => dataset.example(i).labels.filter((label, position) => position > 0 && label !== -100).length);
     const rows = lossRows.reduce((sum, count) => sum + count, 0);
-    expect(stemCacheBytes(dataset, 2, 32, 'bf16')).toBe(rows * 2 * 32 * 2);
+    expect(stemCacheBytes(dataset, { states: 2, rows: 'learned' }, 32, 'bf16')).toBe(rows * 2 * 32 * 2);
   });
 });
+
+function keeping(on: boolean): Pick<Batching, 'keptStems'> {
+  return on ? { keptStems: { untouchedBlocks: 0, bytes: Infinity, hostBytes: Infinity, directory: null } } : {};
+}
 
 /** Answers of a few tokens after questions that begin alike, and one example without anything to learn. */
 function texts(name: string, count: number): TokenisedDataset {

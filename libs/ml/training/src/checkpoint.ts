@@ -24,9 +24,11 @@ export interface RunIdentity {
 }
 
 /** What the run settled for by itself and must keep, so that a resumed run computes the same bits. */
-export interface RunChoices extends Batching {
+export interface RunChoices extends Omit<Batching, 'keptStems'> {
   readonly computeDtype: FloatDType;
   readonly weightDtype: FloatDType;
+  /** Hidden states kept at most; absent: none. See `KeptStems`. */
+  readonly keptStemBytes?: number;
 }
 
 export interface Checkpoint {
@@ -43,7 +45,7 @@ const count = z.int().min(0);
 const stateSchema = z.object({
   format: z.literal(FORMAT),
   identity: z.object({ model: z.string(), dataset: z.string(), settings: z.string() }),
-  choices: z.object({ computeDtype: z.enum(['f32', 'bf16']), weightDtype: z.enum(['f32', 'bf16']), microBatchSize: z.int().min(1), recomputeBlocks: z.boolean(), keepStems: z.boolean().default(false) }),
+  choices: z.object({ computeDtype: z.enum(['f32', 'bf16']), weightDtype: z.enum(['f32', 'bf16']), microBatchSize: z.int().min(1), recomputeBlocks: z.boolean(), keepStems: z.union([z.boolean(), count]).default(false) }),
   /** Names and shapes of the parameters. */
   parameters: z.string(),
   step: count,
@@ -73,7 +75,7 @@ export async function saveCheckpoint(folder: string, { identity, choices, state,
   const json: z.infer<typeof stateSchema> = {
     format: FORMAT,
     identity: { ...identity },
-    choices: { computeDtype: choices.computeDtype, weightDtype: choices.weightDtype, microBatchSize: choices.microBatchSize, recomputeBlocks: choices.recomputeBlocks, keepStems: choices.keepStems ?? false },
+    choices: { computeDtype: choices.computeDtype, weightDtype: choices.weightDtype, microBatchSize: choices.microBatchSize, recomputeBlocks: choices.recomputeBlocks, keepStems: choices.keptStemBytes ?? 0 },
     parameters: fingerprintOf(tuner.parameters.map(({ name, shape }) => ({ name, shape }))),
     step: state.step,
     updates: moments.updates,
@@ -114,7 +116,9 @@ export class SavedCheckpoint {
   }
 
   get choices(): RunChoices {
-    return this.json.choices;
+    const { keepStems, ...choices } = this.json.choices;
+    // Older releases kept all or nothing.
+    return { ...choices, keptStemBytes: typeof keepStems === 'number' ? keepStems : keepStems ? Number.MAX_SAFE_INTEGER : 0 };
   }
 
   get notes(): Readonly<Record<string, number>> {

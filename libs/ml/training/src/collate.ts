@@ -11,6 +11,10 @@ export interface TrainingBatch {
   readonly lengths: Int32Array;
   /** Places in the dataset, in the order in which the examples stand in the rows. */
   readonly examples: readonly number[];
+  /** The same as they were given. */
+  readonly given: Int32Array;
+  /** [its tokens] per example, in the order of `examples`: the positions where its tokens stand, those of a shared prefix among them. */
+  readonly places: readonly Int32Array[];
   /** Tokens of the examples: without padding, and a shared prefix as often as it occurs. */
   readonly tokenCount: number;
   /** Labels that carry loss. */
@@ -34,7 +38,7 @@ export function collate(dataset: TokenisedDataset, indices: Int32Array, pairsPer
   const order = layout.rows.flat();
   const lossTokensOf = order.map((member) => countLossTokens(examples[member] as TokenisedExample));
   const lossTokens = lossTokensOf.reduce((sum, count) => sum + count, 0);
-  return { ...place(examples, layout), examples: order.map((member) => indices[member] as number), tokenCount, lossTokens, lossTokensOf };
+  return { ...place(examples, layout), examples: order.map((member) => indices[member] as number), given: indices, tokenCount, lossTokens, lossTokensOf };
 }
 
 function groupsOf(examples: readonly TokenisedExample[], size: number): { members: number[]; sharedPrefix: number }[] {
@@ -75,13 +79,14 @@ function sharedPrefix(examples: readonly TokenisedExample[]): number {
   return length;
 }
 
-function place(examples: readonly TokenisedExample[], { rows, columns, trunks }: BatchLayout): Pick<TrainingBatch, 'tokens' | 'labels' | 'lengths'> {
+function place(examples: readonly TokenisedExample[], { rows, columns, trunks }: BatchLayout): Pick<TrainingBatch, 'tokens' | 'labels' | 'lengths' | 'places'> {
   const size = rows.length * columns;
   const ids = new Int32Array(size);
   const labels = new Int32Array(size).fill(IGNORED_LABEL);
   const lengths = new Int32Array(size);
   const positions = new Int32Array(size);
   const branches = new Int32Array(size);
+  const places: Int32Array[] = [];
   rows.forEach((members, row) => {
     const trunk = trunks[row] as number;
     let at = row * columns;
@@ -89,6 +94,8 @@ function place(examples: readonly TokenisedExample[], { rows, columns, trunks }:
     members.forEach((member, index) => {
       const { inputIds, labels: given } = examples[member] as TokenisedExample;
       const from = index === 0 ? 0 : trunk;
+      const [begin, own] = [row * columns, at - from];
+      places.push(Int32Array.from(inputIds, (_, position) => (position < from ? begin : own) + position));
       for (let position = from; position < inputIds.length; position++, at++) {
         ids[at] = last = inputIds[position] as number;
         labels[at] = given[position + 1] ?? IGNORED_LABEL;
@@ -103,5 +110,5 @@ function place(examples: readonly TokenisedExample[], { rows, columns, trunks }:
     branches.fill(members.length + 1, at, end);
   });
   const shared = rows.some((members) => members.length > 1);
-  return { tokens: shared ? { ids, rows: rows.length, columns, positions, branches } : { ids, rows: rows.length, columns }, labels, lengths };
+  return { tokens: shared ? { ids, rows: rows.length, columns, positions, branches } : { ids, rows: rows.length, columns }, labels, lengths, places };
 }

@@ -10,6 +10,7 @@ export * from './preference';
 export * from './schedule';
 export * from './settings';
 export { stemCacheBytes } from './stem-cache';
+export type { KeptStems } from './stem-store';
 export * from './trainer';
 export * from './trainer-state';
 export * from './training-run';

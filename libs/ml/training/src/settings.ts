@@ -1,4 +1,5 @@
 import type { ScheduleName } from './schedule';
+import type { KeptStems } from './stem-store';
 
 /** Everything that decides a training run besides model, tuner and data. */
 export interface TrainingSettings {
@@ -21,6 +22,6 @@ export interface Batching {
   readonly microBatchSize: number;
   /** Compute each block again in the backward pass instead of keeping its activations. */
   readonly recomputeBlocks: boolean;
-  /** For tuners with `stemStates`: what the blocks give is kept on the host, so that later epochs do without the blocks. */
-  readonly keepStems?: boolean;
+  /** What the first blocks give is kept off the device, so that later epochs do without them; absent: it is not. */
+  readonly keptStems?: KeptStems;
 }

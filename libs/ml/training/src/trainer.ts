@@ -1,12 +1,15 @@
+import { invariant } from '@tunefleet/foundation';
 import type { TokenisedDataset } from '@tunefleet/ml-data';
+import type { ForwardOptions } from '@tunefleet/ml-models';
 import { headOf } from '@tunefleet/ml-nn';
-import { gradients } from '@tunefleet/ml-tensor';
+import { gradients, type Tensor } from '@tunefleet/ml-tensor';
 import { planPass } from './batch-plan';
 import { labelled, type TrainingBatch } from './collate';
 import { examplesOf, groupLengths } from './objective';
 import { ParameterViews } from './parameter-views';
 import { readSums, Totals, type PassSums } from './pass-sums';
-import { StemCache } from './stem-cache';
+import { StemCache, type StemUse } from './stem-cache';
+import { StemStore } from './stem-store';
 import type { TrainerState } from './trainer-state';
 import { trainingHook } from './training-hook';
 import { TrainingRun, type PlannedPass, type StepResult, type TrainerOptions } from './training-run';
@@ -31,8 +34,10 @@ export interface ValidationResult {
 export class Trainer {
   readonly run: TrainingRun;
   readonly #stems = new Map<TokenisedDataset, StemCache>();
+  #store: StemStore | null = null;
 
   constructor(readonly options: TrainerOptions) {
+    invariant(!options.batching.keptStems || options.settings.neftuneNoiseAlpha === undefined, 'noise on the embeddings is new in every epoch: nothing of it can be kept');
     this.run = new TrainingRun(options);
   }
 
@@ -101,16 +106,37 @@ export class Trainer {
 
   /** What the blocks give the examples of a dataset; null where that is not kept. Groups are the passes of the first epoch, which so runs as it would without. */
   #stemsOf(dataset: TokenisedDataset): StemCache | null {
-    const { model, tuner, batching } = this.options;
-    if (!batching.keepStems || !tuner.stemStates) return null;
+    const { model, tuner, batching, dataset: training } = this.options;
+    const { keptStems: kept } = batching;
+    if (!kept || (!tuner.stemStates && kept.untouchedBlocks === 0)) return null;
     const known = this.#stems.get(dataset);
     if (known) return known;
+    // Training data get room first, whatever a resumed run begins with.
+    if (dataset !== training) this.#stemsOf(training);
+    const store = (this.#store ??= new StemStore(kept));
     const { run } = this;
     const { groupSize } = run.objective;
     const groups = run.passesOver(dataset).map((micro) => examplesOf(micro, groupSize));
-    const cache = new StemCache({ model, dataset, groups, collate: (examples) => run.collateExamples(dataset, examples), states: tuner.stemStates });
+    const cache = new StemCache({ model, dataset, groups, collate: (examples) => run.collateExamples(dataset, examples), ...stemUse(this.options), store });
     this.#stems.set(dataset, cache);
     return cache;
+  }
+
+  /** Lets go of what is kept between epochs. */
+  [Symbol.dispose](): void {
+    this.#stems.clear();
+    this.#store?.[Symbol.dispose]();
+    this.#store = null;
+  }
+
+  /** What of a pass' forward need not be computed. @returns tensors of the current scope */
+  #given(batch: TrainingBatch, cache: StemCache | null): Pick<ForwardOptions, 'stems' | 'entering'> {
+    const stems = batch.lossTokens > 0 ? (cache?.stemsOf(batch) ?? null) : null;
+    const { tuner, batching } = this.options;
+    if (stems === null) return {};
+    if (tuner.stemStates) return { stems };
+    const layer = batching.keptStems?.untouchedBlocks as number;
+    return { entering: { layer, hidden: stems[layer] as Tensor } };
   }
 
   #trainingPass(pass: PlannedPass, cache: StemCache | null, views: ParameterViews): PassSums {
@@ -119,10 +145,10 @@ export class Trainer {
     const { device } = model;
     return device.scope(() => {
       const adapter = trainingHook(model, this.options, views.tensors, pass);
-      const stems = batch.lossTokens > 0 ? (cache?.stemsOf(batch) ?? null) : null;
+      const given = this.#given(batch, cache);
       const { result, gradients: parts } = gradients(device, views.tensors, () => {
         const { rows, labels } = labelled(batch.labels);
-        const hidden = model.forward(batch.tokens, { adapter, recomputeBlocks: batching.recomputeBlocks, outputRows: rows, stems });
+        const hidden = model.forward(batch.tokens, { adapter, recomputeBlocks: batching.recomputeBlocks, outputRows: rows, ...given });
         return this.run.objective.loss({ hidden, head: headOf(model, adapter), labels, batch, dataset, scale });
       });
       return { ...readSums(result), gradient: views.readFlat(device, parts) };
@@ -133,12 +159,19 @@ export class Trainer {
     const { model, tuner } = this.options;
     return model.device.scope(() => {
       const { rows, labels } = labelled(batch.labels);
-      const stems = batch.lossTokens > 0 ? (cache?.stemsOf(batch) ?? null) : null;
+      const given = this.#given(batch, cache);
       const adapter = tuner.bind(model, views.tensors, null);
-      const hidden = model.forward(batch.tokens, { adapter, outputRows: rows, stems });
+      const hidden = model.forward(batch.tokens, { adapter, outputRows: rows, ...given });
       return readSums(this.run.objective.loss({ hidden, head: headOf(model, adapter), labels, batch, dataset, scale: 1 }));
     });
   }
+}
+
+/** A bypass, and what lies behind the last block, works on every token by itself; attention of a block sees all. */
+export function stemUse({ tuner, batching, model }: Pick<TrainerOptions, 'tuner' | 'batching' | 'model'>): StemUse {
+  if (tuner.stemStates) return { states: tuner.stemStates, rows: 'learned' };
+  const { untouchedBlocks = 0 } = batching.keptStems ?? {};
+  return { states: [untouchedBlocks], rows: untouchedBlocks === model.layers ? 'learned' : 'all' };
 }
 
 /** @returns false when `shouldStop` said so */

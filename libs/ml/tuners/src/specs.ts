@@ -1,4 +1,5 @@
 /** TensorFlow-free half of the tuners: schemas, name matching and estimates that the control plane, CLI and console may import. */
+export { fixedStates, type FixedStates } from './fixed-states';
 export { matchProjections, type LoraTarget } from './lora/match';
 export { loraSpecSchema, type LoraSpec } from './lora/spec';
 export { estimateMemory, type MemoryEstimate, type TrainingShape } from './memory-estimate';

@@ -21,7 +21,10 @@ export interface TunerSpecHalf<Spec> {
    * but `keptPerToken`. Absent: gradients flow.
    */
   stemStates?(spec: Spec, model: TunableModel): number;
-  /** Blocks at the beginning that no gradient goes back through, so that nothing of them is kept; absent: none, or, of a bypass, all. */
+  /**
+   * Blocks at the beginning that are left alone, and so is what enters them: no gradient goes back through them, and what they give depends on the input alone. As
+   * many as there are: only what follows the last is changed. Absent: none, or, of a bypass, all.
+   */
   untouchedBlocks?(spec: Spec, model: TunableModel): number;
   /** Tokens that stand before every text and take positions of it; absent: none. */
   virtualTokens?(spec: Spec): number;

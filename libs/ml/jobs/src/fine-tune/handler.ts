@@ -18,10 +18,11 @@ type Context = JobContext<FineTuneSpec>;
  */
 export async function runFineTune(context: Context): Promise<JobOutcome<FineTuneResult>> {
   context.engine.device.resetPeak();
-  return new FineTuneRun(context, await prepareRun(context)).run();
+  using run = new FineTuneRun(context, await prepareRun(context));
+  return await run.run();
 }
 
-class FineTuneRun {
+class FineTuneRun implements Disposable {
   readonly #meter: ProgressMeter;
   readonly #startedMs: number;
   #trainer: Trainer;
@@ -38,8 +39,8 @@ class FineTuneRun {
     private readonly context: Context,
     private readonly prepared: PreparedRun,
   ) {
-    const { choices, state, notes } = prepared;
-    this.#batching = choices;
+    const { batching, state, notes } = prepared;
+    this.#batching = batching;
     this.#trainer = this.#newTrainer();
     this.#meter = new ProgressMeter(context.events, context.clock, this.#trainer.totalSteps);
     this.#startedMs = context.clock.monotonic();
@@ -63,6 +64,10 @@ class FineTuneRun {
     return this.#succeeded();
   }
 
+  [Symbol.dispose](): void {
+    this.#trainer[Symbol.dispose]();
+  }
+
   /** @returns null when a stop was asked for */
   async #trainStep(): Promise<StepResult | null> {
     for (;;) {
@@ -73,6 +78,7 @@ class FineTuneRun {
         if (errorCode(error) !== 'out_of_device_memory' || microBatchSize === 1) throw error;
         // The failed step changed nothing, so it can be made again in smaller passes.
         this.#batching = { ...this.#batching, microBatchSize: Math.floor(microBatchSize / 2) };
+        this.#trainer[Symbol.dispose]();
         this.#trainer = this.#newTrainer();
         this.#meter.passesOf(this.#batching.microBatchSize, this.#trainer.state.step);
         this.context.events.log('warn', `the device ran out of memory with ${microBatchSize} rows of the longest example per pass; going on with ${this.#batching.microBatchSize}`);

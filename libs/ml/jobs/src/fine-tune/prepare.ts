@@ -6,11 +6,11 @@ import { tokeniseFile, type TokenisedDataset, type TokenisedFile } from '@tunefl
 import { describeCausalLm } from '@tunefleet/ml-models';
 import { chooseBatching, fingerprintOf, paddedWidth, SavedCheckpoint, startState, type Batching, type Objective, type RunChoices, type RunIdentity, type TrainerState, type TrainingSettings } from '@tunefleet/ml-training';
 import { createTuner, estimateMemory, loadAdapter, parseTunerSpec, specHalfOf, textPositions, type LoadedAdapter, type Tuner, type TunerSpec } from '@tunefleet/ml-tuners';
-import { availableDeviceBytes, tokensPerPass } from '../runtime/device-limits';
+import { availableDeviceBytes, stemDiskBytes, tokensPerPass } from '../runtime/device-limits';
 import type { OpenedModel } from '../runtime/engine-resources';
 import { inputFile, inputFolder } from '../runtime/input-files';
 import type { JobContext } from '../runtime/job-context';
-import { chooseKeepStems } from './keep-stems';
+import { chooseKeptStems } from './keep-stems';
 import { groupSizeOf, prepareObjective } from './objective';
 import { startValues } from './start-values';
 
@@ -27,6 +27,8 @@ export interface PreparedRun {
   /** The objective's part of checkpoints. */
   readonly extras: ReadonlyMap<string, Float32Array>;
   readonly identity: RunIdentity;
+  /** How the run begins; a lack of memory may change it. */
+  readonly batching: Batching;
   readonly choices: RunChoices;
   readonly state: TrainerState;
   /** What `notes` of the checkpoint said; empty at a fresh start. */
@@ -52,16 +54,15 @@ export async function prepareRun(context: Context): Promise<PreparedRun> {
   };
   const longest = Math.max(longestRow(training), validation === null ? 0 : longestRow(validation));
   const passes = checkpoint === null ? fitBatching(context, opened, tunerSpec, longest) : keepBatching(context, checkpoint.choices);
-  const batching = {
-    ...passes,
-    keepStems: chooseKeepStems(context, {
-      opened,
-      tuner: tunerSpec,
-      datasets: [training, ...(validation === null ? [] : [validation])],
-      stepBytes: stepBytes(spec, opened, tunerSpec, longest)(passes),
-      before: checkpoint === null ? null : (checkpoint.choices.keepStems ?? false),
-    }),
-  };
+  const keptStems = chooseKeptStems(context, {
+    opened,
+    tuner: tunerSpec,
+    datasets: [training, ...(validation === null ? [] : [validation])],
+    stepBytes: stepBytes(spec, opened, tunerSpec, longest)(passes),
+    diskBytes: await stemDiskBytes(context.outputDir),
+    before: checkpoint === null ? null : (checkpoint.choices.keptStemBytes ?? 0),
+  });
+  const batching = keptStems === null ? passes : { ...passes, keptStems };
   const state = checkpoint?.load(identity, tuner) ?? startState(await firstValues(context, opened, tuner));
   const { objective, extras } = await prepareObjective(context, {
     opened,
@@ -72,7 +73,7 @@ export async function prepareRun(context: Context): Promise<PreparedRun> {
     withStartPolicy: (use) => withStartAdapter(context, opened, (adapter) => use(adapter?.hook ?? null)),
   });
   if (checkpoint !== null) events.log('info', `going on after step ${checkpoint.step} from its checkpoint`);
-  return { opened, tuner, training, validation, settings, objective, extras, identity, choices: { ...batching, computeDtype: opened.computeDtype, weightDtype: opened.weightDtype }, state, notes: checkpoint?.notes ?? {} };
+  return { opened, tuner, training, validation, settings, objective, extras, identity, batching, choices: { ...passes, keptStemBytes: keptStems?.bytes ?? 0, computeDtype: opened.computeDtype, weightDtype: opened.weightDtype }, state, notes: checkpoint?.notes ?? {} };
 }
 
 const PROGRESS_INTERVAL_MS = 500;

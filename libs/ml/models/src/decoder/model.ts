@@ -47,6 +47,7 @@ interface Pass {
   readonly keysValues: KeyValueStore | null;
   readonly outputRows: Int32Array | null;
   readonly recomputeBlocks: boolean;
+  readonly entering: ForwardOptions['entering'];
 }
 
 /** The frame that all decoders share: embedding, blocks one after the other, final norm; cache, recomputation and checks. */
@@ -114,7 +115,10 @@ export class DecoderModel implements CausalLm {
       this.throughBlocks(batch, { ...options, adapter: adapterOf(batch, options) }, (ids, pass) => {
         const wanted = (x: Tensor): Tensor => (pass.outputRows ? selectRows(x, pass.outputRows) : this.device.alias(x));
         const kept: (Tensor | null)[] = [];
-        this.runBlocks(ids, pass, (x, layer) => kept.push(!states.includes(layer + 1) ? null : layer === this.layers - 1 ? this.device.alias(x) : wanted(x)));
+        this.runBlocks(ids, pass, {
+          until: Math.max(...states),
+          onHidden: (x, layer) => kept.push(!states.includes(layer + 1) ? null : layer === this.layers - 1 ? this.device.alias(x) : wanted(x)),
+        });
         return kept;
       }),
     );
@@ -133,7 +137,7 @@ export class DecoderModel implements CausalLm {
     const known = cache?.length ?? 0;
     const placed: TokenBatch = batch.positions && virtual > 0 ? { ...batch, positions: batch.positions.map((position) => position + virtual) } : batch;
     this.checkBatch(batch, cache, virtual);
-    const { outputRows = null, recomputeBlocks = false } = options;
+    const { outputRows = null, recomputeBlocks = false, entering } = options;
     const decodes = cache !== null && batch.columns === 1 && !batch.branches;
     const offsets = Int32Array.from({ length: batch.rows }, (_, row) => cache?.lengths[row] ?? 0);
     const real = placed.positions ?? positionsBehind(offsets, batch.columns, virtual);
@@ -143,7 +147,7 @@ export class DecoderModel implements CausalLm {
         const slots = cache?.begin(batch.columns, decodes, lead) ?? 0;
         const keysValues = cache ?? (lead && new PrefixedKeysValues(lead));
         const positions = prefix?.behindPositions ? (batch.positions ?? positionsBehind(offsets, batch.columns, 0)) : real;
-        const through = (sequences: readonly SequenceContext[]): T => run(batch.ids, { rows: batch.rows, positions, sequences, adapter, keysValues, outputRows, recomputeBlocks });
+        const through = (sequences: readonly SequenceContext[]): T => run(batch.ids, { rows: batch.rows, positions, sequences, adapter, keysValues, outputRows, recomputeBlocks, entering });
         if (!decodes) return this.sequenceTables.with(placed, known + virtual, through);
         return this.sequenceTables.withSlots({ positions: real, lengths: offsets.map((length) => length + virtual), slots }, through);
       });
@@ -154,11 +158,16 @@ export class DecoderModel implements CausalLm {
     }
   }
 
-  /** @param onHidden told what enters the first block (layer -1) and what each block gives; borrowed   @returns [B*T, C] or the wanted rows, the caller's */
-  private runBlocks(ids: Int32Array, pass: Pass, onHidden?: (x: Tensor, layer: number) => void): Tensor {
-    let x = this.embed(ids, pass);
+  /**
+   * @param options.until blocks that are run, counted from the first   @param options.onHidden told what enters the first block (layer -1) and what each block gives; borrowed
+   * @returns [B*T, C] or the wanted rows, the caller's
+   */
+  private runBlocks(ids: Int32Array, pass: Pass, { until = this.layers, onHidden }: { until?: number; onHidden?: (x: Tensor, layer: number) => void } = {}): Tensor {
+    const { layer: first, hidden } = pass.entering ?? { layer: 0, hidden: null };
+    let x = hidden ? this.device.alias(hidden) : this.embed(ids, pass);
     onHidden?.(x, -1);
-    for (const [layer, block] of this.parts.blocks.entries()) {
+    for (const [layer, block] of this.parts.blocks.slice(0, until).entries()) {
+      if (layer < first) continue;
       const input = x;
       const context = this.blockContext(layer, pass);
       const run = () => this.runBlock(block, input, context);
@@ -209,7 +218,7 @@ export class DecoderModel implements CausalLm {
     const run = (columns: number, inputs: (pass: Pass) => ReadonlyMap<number, Tensor>): readonly KeysValues[] =>
       this.sequenceTables.with({ ids: new Int32Array(columns), rows: 1, columns }, 0, (sequences) =>
         this.device.scope(() => {
-          const pass: Pass = { rows: 1, positions: Int32Array.from({ length: columns }, (_, i) => i), sequences, adapter, keysValues: null, outputRows: null, recomputeBlocks: false };
+          const pass: Pass = { rows: 1, positions: Int32Array.from({ length: columns }, (_, i) => i), sequences, adapter, keysValues: null, outputRows: null, recomputeBlocks: false, entering: null };
           return this.prefixKeysValues(inputs(pass), pass);
         }),
       );

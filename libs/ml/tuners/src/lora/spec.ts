@@ -1,6 +1,7 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import { z } from 'zod';
 import type { TunerSpecHalf } from '../tuner-spec';
+import { blockOf } from '../matching/blocks';
 import { patternProblem } from '../matching/python-pattern';
 import { planLora } from './match';
 import { loraParameterCount } from './parameters';
@@ -122,6 +123,11 @@ export const loraSpec: TunerSpecHalf<LoraSpec> = {
     throw refusal(parsed.error.issues[0]);
   },
   countParameters: (spec, model) => loraParameterCount(spec, planLora(spec, model)),
+  untouchedBlocks(spec, model) {
+    const { targets, biases, embedding, saved, tokens } = planLora(spec, model);
+    if (embedding || tokens || saved.some(({ table }) => table === 'embedding')) return 0;
+    return [...targets, ...biases].reduce((first, { path }) => Math.min(first, blockOf(path, model) ?? model.layers), model.layers);
+  },
   // What the gain multiplies.
   keptPerToken: (spec, model) => (spec.use_dora ? planLora(spec, model).targets.reduce((sum, { outSize }) => sum + outSize, 0) : 0),
 };

@@ -33,6 +33,7 @@ export const qloraSpec: TunerSpecHalf<QloraSpec> = {
     return { ...lora, ...quantisation.data, kind: 'qlora' };
   },
   countParameters: (spec, model) => loraSpec.countParameters(loraOf(spec), model),
+  untouchedBlocks: (spec, model) => loraSpec.untouchedBlocks?.(loraOf(spec), model) ?? 0,
   keptPerToken: (spec, model) => loraSpec.keptPerToken?.(loraOf(spec), model) ?? 0,
   baseQuantisation: ({ bnb_4bit_quant_type, bnb_4bit_use_double_quant }) => ({ type: bnb_4bit_quant_type, doubleQuant: bnb_4bit_use_double_quant }),
 };
