@@ -165,6 +165,20 @@ it('a run whose loss is not finite fails alone and as it was, to the bit for the
   for (const index of [0, 2]) expect(harmed[index]?.state).toEqual(healthy[index]?.state);
 });
 
+it('on wasm, too', async () => {
+  const other = await openDevice({ backend: 'wasm' });
+  const base = join(folder, 'model');
+  using portable = await loadCausalLm(other, { folder: base, config: JSON.parse(await readFile(join(base, 'config.json'), 'utf8')) as unknown, computeDtype: 'f32' });
+  const on = (spec: RunSpec) => new Trainer({ ...start(spec).options, model: portable });
+  const specs: readonly RunSpec[] = [{}, { settings: { seed: 2 } }, { fields: { kind: 'ia3' } }];
+  const [joint, lone] = [specs.map(on), specs.map(on)];
+  await together(joint);
+  for (const [index, trainer] of lone.entries()) {
+    await alone(trainer, 1);
+    expectNear(joint[index] as Trainer, trainer);
+  }
+});
+
 it('stopped between passes it changes nothing', async () => {
   const trainers = [start({}), start({ settings: { seed: 2 } })];
   let asked = 0;

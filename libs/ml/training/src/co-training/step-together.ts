@@ -19,7 +19,7 @@ export type StepOutcome = { readonly result: StepResult } | { readonly failed: T
  * One optimiser step of each of several runs on the same model. Runs share passes through the model and nothing else: data, masks, gradient, clipping, learning rate
  * and update of each are those of `trainStep`, and its state may go on alone or with others afterwards. Stopped early it changes nothing.
  * @returns one outcome per run, with the seconds of the whole step; null when `shouldStop` said so
- * @throws TunefleetError `out_of_device_memory`; `invalid_input`, reason `not_routable`, if an adapter cannot share a pass
+ * @throws TunefleetError `out_of_device_memory`, with no run changed, so that fewer tokens per pass can be tried; `invalid_input`, reason `not_routable`, if an adapter cannot share a pass
  */
 export async function stepTogether(trainers: readonly Trainer[], { tokensPerPass, shouldStop = () => false }: TogetherOptions): Promise<StepOutcome[] | null> {
   const [first] = trainers;

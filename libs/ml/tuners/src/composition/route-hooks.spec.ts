@@ -48,12 +48,12 @@ describe.each(NAMES)('%s', (name) => {
   afterAll(() => model[Symbol.dispose]());
 
   /** Tensors of the enclosing scope. */
-  function bind({ fields, factor = 1 }: Route, index: number, dropout: DropoutKey = null): { hook: ModelHook | null; parameters: readonly Tensor[] } {
+  function bind({ fields, factor = 1 }: Route, index: number, dropout: DropoutKey = null, base: CausalLm = model): { hook: ModelHook | null; parameters: readonly Tensor[] } {
     if (!fields) return { hook: null, parameters: [] };
-    const tuner = createTuner(parseTunerSpec(fields), model);
-    const values = tuner.initialValues(index, startWith(model)).map((value, at) => factor * (value + 0.05 * Math.sin(at + index)));
+    const tuner = createTuner(parseTunerSpec(fields), base);
+    const values = tuner.initialValues(index, startWith(base)).map((value, at) => factor * (value + 0.05 * Math.sin(at + index)));
     const parameters = parametersOf(device, tuner, values);
-    return { hook: tuner.bind(model, parameters, dropout), parameters };
+    return { hook: tuner.bind(base, parameters, dropout), parameters };
   }
 
   const total = (routes: readonly Route[]) => routes.reduce((sum, { rows }) => sum + rows, 0);
@@ -132,6 +132,21 @@ describe.each(NAMES)('%s', (name) => {
     expectNear(learnTogether(ROUTES, {}), learnAlone(ROUTES, {}));
   });
   if (!MORE.includes(name)) return;
+
+  test('in bf16 every route stays near what it is alone', async () => {
+    using narrow = await loadCausalLm(device, { folder, config: JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')), computeDtype: 'bf16' });
+    const routes = ROUTES.slice(0, 4);
+    const [batch, begins] = [batchOf(total(routes)), firstRows(routes)];
+    device.scope(() => {
+      const hooks = routes.map((route, index) => bind(route, index, null, narrow).hook);
+      const together = logitsWith(narrow, batch, { adapter: routeHooks(narrow, routes.map(({ rows }, index) => ({ rows, hook: hooks[index] ?? null }))) });
+      routes.forEach((route, index) => {
+        const from = (begins[index] as number) * columns * V;
+        const own = together.subarray(from, from + route.rows * columns * V);
+        expect(maxDifference(own, logitsWith(narrow, part(batch, begins[index] as number, route), { adapter: hooks[index] ?? null }))).toBeLessThan(0.1);
+      });
+    });
+  });
 
   test('blocks are computed again for the same gradients', () => {
     expect(learnTogether(ROUTES, { recomputeBlocks: true })).toEqual(learnTogether(ROUTES, {}));
