@@ -149,7 +149,7 @@ test('a live job, a data set in use and a published adapter lose nothing; what h
   expect(await steps.status(live.jobId)).toBe('succeeded');
 }, 60_000);
 
-test('attempts go after what hangs on them, messages only once they were handed on, and a number can be kept', async () => {
+test('attempts go after what hangs on them, messages only once they are no longer owed, and a number can be kept', async () => {
   const done = await published('done');
   const { items } = await store.records.listEvents(done.jobId, { limit: 100 });
   await retention.run([now('events', 2)], { apply: true, isOver: never });
@@ -157,7 +157,9 @@ test('attempts go after what hangs on them, messages only once they were handed 
   expect((await retention.run([now('attempts')], { apply: true, isOver: never })).freed).toMatchObject([{ rows: 0 }]);
   expect((await retention.run([now('checkpoints'), now('attempts')], { apply: true, isOver: never })).freed).toMatchObject([{ rows: 2 }, { rows: 1 }]);
 
-  expect((await retention.run([now('outbox')], { apply: true, isOver: never })).freed).toMatchObject([{ rows: 0 }]);
+  // The message of the first job is not owed any more since intake was done; that of the second is.
+  await steps.create();
+  expect((await retention.run([now('outbox')], { apply: true, isOver: never })).freed).toMatchObject([{ rows: 1 }]);
   expect(await store.outbox.relay(10, () => Promise.resolve())).toBe(1);
   expect((await retention.run([{ ...now('outbox'), olderThanMs: 60_000 }], { apply: true, isOver: never })).freed).toMatchObject([{ rows: 0 }]);
   expect((await retention.run([now('outbox')], { apply: true, isOver: never })).freed).toMatchObject([{ rows: 1 }]);
@@ -188,7 +190,6 @@ test('thousands of rows go in batches, which can be cut off and gone on with', a
 
 test('the daily run is made by one of two replicas, once, and removes by its rules only', async () => {
   await published('done');
-  await store.outbox.relay(10, () => Promise.resolve());
   const stray = await blob('of nobody');
   const ran: string[] = [];
   const replicas = ['one', 'two'].map(

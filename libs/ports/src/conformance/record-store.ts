@@ -147,6 +147,8 @@ export function recordStoreConformance(name: string, open: () => Promise<StoreUn
         const versions = await Promise.all(Array.from({ length: 8 }, () => records.upsertDatasetVersion(version)));
         expect(new Set(versions.map(({ id }) => id)).size).toBe(1);
         expect((await records.upsertDatasetVersion({ ...version, format: 'completion' })).id).not.toBe(versions[0]?.id);
+        const learnt = { ...version, summary: { rows: 3, duplicates: 1 } };
+        for (let n = 0; n < 2; n++) expect(await records.upsertDatasetVersion(learnt)).toEqual({ ...versions[0], ...learnt });
       });
     });
 

@@ -70,12 +70,17 @@ export function fileMethods(db: Database): FileMethods {
     upsertDatasetVersion: (version) =>
       db.repeating(async () => {
         const { teamId, contentHash, format, rowCount, summary } = version;
-        // The same bytes under the same format have the same report, unless the validator has learnt something.
+        // The same bytes under the same format have the same report, unless the validator has learnt something: mostly nothing is written.
         const [row] = await db.statements.$queryRaw<DatasetVersion[]>`
-          insert into dataset_version as d (id, team_id, content_hash, format, row_count, summary)
-          values (${newId('datasetVersion')}, ${teamId}, ${contentHash}, ${format}, ${rowCount}, ${jsonText(summary)}::jsonb)
-          on conflict (team_id, content_hash, format) do update set row_count = excluded.row_count, summary = excluded.summary
-          returning ${datasetVersionColumns}`;
+          with known as (
+            select ${datasetVersionColumns} from dataset_version d
+            where team_id = ${teamId} and content_hash = ${contentHash} and format = ${format} and row_count = ${rowCount}::int and summary = ${jsonText(summary)}::jsonb),
+          written as (
+            insert into dataset_version as d (id, team_id, content_hash, format, row_count, summary)
+            select ${newId('datasetVersion')}, ${teamId}, ${contentHash}, ${format}, ${rowCount}::int, ${jsonText(summary)}::jsonb where not exists (select from known)
+            on conflict (team_id, content_hash, format) do update set row_count = excluded.row_count, summary = excluded.summary
+            returning ${datasetVersionColumns})
+          select * from known union all select * from written`;
         invariant(row !== undefined, 'the database did not answer with the row it wrote');
         return datasetVersionRecord(row);
       }),
