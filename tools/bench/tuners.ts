@@ -14,13 +14,8 @@ import type { TokenisedDataset } from '@tunefleet/ml-data';
 import { loadCausalLm, type CausalLm } from '@tunefleet/ml-models';
 import { openDevice, probeDevice, type FloatDType } from '@tunefleet/ml-tensor';
 import { chooseBatching, startState, stemCacheBytes, Trainer } from '@tunefleet/ml-training';
-<<<<<<< Updated upstream
-import { createTuner, parseTunerSpec, specHalfOf, tunerSpecs } from '@tunefleet/ml-tuners';
-import { writeRandomModel } from './model/shape';
-=======
 import { createTuner, fixedStates, parseTunerSpec, specHalfOf, tunerSpecs } from '@tunefleet/ml-tuners';
-import { writeRandomModel } from './train/shape';
->>>>>>> Stashed changes
+import { writeRandomModel } from './model/shape';
 import { answersToQuestions, type DataShape } from './tuners/data';
 
 interface Row {
