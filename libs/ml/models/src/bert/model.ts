@@ -19,6 +19,9 @@ export interface BertParts {
   readonly owned: readonly Tensor[];
 }
 
+/** What an adapter may do to a decoder only. */
+const DECODER_PARTS = ['forPass', 'modules', 'embed', 'positions', 'head', 'prefix', 'bypass'] as const satisfies readonly (keyof ModelHook)[];
+
 /** @see Devlin et al. 2018, arXiv:1810.04805 */
 export class BertModel implements Encoder {
   readonly modelType = 'bert';
@@ -60,7 +63,7 @@ export class BertModel implements Encoder {
 
   encode(batch: EncoderBatch, { adapter = null, recomputeBlocks = false }: EncodeOptions = {}): Tensor {
     this.check(batch);
-    invariant(!adapter || Object.keys(adapter).every((part) => part === 'project' || part === 'norms'), 'only linear maps and norms of an encoder can be adapted');
+    invariant(!adapter || DECODER_PARTS.every((part) => adapter[part] === undefined), 'only linear maps and norms of an encoder can be adapted');
     const { rows, columns, lengths } = batch;
     return this.device.scope(() => {
       const mask = blockMask(this.device, paddingMask(lengths, columns));

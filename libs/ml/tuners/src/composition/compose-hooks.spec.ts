@@ -86,7 +86,12 @@ describe.each(NAMES)('%s', (name) => {
     const whole = opened({ kind: 'lora', modules_to_save: [model.tables.embedding.split('.').at(-1)] });
     expect(() => logits(tokens, whole)).toThrow(/change the token embeddings, one of them the whole table/);
     expect(() => logits([tokens, NaN])).toThrow(/the weight of "0" is NaN/);
-    expect(() => logits(tokens, opened({ kind: 'full', last_blocks: 1 }))).toThrow(/"1" holds linear maps of the model itself, tuned; it can only be active alone/);
+    const last = opened({ kind: 'full', last_blocks: 1, train_head: model.tables.tied ? null : false });
+    const low = opened({ kind: 'lora' });
+    expect(() => logits(last, low)).toThrow(/"0" and "1" change .*, one of them with weights of its own/);
+    expect(() => logits([last, 0.5])).toThrow(/"0" has weight 0.5, but weights trained whole are there or not/);
+    const first = opened({ kind: 'lora', target_modules: 'all-linear', exclude_modules: `.*\\.${model.layers - 1}\\..*` });
+    expect(maxDifference(logits(last, first), logits(last))).toBeGreaterThan(1e-3);
   });
 });
 

@@ -31,7 +31,7 @@ export interface ComposedHook extends Disposable {
  */
 export function composeHooks(model: BindableModel, parts: readonly ActivePart[], { merge = false }: { readonly merge?: boolean } = {}): ComposedHook {
   const [first] = parts;
-  checkComposable(parts);
+  checkComposable(model, parts);
   if (first === undefined) return { hook: null, [Symbol.dispose]: () => undefined };
   if (parts.length === 1 && first.weight === 1 && !merge) return { hook: first.hook, [Symbol.dispose]: () => undefined };
   const { forwards, head, tensors } = model.device.detached(() => fusedParts(model, parts, merge));
@@ -65,16 +65,20 @@ function fusedParts(model: BindableModel, parts: readonly ActivePart[], merge: b
 
 /** @returns null where nothing changes the group; tensors of the current scope */
 function fusedGroup({ device, computeDtype }: BindableModel, group: ProjectionGroup, parts: readonly ActivePart[], merge: boolean): FusedForward | null {
-  const changing = parts.flatMap(({ hook, weight }) => {
-    const change = isComposable(hook) ? hook.changeOf(group) : null;
-    return change ? [{ hook, change, weight }] : [];
-  });
+  const changing = changesOf(group, parts);
   const [first] = changing;
   if (first === undefined) return null;
-  if (merge) return mergedForward(device, group, fuse(device, group, changing), computeDtype);
-  if (changing.length > 1 || first.weight !== 1) return fusedForward(device, group, fuse(device, group, changing), computeDtype);
   const { hook, change } = first;
+  if (merge && change.type !== 'opaque') return mergedForward(device, group, fuse(device, group, changing), computeDtype);
+  if (changing.length > 1 || first.weight !== 1) return fusedForward(device, group, fuse(device, group, changing), computeDtype);
   return { run: (x, residual) => hook.project?.(x, group, residual) as readonly Tensor[], change, tensors: [] };
+}
+
+function changesOf(group: ProjectionGroup, parts: readonly ActivePart[]): readonly (ActivePart & WeightedChange)[] {
+  return parts.flatMap((part) => {
+    const change = isComposable(part.hook) ? part.hook.changeOf(group) : null;
+    return change ? [{ ...part, change }] : [];
+  });
 }
 
 /** Low-rank updates of the output head, made one; or the one table in its place. */
@@ -114,7 +118,7 @@ function isComposable(hook: ModelHook): hook is ComposableHook {
   return 'changeOf' in hook;
 }
 
-function checkComposable(parts: readonly ActivePart[]): void {
+function checkComposable({ projectionGroups }: BindableModel, parts: readonly ActivePart[]): void {
   const refuse = (message: string) => new TunefleetError('invalid_input', message, { reason: 'not_composable' });
   const atMostOne = (does: (hook: ModelHook) => boolean, what: string): void => {
     const names = parts.flatMap(({ name, hook }) => (does(hook) ? [`"${name}"`] : []));
@@ -132,11 +136,16 @@ function checkComposable(parts: readonly ActivePart[]): void {
     return rows === 'all' ? [] : rows;
   };
   for (const row of new Set(parts.flatMap(({ hook }) => rowsOf(hook)))) atMostOne((hook) => rowsOf(hook).includes(row), `have embeddings of their own for token ${row}`);
+  for (const group of projectionGroups) {
+    const changing = changesOf(group, parts);
+    if (!changing.some(({ change }) => change.type === 'opaque')) continue;
+    atMostOne((hook) => changing.some((part) => part.hook === hook), `change ${group.members[0]?.path}, one of them with weights of its own`);
+  }
   for (const { name, hook, weight } of parts) {
-    invariant(!hook.forPass, `"${name}" is made for rows of its own`);
-    if (hook.project && !isComposable(hook)) throw refuse(`"${name}" holds linear maps of the model itself, tuned; it can only be active alone, with weight 1`);
+    invariant(!hook.forPass && (!hook.project || isComposable(hook)), `"${name}" does not say how it changes linear maps`);
     if (!Number.isFinite(weight)) throw refuse(`the weight of "${name}" is ${weight}; it must be a number`);
-    const whole = hook.prefix ? 'virtual tokens are' : hook.bypass ? 'a bypass is' : (hook.head?.table ?? hook.norms ?? hook.positions) ? 'weights trained whole are' : null;
+    const replacesMaps = projectionGroups.some((group) => isComposable(hook) && hook.changeOf(group)?.type === 'opaque');
+    const whole = hook.prefix ? 'virtual tokens are' : hook.bypass ? 'a bypass is' : (hook.head?.table ?? hook.norms ?? hook.positions ?? replacesMaps) ? 'weights trained whole are' : null;
     if (weight !== 1 && whole) throw refuse(`"${name}" has weight ${weight}, but ${whole} there or not; give it weight 1`);
   }
 }

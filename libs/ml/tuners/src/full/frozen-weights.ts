@@ -6,7 +6,7 @@ import type { BindableModel } from '../tuner';
 import type { TrainedWeight } from './plan';
 
 /** What a model holds of a weight, in the layout of the checkpoint, f32 on the host. Of a quantised map what its codes stand for. */
-export function frozenWeight(model: BindableModel, { source, name }: TrainedWeight): Float32Array {
+export function frozenWeight(model: BindableModel, { source, name }: Pick<TrainedWeight, 'source' | 'name'>): Float32Array {
   const { device } = model;
   switch (source.type) {
     case 'embeddings':

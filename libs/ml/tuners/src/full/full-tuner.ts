@@ -1,6 +1,7 @@
 import { invariant } from '@tunefleet/foundation';
-import type { ModelHook, NormWeights, ProjectionGroup } from '@tunefleet/ml-nn';
+import type { NormWeights, ProjectionGroup } from '@tunefleet/ml-nn';
 import { add, concatColumns, linear, replaceRows, type Tensor } from '@tunefleet/ml-tensor';
+import type { ComposableHook } from '../composition/composable-hook';
 import { sizeOf, slotsCount } from '../named-parameters/parameter-slots';
 import type { BindableModel, StartContext, TunableModel, Tuner } from '../tuner';
 import { frozenWeight } from './frozen-weights';
@@ -41,7 +42,7 @@ class FullTuner implements Tuner {
     return values;
   }
 
-  bind({ projectionGroups }: BindableModel, values: readonly Tensor[]): ModelHook {
+  bind({ projectionGroups }: BindableModel, values: readonly Tensor[]): ComposableHook {
     invariant(values.length === this.parameters.length, `${this.parameters.length} parameters were bound to ${values.length} tensors`);
     const named = new Map(this.parameters.map(({ name }, index) => [name, values[index] as Tensor]));
     const { tables } = this.model;
@@ -55,8 +56,9 @@ class FullTuner implements Tuner {
     }));
     const trained = new Set(projectionGroups.filter(({ members }) => members.some(({ path }) => named.has(`${path}.weight`))));
     return {
+      changeOf: (group) => (trained.has(group) ? { type: 'opaque' } : null),
       project: (x, group, residual) => (trained.has(group) ? project(x, group, residual, named) : null),
-      ...(embeddings ? { embed: (embedded, ids, scale) => replaceRows(embedded, embeddings, ids, scale) } : {}),
+      ...(embeddings ? { embed: (embedded: Tensor, ids: Int32Array, scale: number) => replaceRows(embedded, embeddings, ids, scale), replacedTokens: 'all' as const } : {}),
       ...(positions ? { positions } : {}),
       ...(norms.size > 0 ? { norms } : {}),
       ...(head ? { head: { table: head, lora: null } } : {}),
@@ -64,7 +66,7 @@ class FullTuner implements Tuner {
   }
 
   /** In the compute dtype, so that nothing is cast in every pass. */
-  bindForInference(model: BindableModel, values: readonly Tensor[]): { readonly hook: ModelHook; readonly tensors: readonly Tensor[] } {
+  bindForInference(model: BindableModel, values: readonly Tensor[]): { readonly hook: ComposableHook; readonly tensors: readonly Tensor[] } {
     const tensors = values.map((value, index) => (this.parameters[index]?.source.type === 'norm' ? value : model.device.primitives.cast(value, model.computeDtype)));
     return { hook: this.bind(model, tensors), tensors };
   }

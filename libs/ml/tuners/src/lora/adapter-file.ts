@@ -25,7 +25,7 @@ export function loraAdapterFile(
   values: Float32Array,
   base: { readonly id: string; readonly revision: string },
 ): { readonly adapter: LoraAdapter; readonly card: Pick<ModelCard, 'title' | 'facts'> } {
-  const { targets, embedding, saved, tiedHead, tokens } = plan;
+  const { targets, embedding, saved, norms, tiedHead, tokens } = plan;
   const spec = starts === null ? trained : withoutStart(trained);
   const tensors: AdapterTensor[] = [];
   let at = 0;
@@ -54,13 +54,14 @@ export function loraAdapterFile(
     bias: spec.bias,
     init_lora_weights: spec.init_lora_weights,
     target_modules: [...(embedding ? [embedding.path, ...head] : []), ...targets.map(({ path }) => path)],
-    modules_to_save: saved.length > 0 ? [...saved.map(({ path }) => path.split('.').at(-1) as string), ...head] : null,
+    // Norms by their whole paths: PEFT takes every module whose path ends so.
+    modules_to_save: saved.length + norms.length > 0 ? [...saved.map(({ path }) => path.split('.').at(-1) as string), ...(saved.length > 0 ? head : []), ...norms.map(({ path }) => path)] : null,
     trainable_token_indices: tokens && [...tokens.indices],
     rank_pattern: spec.rank_pattern,
     alpha_pattern: spec.alpha_pattern,
     fan_in_fan_out: targets.some(({ fanInFanOut }) => fanInFanOut),
   });
-  return { adapter: { config, tensors }, card: { title: `${spec.use_dora ? 'DoRA' : 'LoRA'} adapter of ${base.id}`, facts: [`Adapted linear maps: ${targets.length}`, ...saved.map(({ path }) => `Trained whole: ${path}`), `Parameters: ${at}`] } };
+  return { adapter: { config, tensors }, card: { title: `${spec.use_dora ? 'DoRA' : 'LoRA'} adapter of ${base.id}`, facts: [`Adapted linear maps: ${targets.length}`, ...saved.map(({ path }) => `Trained whole: ${path}`), ...(norms.length > 0 ? [`Norms trained whole: ${norms.length}`] : []), `Parameters: ${at}`] } };
 }
 
 /** s B A - s B0 A0 = s [B, -B0] [A; A0]: the same scale from twice the rank takes twice alpha, or sqrt(2) times with rsLoRA. */

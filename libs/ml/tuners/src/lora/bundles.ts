@@ -1,5 +1,5 @@
 import { invariant } from '@tunefleet/foundation';
-import type { ProjectionGroup } from '@tunefleet/ml-nn';
+import type { NormWeights, ProjectionGroup } from '@tunefleet/ml-nn';
 import { bundleLora, linearGroup, type AdaptedHead, type FrozenMatrix, type LoraBundle, type LoraUpdate, type Magnitude, type OutputShift, type Tensor } from '@tunefleet/ml-tensor';
 import type { ComposableHook } from '../composition/composable-hook';
 import type { BindableModel } from '../tuner';
@@ -18,6 +18,7 @@ export interface LoraFactors {
 export interface LoraParts {
   readonly bundles: ReadonlyMap<ProjectionGroup, LoraBundle>;
   readonly embedding: EmbeddingParts | null;
+  readonly norms: ReadonlyMap<string, NormWeights>;
   readonly head: AdaptedHead | null;
 }
 
@@ -32,7 +33,7 @@ export function bundleByGroup(model: BindableModel, groups: readonly ProjectionG
 }
 
 /** Applies bundles to their groups and leaves other groups alone. */
-export function loraHook({ bundles, embedding, head }: LoraParts): ComposableHook {
+export function loraHook({ bundles, embedding, norms, head }: LoraParts): ComposableHook {
   return {
     changeOf(group) {
       const bundle = bundles.get(group);
@@ -43,24 +44,26 @@ export function loraHook({ bundles, embedding, head }: LoraParts): ComposableHoo
       return lora ? linearGroup(x, group.maps, { lora, residual }) : null;
     },
     ...(embedding ? { embed: (embedded: Tensor, ids: Int32Array, scale: number) => embedWith(embedding, embedded, ids, scale), replacedTokens: embedding.table ? 'all' : (embedding.tokens?.indices ?? []) } : {}),
+    ...(norms.size > 0 ? { norms } : {}),
     ...(head ? { head } : {}),
   };
 }
 
 /** Without what only training needs. */
-export function forInference({ bundles, embedding, head }: LoraParts): LoraParts {
+export function forInference({ bundles, embedding, norms, head }: LoraParts): LoraParts {
   return {
     bundles: new Map([...bundles].map(([group, bundle]) => [group, bundleForInference(bundle)])),
     embedding,
+    norms,
     head: head && { table: head.table, lora: head.lora && bundleForInference(head.lora) },
   };
 }
 
 /** Every tensor once. */
-export function tensorsOf({ bundles, embedding, head }: LoraParts): Tensor[] {
+export function tensorsOf({ bundles, embedding, norms, head }: LoraParts): Tensor[] {
   const ofBundles = [...bundles.values(), ...(head?.lora ? [head.lora] : [])].flatMap(({ a, b, shift, decomposition }) => [a, ...b, ...shift, ...(decomposition?.gains ?? [])]);
   const { table = null, lora = null, tokens = null } = embedding ?? {};
-  return [...new Set([...ofBundles, head?.table ?? null, table, lora?.a ?? null, lora?.b ?? null, tokens?.rows ?? null])].filter((tensor) => tensor !== null);
+  return [...new Set([...ofBundles, ...[...norms.values()].flatMap(({ weight, bias }) => [weight, bias]), head?.table ?? null, table, lora?.a ?? null, lora?.b ?? null, tokens?.rows ?? null])].filter((tensor) => tensor !== null);
 }
 
 /** A map's bias in the base, [out] f32, the caller's. */

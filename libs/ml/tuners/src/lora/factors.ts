@@ -29,7 +29,8 @@ export function loraFactorsOf(base: BaseOnDisk, files: AdapterFiles, purpose: st
   const { plan, tensors } = withinTimeLimit(() => plannedBy(file, base, (table) => base.table(table)));
   if (plan.biases.length > 0) throw refuse('it trains biases');
   if (plan.embedding) throw refuse(`it adapts the embedding "${plan.embedding.path}"`);
-  if (plan.saved.length > 0) throw refuse(`it trains "${plan.saved[0]?.path}" whole`);
+  const [whole] = [...plan.saved, ...plan.norms];
+  if (whole) throw refuse(`it trains "${whole.path}" whole`);
   if (plan.tokens) throw refuse('it trains tokens of the embedding');
   const floats = (name: string): Float32Array => {
     const tensor = tensors.get(name);

@@ -30,6 +30,9 @@ const VARIANTS: readonly Variant[] = [
   },
   { name: 'peft-tables', base: 'scaled', spec: { r: 4, lora_alpha: 6, target_modules: ['q_proj', 'embed_tokens', 'lm_head'] }, deterministic: ['lora_B.weight', 'embedding_A'] },
   { name: 'peft-saved', base: 'scaled', spec: { r: 4, lora_alpha: 6, target_modules: ['v_proj'], modules_to_save: ['embed_tokens', 'lm_head'] }, deterministic: ['embed_tokens.weight', 'lm_head.weight'] },
+  { name: 'peft-norms', base: 'tied', spec: { r: 4, lora_alpha: 6, target_modules: ['v_proj'], modules_to_save: ['input_layernorm', 'model.norm'] }, deterministic: ['input_layernorm.weight', 'model.norm.weight'] },
+  { name: 'peft-norms-gpt2', base: 'gpt2', spec: { r: 4, lora_alpha: 6, target_modules: ['c_attn'], modules_to_save: ['ln_1', '0.ln_2', 'ln_f'] }, deterministic: ['ln_1.weight', 'ln_2.bias', 'ln_f.bias'] },
+  { name: 'peft-norms-gemma2', base: 'gemma2', spec: { r: 4, lora_alpha: 6, target_modules: ['q_proj'], modules_to_save: ['pre_feedforward_layernorm', 'lm_head'] }, deterministic: ['pre_feedforward_layernorm.weight', 'lm_head.weight'] },
   { name: 'peft-tokens', base: 'tied', spec: { r: 4, lora_alpha: 6, target_modules: ['v_proj'], trainable_token_indices: [1, 5, 9] }, deterministic: ['tokens_delta'] },
   { name: 'peft-scaled-embedding', base: 'gemma2', spec: { r: 4, lora_alpha: 6, target_modules: ['o_proj', 'embed_tokens'] }, deterministic: ['embedding_A'] },
   { name: 'peft-lora-bias', base: 'qwen2', spec: { r: 4, lora_alpha: 6, target_modules: ['q_proj', 'down_proj'], lora_bias: true }, deterministic: ['lora_B.bias', 'lora_B.weight'] },
@@ -116,8 +119,9 @@ describe.each(VARIANTS)('$name', ({ name, base, spec, deterministic }) => {
       expect([...ours.tensors.keys()].sort()).toEqual(keys.sort());
       for (const key of keys) expect([key, ours.entry(key).shape, Buffer.from(ours.read(key)).equals(theirs.read(key))]).toEqual([key, theirs.entry(key).shape, true]);
       const configs = await Promise.all([fixture(name), folder].map(async (each) => JSON.parse(await readFile(join(each, 'adapter_config.json'), 'utf8')) as Record<string, unknown>));
-      const tied = configs[0]?.['ensure_weight_tying'] === true;
-      for (const field of ['use_dora', 'lora_bias', 'bias', ...(tied ? [] : ['modules_to_save']), 'trainable_token_indices', 'r', 'lora_alpha']) expect([field, configs[1]?.[field]]).toEqual([field, configs[0]?.[field]]);
+      // Norms are named by their paths, which mean the same whatever else the names would match.
+      const renamed = configs[0]?.['ensure_weight_tying'] === true || name.startsWith('peft-norms');
+      for (const field of ['use_dora', 'lora_bias', 'bias', ...(renamed ? [] : ['modules_to_save']), 'trainable_token_indices', 'r', 'lora_alpha']) expect([field, configs[1]?.[field]]).toEqual([field, configs[0]?.[field]]);
     });
 
     test('a fresh adapter has the shapes and the determined values of PEFT, changes nothing, and is a function of the seed', () => {

@@ -9,7 +9,7 @@ import { loraAdapterFile } from './adapter-file';
 import { bundleByGroup, forInference, frozenBias, loraHook, tensorsOf, type LoraFactors, type LoraParts } from './bundles';
 import { loraLaneKey, loraLanes } from './lanes';
 import type { LoraPlan } from './match';
-import { aOf, bBiasOf, biasOf, bOf, embeddingAOf, embeddingBOf, loraParameters, magnitudeOf, savedOf, sizeOf, tokensOf, type LoraParameter } from './parameters';
+import { aOf, bBiasOf, biasOf, bOf, embeddingAOf, embeddingBOf, loraParameters, magnitudeOf, savedBiasOf, savedOf, sizeOf, tokensOf, type LoraParameter } from './parameters';
 import type { LoraSpec } from './spec';
 import { startsFromWeights, type StartFactors } from './start/from-weights';
 import { loraInitialValues } from './start/initial-values';
@@ -61,7 +61,7 @@ export class LoraTuner implements Tuner {
     const bundles = this.bundles(model, head ? [...model.projectionGroups, head] : model.projectionGroups, named, dropout);
     const headLora = (head && bundles.get(head)) ?? null;
     if (head) bundles.delete(head);
-    const { embedding, saved, tiedHead, tokens } = this.plan;
+    const { embedding, saved, norms, tiedHead, tokens } = this.plan;
     const tableOf = (kind: 'embedding' | 'head') => saved.flatMap(({ path, table }) => (table === kind ? [named.get(savedOf(path)) as Tensor] : []))[0] ?? null;
     const rows = (tokens && named.get(tokensOf(tokens.path))) ?? null;
     const parts: EmbeddingParts = {
@@ -75,6 +75,7 @@ export class LoraTuner implements Tuner {
     return {
       bundles,
       embedding: parts.table ?? parts.lora ?? parts.tokens ? parts : null,
+      norms: new Map(norms.map(({ path, biased }) => [path, { weight: named.get(savedOf(path)) as Tensor, bias: biased ? (named.get(savedBiasOf(path)) as Tensor) : null }])),
       head: adapted.table ?? adapted.lora ? adapted : null,
     };
   }

@@ -45,6 +45,8 @@ export interface LoraPlan {
   readonly embedding: LoraTarget | null;
   /** Tables trained whole. */
   readonly saved: readonly { readonly path: string; readonly table: 'embedding' | 'head'; readonly shape: readonly [V: number, C: number] }[];
+  /** Norms trained whole, in the model's order. */
+  readonly norms: readonly { readonly path: string; readonly size: number; readonly biased?: true }[];
   /** Path of the output head where it shares what is trained of the embedding; null: it does not. */
   readonly tiedHead: string | null;
   /** Rows of the embedding that are trained, and of the head where that is the same table. */
@@ -63,7 +65,7 @@ export function matchProjections(spec: LoraSpec, model: TunableModel): readonly 
 export function planLora(spec: LoraSpec, model: TunableModel): LoraPlan {
   return withinTimeLimit(() => {
     const ties = spec.ensure_weight_tying && model.tables?.tied === true;
-    const whole = savedTables(spec, model);
+    const { tables: whole, norms } = savedModules(spec, model);
     const found = targetsOf(spec, model, whole.map(({ path }) => path));
     const { embedding, targets } = ties ? tied(found, model, spec) : found;
     const saved = ties && whole.length > 0 ? whole.slice(0, 1).map((each) => ({ ...each, path: model.tables?.embedding ?? '', table: 'embedding' as const })) : whole;
@@ -73,7 +75,7 @@ export function planLora(spec: LoraSpec, model: TunableModel): LoraPlan {
     if (embedding && typeof spec.init_lora_weights === 'string') throw refuseField('init_lora_weights', `"${spec.init_lora_weights}" cannot be used for the embedding "${embedding.path}"; leave it out of target_modules`);
     if (tokens && (embedding || saved.some(({ table }) => table === 'embedding'))) throw refuseField('trainable_token_indices', 'cannot be used together with an embedding that is adapted or trained whole');
     if (tokens && model.tables?.tied && (targets.some(({ path }) => path === model.tables?.head) || saved.length > 0)) throw refuseField('trainable_token_indices', 'cannot be used together with an output head that is adapted or trained whole, where the head is the embedding table');
-    return { targets, biases: trainedBiases(spec, model, targets), embedding, saved, tiedHead, tokens };
+    return { targets, biases: trainedBiases(spec, model, targets), embedding, saved, norms, tiedHead, tokens };
   });
 }
 
@@ -121,16 +123,26 @@ function trainedBiases({ bias }: LoraSpec, { projections, modelType }: TunableMo
 }
 
 /** PEFT's rule: a module's path ends with the entry, with or without a dot before it. */
-function savedTables({ modules_to_save: entries }: LoraSpec, { tables, vocabSize, hiddenSize, modelType }: TunableModel): LoraPlan['saved'] {
+function savedModules({ modules_to_save: entries }: LoraSpec, { tables, norms, vocabSize, hiddenSize, modelType }: TunableModel): { readonly tables: LoraPlan['saved']; readonly norms: LoraPlan['norms'] } {
+  const isSaved = (path: string): boolean => entries?.some((entry) => path.endsWith(entry)) ?? false;
   const kinds = tables ? (['embedding', 'head'] as const) : [];
-  const idle = entries?.find((entry) => !kinds.some((kind) => tables?.[kind].endsWith(entry)));
+  const all = [...kinds.map((kind) => tables?.[kind] ?? ''), ...norms.map(({ path }) => path)];
+  const idle = entries?.find((entry) => !all.some((path) => path.endsWith(entry)));
   if (idle !== undefined) {
-    throw refuseField('modules_to_save', tables ? `"${idle}" cannot be trained whole; of this ${modelType} model ${tables.embedding.split('.').at(-1)} and ${tables.head} can` : `no module of a ${modelType} model can be trained whole yet; leave it out`);
+    const names = [...new Set(all.map((path) => path.split('.').at(-1)))].join(', ');
+    throw refuseField('modules_to_save', `"${idle}" cannot be trained whole; of this ${modelType} model ${names === '' ? 'nothing' : names} can`);
   }
-  return kinds.flatMap((table) => {
-    const path = tables?.[table] ?? '';
-    return entries?.some((entry) => path.endsWith(entry)) ? [{ path, table, shape: [vocabSize, hiddenSize] as const }] : [];
-  });
+  return {
+    tables: kinds.flatMap((table) => {
+      const path = tables?.[table] ?? '';
+      return isSaved(path) ? [{ path, table, shape: [vocabSize, hiddenSize] as const }] : [];
+    }),
+    norms: norms.filter(({ path }) => isSaved(path)).map(normPlan),
+  };
+}
+
+export function normPlan({ path, size, biased }: TunableModel['norms'][number]): LoraPlan['norms'][number] {
+  return { path, size, ...(biased ? { biased } : {}) };
 }
 
 function trainedTokens({ trainable_token_indices: given }: LoraSpec, { tables, vocabSize, hiddenSize, modelType }: TunableModel): LoraPlan['tokens'] {

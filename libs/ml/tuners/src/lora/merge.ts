@@ -4,7 +4,7 @@ import { withinTimeLimit } from '../matching/time-limit';
 import { refuseMerge, type BaseOnDisk, type WeightChange, type WeightChanges } from '../weight-changes';
 import type { LoraTarget } from './match';
 import { specOf } from './load';
-import { aOf, bBiasOf, biasOf, bOf, embeddingAOf, embeddingBOf, magnitudeOf, savedOf, tokensOf } from './parameters';
+import { aOf, bBiasOf, biasOf, bOf, embeddingAOf, embeddingBOf, magnitudeOf, savedBiasOf, savedOf, tokensOf } from './parameters';
 import { plannedBy } from './planned-by-file';
 
 /** A LoRA as a change of weights: W + s B A, with DoRA every row of that brought to its length m. @throws TunefleetError `incompatible_artifact` */
@@ -28,7 +28,7 @@ export function mergeLora(base: BaseOnDisk, files: AdapterFiles): WeightChanges 
     const factors = { a: floats(aOf(path)), b: floats(bOf(path)), magnitude: dora ? floats(magnitudeOf(path)) : null };
     change(savedOf(path), (values) => addLowRank(values, target, factors));
   }
-  const { embedding, saved, tokens, biases, tiedHead } = plan;
+  const { embedding, saved, norms, tokens, biases, tiedHead } = plan;
   const biased = new Set(base.projections.flatMap((projection) => (projection.biased ? [projection.path] : [])));
   const trained = new Map(biases.map((bias) => [bias.path, floats(biasOf(bias))]));
   const shifts = new Map(shifted ? plan.targets.map(({ path, scale }) => [path, floats(bBiasOf(path)).map((value) => scale * value)]) : []);
@@ -47,6 +47,10 @@ export function mergeLora(base: BaseOnDisk, files: AdapterFiles): WeightChanges 
   for (const { path } of saved) {
     const whole = floats(savedOf(path));
     change(savedOf(path), (values) => values.set(whole));
+  }
+  for (const name of norms.flatMap(({ path, biased }) => [savedOf(path), ...(biased ? [savedBiasOf(path)] : [])])) {
+    const whole = floats(name);
+    change(name, (values) => values.set(whole));
   }
   if (tokens) {
     const rows = floats(tokensOf(tokens.path));

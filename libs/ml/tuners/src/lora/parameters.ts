@@ -27,7 +27,7 @@ function loraPlus({ name, shape }: ParameterInfo, ratio: number, embeddingRate: 
   return { optimiser: { rateFactor: ratio, ...(name.endsWith('.bias') ? { weightDecay: false } : {}) } };
 }
 
-function shapesOf({ use_dora, lora_bias }: Parameterising, { targets, biases, embedding, saved, tokens }: LoraPlan): LoraParameter[] {
+function shapesOf({ use_dora, lora_bias }: Parameterising, { targets, biases, embedding, saved, norms, tokens }: LoraPlan): LoraParameter[] {
   return [
     ...targets.flatMap(({ path, rank, inSize, outSize }) => [
       { name: aOf(path), shape: [rank, inSize], turned: false },
@@ -43,6 +43,7 @@ function shapesOf({ use_dora, lora_bias }: Parameterising, { targets, biases, em
         ]
       : []),
     ...saved.map(({ path, shape }) => ({ name: savedOf(path), shape, turned: false })),
+    ...norms.flatMap(({ path, size, biased }) => [savedOf(path), ...(biased ? [savedBiasOf(path)] : [])].map((name) => ({ name, shape: [size], turned: false }))),
     ...(tokens ? [{ name: tokensOf(tokens.path), shape: [tokens.indices.length, tokens.width], turned: false }] : []),
   ];
 }
@@ -55,6 +56,7 @@ export const magnitudeOf = (path: string): string => `${path}.lora_magnitude_vec
 export const embeddingAOf = (path: string): string => `${path}.lora_embedding_A`;
 export const embeddingBOf = (path: string): string => `${path}.lora_embedding_B`;
 export const savedOf = (path: string): string => `${path}.weight`;
+export const savedBiasOf = (path: string): string => `${path}.bias`;
 export const tokensOf = (path: string): string => `${path}.token_adapter.trainable_tokens_delta`;
 
 export function loraParameterCount(spec: Parameterising, plan: LoraPlan): number {

@@ -2,8 +2,8 @@ import type { AdapterTensor, LoadedLoraAdapter } from '@tunefleet/ml-formats';
 import { floatsOf, unusableAdapter } from '../adapter-tensors';
 import { patternValue } from '../matching/module-names';
 import type { TunableModel } from '../tuner';
-import { loraTarget, type LoraPlan, type LoraTarget } from './match';
-import { aOf, bBiasOf, biasOf, bOf, embeddingAOf, embeddingBOf, magnitudeOf, savedOf, tokensOf, transposed } from './parameters';
+import { loraTarget, normPlan, type LoraPlan, type LoraTarget } from './match';
+import { aOf, bBiasOf, biasOf, bOf, embeddingAOf, embeddingBOf, magnitudeOf, savedBiasOf, savedOf, tokensOf, transposed } from './parameters';
 
 export interface PlannedByFile {
   readonly plan: LoraPlan;
@@ -60,12 +60,17 @@ export function plannedBy(file: LoadedLoraAdapter, model: TunableModel, tableOf:
       notices.push(`"${name}" is the base model's own table and was not needed`);
     }
   }
+  const norms = model.norms.flatMap((norm) => {
+    if (!config.modules_to_save?.some((entry) => norm.path.endsWith(entry)) || !tensors.has(savedOf(norm.path))) return [];
+    for (const name of [savedOf(norm.path), ...(norm.biased ? [savedBiasOf(norm.path)] : [])]) used.add(checkedVector(name, norm.size, 'modules_to_save', tensors));
+    return [normPlan(norm)];
+  });
   const unused = [...tensors.keys()].filter((name) => !used.has(name));
   if (unused.length > 0) {
     throw unusableAdapter(`${unused.length} of its tensors belong to no linear map of this ${model.modelType} model that can be adapted: ${unused.slice(0, 5).join(', ')}${unused.length > 5 ? ', ...' : ''}; it was made for another base model, or trains what cannot be trained here`);
   }
   if (tensors.size === 0) throw unusableAdapter('it holds no tensors');
-  return { plan: withTiedHead({ targets, biases, embedding, saved, tiedHead: null, tokens }, model, tensors), tensors, notices };
+  return { plan: withTiedHead({ targets, biases, embedding, saved, norms, tiedHead: null, tokens }, model, tensors), tensors, notices };
 }
 
 /** Where a head that is the embedding table has the same factors or the same table as the embedding, they are trained as one. */

@@ -8,6 +8,7 @@ import type { LoraSpec } from '../spec';
 import type { StartFactors } from './from-weights';
 import { randomOrthonormal } from './orthogonal';
 import { frozenBias } from '../bundles';
+import { frozenWeight } from '../../full/frozen-weights';
 import { frozenRows, frozenTable } from '../token-tables';
 
 /** Binds tensors, one per parameter, to the groups of a model; tensors of the enclosing scope. */
@@ -56,13 +57,16 @@ export function loraInitialValues(spec: LoraSpec, plan: LoraPlan, parameters: re
 }
 
 /** An embedding's A is zero, its B normal; tables and rows are copies. @see huggingface/peft `tuners/lora/layer.py`, `reset_lora_parameters` */
-function fillTables({ biases, embedding, saved, tokens }: LoraPlan, model: BindableModel, partOf: (name: string) => Float32Array, { seed, stream }: { readonly seed: number; readonly stream: number }): void {
+function fillTables({ biases, embedding, saved, norms, tokens }: LoraPlan, model: BindableModel, partOf: (name: string) => Float32Array, { seed, stream }: { readonly seed: number; readonly stream: number }): void {
   if (embedding) fillNormal(partOf(embeddingBOf(embedding.path)), 1, seed, stream);
   for (const bias of biases) {
     using value = frozenBias(model, bias.path);
     partOf(biasOf(bias)).set(model.device.readFloats(value));
   }
   for (const { path, table } of saved) partOf(savedOf(path)).set(frozenTable(model, table === 'head' ? (model.head ?? null) : null));
+  for (const { path, biased } of norms) {
+    for (const part of biased ? (['weight', 'bias'] as const) : (['weight'] as const)) partOf(`${path}.${part}`).set(frozenWeight(model, { name: `${path}.${part}`, source: { type: 'norm', path, part } }));
+  }
   if (!tokens) return;
   using rows = frozenRows(model, tokens.indices);
   partOf(tokensOf(tokens.path)).set(model.device.readFloats(rows));
