@@ -45,7 +45,7 @@ const settings: TrainingSettings = { seed: 11, epochs: 3, batchSize: 2, learning
 /** What may differ from run to run: tuner, its size, dropout, noise, data, batch, passes per step, rate, schedule, clipping, loss. */
 const RUNS: readonly RunSpec[] = [
   {},
-  { settings: { seed: 5, learningRate: 1e-3 } },
+  { settings: { seed: 5, learningRate: 1e-3, neftuneNoiseAlpha: 3 } },
   { fields: { lora_dropout: 0.2 }, settings: { neftuneNoiseAlpha: 5 } },
   { fields: { r: 3, target_modules: ['q_proj', 'down_proj'] }, settings: { batchSize: 5, schedule: 'constant' }, batching: { microBatchSize: 2 } },
   { fields: { kind: 'ia3' }, data: repeats(9, 4) },
