@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { TokenisedDataset } from '@tunefleet/ml-data';
-import { loadCausalLm, type CausalLm } from '@tunefleet/ml-models';
+import { describeCausalLm, loadCausalLm, type CausalLm } from '@tunefleet/ml-models';
 import { openDevice, probeDevice, type FloatDType } from '@tunefleet/ml-tensor';
 import { chooseBatching, startState, stemCacheBytes, Trainer } from '@tunefleet/ml-training';
 import { createTuner, fixedStates, parseTunerSpec, specHalfOf, tunerSpecs } from '@tunefleet/ml-tuners';
@@ -27,12 +27,17 @@ interface Row {
 }
 
 /** Forms of a tuner that are measured beside its defaults. */
-const VARIANTS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
-  'lora, all linear maps': { kind: 'lora', target_modules: 'all-linear' },
-  'qlora, fp4': { kind: 'qlora', bnb_4bit_quant_type: 'fp4', bnb_4bit_use_double_quant: false },
-  'lora, DoRA': { kind: 'lora', use_dora: true },
-  'restuning, res_prefix': { kind: 'restuning', tuner_cfg: 'res_prefix' },
-};
+function variantsFor(layers: number): Readonly<Record<string, Readonly<Record<string, unknown>>>> {
+  const quarter = Math.max(1, Math.round(layers / 4));
+  return {
+    'lora, all linear maps': { kind: 'lora', target_modules: 'all-linear' },
+    'lora on the last quarter': { kind: 'lora', layers_to_transform: Array.from({ length: quarter }, (_, index) => layers - quarter + index) },
+    'qlora, fp4': { kind: 'qlora', bnb_4bit_quant_type: 'fp4', bnb_4bit_use_double_quant: false },
+    'lora, DoRA': { kind: 'lora', use_dora: true },
+    'restuning, res_prefix': { kind: 'restuning', tuner_cfg: 'res_prefix' },
+    'full on the last quarter': { kind: 'full', last_blocks: quarter },
+  };
+}
 const PEER = 'lora';
 
 interface Measured {
@@ -44,7 +49,7 @@ interface Measured {
   readonly peakBytes: number;
   readonly stepBytes: number;
   readonly savedBytes: number;
-  /** Host bytes of kept hidden states; null: no bypass. */
+  /** Host bytes of kept hidden states; null: none stay as they are. */
   readonly keptBytes: number | null;
 }
 
@@ -61,9 +66,7 @@ export async function run(args: string[]): Promise<Row[]> {
     options: { steps: text('4'), epochs: text('2'), rounds: text('1'), batch: text('4'), length: text('256'), answer: text('64'), layers: text('30'), dtype: text('auto'), only: { type: 'string' }, model: { type: 'string' } },
   });
   const [steps, epochs, rounds, batch, length, answer, layers] = [values.steps, values.epochs, values.rounds, values.batch, values.length, values.answer, values.layers].map(positive) as [number, number, number, number, number, number, number];
-  if (epochs < 2) throw new Error('--epochs must be at least 2: later epochs are what a bypass is measured for');
-  const specs: Readonly<Record<string, Readonly<Record<string, unknown>>>> = { ...Object.fromEntries(Object.keys(tunerSpecs).map((kind) => [kind, { kind }])), ...VARIANTS };
-  const names = [PEER, ...Object.keys(specs).filter((name) => name !== PEER && (values.only === undefined || values.only.split(',').includes(name)))];
+  if (epochs < 2) throw new Error('--epochs must be at least 2: later epochs are what kept hidden states are measured for');
   const folder = await mkdtemp(join(tmpdir(), 'tunefleet-bench-tuners-'));
   try {
     const base = values.model ?? join(folder, 'model');
@@ -71,6 +74,8 @@ export async function run(args: string[]): Promise<Row[]> {
     const device = await openDevice({ backend: 'tensorflow' });
     const computeDtype = values.dtype === 'auto' ? probeDevice(device).recommended : (values.dtype as FloatDType);
     const config = JSON.parse(await readFile(join(base, 'config.json'), 'utf8')) as unknown;
+    const specs: Readonly<Record<string, Readonly<Record<string, unknown>>>> = { ...Object.fromEntries(Object.keys(tunerSpecs).map((kind) => [kind, { kind }])), ...variantsFor(describeCausalLm(config).layers) };
+    const names = [PEER, ...Object.keys(specs).filter((name) => name !== PEER && (values.only === undefined || values.only.split(',').includes(name)))];
     using model = await loadCausalLm(device, { folder: base, config, computeDtype });
     const shape: Run = { steps, epochs, batch, length, answer };
     const dataset = answersToQuestions(steps * batch, shape, model.vocabSize);

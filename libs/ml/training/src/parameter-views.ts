@@ -1,6 +1,9 @@
 import type { Device, Tensor } from '@tunefleet/ml-tensor';
 import type { ParameterInfo } from '@tunefleet/ml-tuners';
 
+/** Bytes up to which parameters are sent and read as one array, which is faster, but holds them twice on the device for a moment. */
+const JOINED_BYTES_MAX = 2 ** 26;
+
 /** The flat parameter vector on the device, as one tensor per parameter; several vectors of the same parameters as lanes, [K, ...shape] each. */
 export class ParameterViews implements Disposable {
   readonly tensors: readonly Tensor[];
@@ -13,6 +16,7 @@ export class ParameterViews implements Disposable {
     this.#lanes = values instanceof Float32Array ? null : values.length;
     const lead = this.#lanes === null ? [] : [this.#lanes];
     this.tensors = device.scope(() => {
+      if (values instanceof Float32Array && values.byteLength > JOINED_BYTES_MAX) return separate(device, parameters, values);
       const host = values instanceof Float32Array ? values.slice() : stacked(values);
       const flat = device.tensor(host, [...lead, host.length / (this.#lanes ?? 1)], 'f32');
       const parts = p.split(flat, parameters.map(sizeOf), lead.length);
@@ -30,6 +34,7 @@ export class ParameterViews implements Disposable {
         const size = view.shape.reduce((product, n) => product * n, 1) / (this.#lanes ?? 1);
         return gradient ? p.reshape(p.cast(gradient, 'f32'), [...lead, size]) : p.zeros([...lead, size], 'f32');
       });
+      if (this.#lanes === null && bytesOf(parts) > JOINED_BYTES_MAX) return joined(device, parts);
       return device.readFloats(parts.length === 1 ? (parts[0] as Tensor) : p.concat(parts, lead.length));
     });
   }
@@ -37,6 +42,26 @@ export class ParameterViews implements Disposable {
   [Symbol.dispose](): void {
     for (const tensor of this.tensors) tensor.dispose();
   }
+}
+
+function separate(device: Device, parameters: readonly ParameterInfo[], values: Float32Array): Tensor[] {
+  let at = 0;
+  return parameters.map((parameter) => device.tensor(values.slice(at, (at += sizeOf(parameter))), parameter.shape, 'f32'));
+}
+
+function joined(device: Device, parts: readonly Tensor[]): Float32Array {
+  const all = new Float32Array(bytesOf(parts) / 4);
+  let at = 0;
+  for (const part of parts) {
+    all.set(device.readFloats(part), at);
+    at += part.dim(0);
+  }
+  return all;
+}
+
+/** Of vectors in f32. */
+function bytesOf(vectors: readonly Tensor[]): number {
+  return vectors.reduce((sum, vector) => sum + 4 * vector.dim(0), 0);
 }
 
 function stacked(vectors: readonly Float32Array[]): Float32Array {

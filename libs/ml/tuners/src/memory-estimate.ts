@@ -13,11 +13,11 @@ export interface TrainingShape {
   readonly recomputeBlocks?: boolean;
 }
 
-/** Device bytes of a training step at its highest, in parts. The rest of a process (code, host buffers, fragmentation) comes on top. */
+/** Bytes of a training step at its highest, in parts, where device and host share their memory. The rest of a process (code, fragmentation) comes on top. */
 export interface MemoryEstimate {
   readonly weightBytes: number;
   readonly adapterBytes: number;
-  /** Two moments and the gradient, f32. */
+  /** Two moments and the values on the host, the gradient there and on the device, f32. */
   readonly optimiserBytes: number;
   /** What the backward pass needs of the blocks, and what one block needs while it is computed. */
   readonly activationBytes: number;
@@ -44,7 +44,7 @@ export function estimateMemory(shape: TrainingShape): MemoryEstimate {
   const mapElements = quantisation === null ? 0 : model.projections.reduce((sum, { inSize, outSize }) => sum + inSize * outSize, 0);
   const weightBytes = (model.parameterCount - mapElements) * elementBytes(weightDtype) + Math.ceil((mapElements * (quantisation?.doubleQuant ? BITS_DOUBLE_QUANT : BITS_QUANTISED)) / 8);
   const adapterBytes = parameters * 4;
-  const optimiserBytes = parameters * 12;
+  const optimiserBytes = parameters * 20;
   const activationBytes = activations(shape) + (quantisation === null ? 0 : dequantised(model));
   const logitsBytes = logits(shape);
   return { weightBytes, adapterBytes, optimiserBytes, activationBytes, logitsBytes, totalBytes: weightBytes + adapterBytes + optimiserBytes + activationBytes + logitsBytes };
