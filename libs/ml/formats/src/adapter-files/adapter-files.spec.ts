@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { inPeftForm, readAdapterFiles, writeAdapterFiles, type AdapterTensor } from './index';
+import { adapterRoot, inPeftForm, readAdapterFiles, writeAdapterFiles, type AdapterTensor } from './index';
 
 let folder: string;
 beforeEach(() => {
@@ -20,7 +20,20 @@ test('a folder with one adapter in it, as SWIFT writes it, is that adapter', asy
   await write(join(folder, 'other'), { swift_type: 'SIDE' });
   await expect(readAdapterFiles(folder)).rejects.toThrow('holds the adapters default, other; name the folder of one of them');
   await write(join(folder, 'extra_states'), { extra_state_keys: [] });
-  await expect(readAdapterFiles(folder)).rejects.toThrow('extra_states');
+  await expect(readAdapterFiles(folder)).rejects.toThrow('extra_states, parameters of the base that were trained along with default, other');
+  expect(adapterRoot(folder)).toEqual({ adapters: new Map(['default', 'other'].map((name) => [name, join(folder, name)])), extraStates: join(folder, 'extra_states') });
+});
+
+test('the folder of an adapter of SWIFT whose name begins another one', async () => {
+  await write(join(folder, 'a'), { swift_type: 'ADAPTER' }, ['mlp.adapter_a.linear1.bias', 'mlp.adapter_ab.linear1.bias']);
+  expect((await readAdapterFiles(join(folder, 'a'))).tensors.map(({ name }) => name)).toEqual(['mlp.adapter_a.linear1.bias']);
+});
+
+test('adapters of PEFT side by side: the default one in the root', async () => {
+  await write(folder, { peft_type: 'LORA' });
+  await write(join(folder, 'other'), { peft_type: 'IA3' });
+  expect([...adapterRoot(folder).adapters]).toEqual([['default', folder], ['other', join(folder, 'other')]]);
+  expect((await readAdapterFiles(folder)).config).toEqual({ peft_type: 'LORA' });
 });
 
 test('what is no adapter folder', async () => {

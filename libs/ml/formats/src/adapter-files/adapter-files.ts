@@ -1,10 +1,11 @@
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { TunefleetError, errorMessage } from '@tunefleet/foundation';
-import { SafetensorsFile, encodeSafetensors, type SafetensorsDtype } from '../safetensors';
+import { basename, join } from 'node:path';
+import { errorMessage } from '@tunefleet/foundation';
+import { SafetensorsFile, encodeSafetensors, type SafetensorsDtype, type SafetensorsEntry } from '../safetensors';
+import { onlyAdapter } from './adapter-root';
+import { ADAPTER_CONFIG, badAdapter } from './files';
 
-export const ADAPTER_CONFIG = 'adapter_config.json';
 export const ADAPTER_WEIGHTS = 'adapter_model.safetensors';
 export const MODEL_CARD = 'README.md';
 const CONFIG_BYTES_MAX = 16 * 1024 * 1024;
@@ -30,7 +31,7 @@ export interface AdapterFiles {
  * @throws TunefleetError `incompatible_artifact`: a pickle, damaged, or not an adapter folder
  */
 export async function readAdapterFiles(root: string): Promise<AdapterFiles> {
-  const folder = adapterFolder(root);
+  const folder = onlyAdapter(root);
   const configPath = join(folder, ADAPTER_CONFIG);
   if (statSync(configPath).size > CONFIG_BYTES_MAX) throw badAdapter(`${ADAPTER_CONFIG} is larger than ${CONFIG_BYTES_MAX} bytes`);
   const config = parseObject(await readFile(configPath, 'utf8'));
@@ -40,18 +41,8 @@ export async function readAdapterFiles(root: string): Promise<AdapterFiles> {
     throw badAdapter(pickle ? 'adapter_model.bin is a Python pickle, which can run code when it is loaded; save the adapter as safetensors' : `${folder} has no ${ADAPTER_WEIGHTS}`);
   }
   using file = SafetensorsFile.open(weights);
-  return { config, tensors: [...file.tensors].map(([name, { dtype, shape }]) => ({ name, dtype, shape, data: file.read(name) })) };
-}
-
-/** The folder itself, or the one adapter in it. */
-function adapterFolder(root: string): string {
-  if (existsSync(join(root, ADAPTER_CONFIG))) return root;
-  const inside = existsSync(root) && statSync(root).isDirectory() ? readdirSync(root, { withFileTypes: true }).filter((entry) => entry.isDirectory() && existsSync(join(root, entry.name, ADAPTER_CONFIG))) : [];
-  const names = inside.map(({ name }) => name).sort();
-  if (names.includes('extra_states')) throw badAdapter(`${root} has extra_states, parameters of the base model that were trained too; that is not supported`);
-  const [only] = names;
-  if (only !== undefined && names.length === 1) return join(root, only);
-  throw badAdapter(only === undefined ? `${root} has no ${ADAPTER_CONFIG}; it is not an adapter folder` : `${root} holds the adapters ${names.slice(0, 20).join(', ')}; name the folder of one of them`);
+  const names = namesOf(basename(folder), config, [...file.tensors.keys()]);
+  return { config, tensors: names.map((name) => ({ name, ...described(file.entry(name)), data: file.read(name) })) };
 }
 
 /** Writes the three files; each appears complete or not at all, the configuration last. Creates the folder. Equal input gives equal bytes. */
@@ -74,8 +65,21 @@ export function formatAdapterConfig(config: Readonly<Record<string, unknown>>): 
   return JSON.stringify(Object.fromEntries(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1))), null, 2);
 }
 
-export function badAdapter(message: string): TunefleetError {
-  return new TunefleetError('incompatible_artifact', message, { reason: 'bad_adapter' });
+/** Where SWIFT puts an adapter's name into a tensor's. */
+const SWIFT_NAME = /(?:^|\.)(?:adapter|side|prompt|restuner|restuning)_(?<own>[A-Za-z0-9_-]+)(?=\.)|\.lora_[AB]\.(?<lora>[^.]+)\.weight$/;
+
+/** SWIFT chooses an adapter's tensors by how their names begin, so the folder of `a` holds those of `ab`, too: they are left out where the folder's own are there. */
+function namesOf(folder: string, config: AdapterFiles['config'], names: readonly string[]): readonly string[] {
+  if (config['swift_type'] === undefined) return names;
+  const adapterOf = (name: string): string | undefined => {
+    const { own, lora } = SWIFT_NAME.exec(name)?.groups ?? {};
+    return own ?? lora;
+  };
+  return names.some((name) => adapterOf(name) === folder) ? names.filter((name) => (adapterOf(name) ?? folder) === folder) : names;
+}
+
+function described({ dtype, shape }: SafetensorsEntry): Pick<AdapterTensor, 'dtype' | 'shape'> {
+  return { dtype, shape };
 }
 
 function parseObject(text: string): Record<string, unknown> {

@@ -9,9 +9,9 @@ import type { LoraSpec } from './spec';
 import { isWeightStart } from './start/weight-start';
 
 /** Equal for LoRAs whose factors have the same shapes everywhere; null where there is more than factors of the blocks' maps, or every step has masks of its own. */
-export function loraLaneKey(spec: LoraSpec, { targets, biases, embedding, saved, tokens }: LoraPlan, parameters: readonly LoraParameter[], { projections }: TunableModel): string | null {
+export function loraLaneKey(spec: LoraSpec, { targets, biases, embedding, saved, norms, tokens }: LoraPlan, parameters: readonly LoraParameter[], { projections }: TunableModel): string | null {
   const inBlocks = new Set(projections.map(({ path }) => path));
-  const onlyFactors = !spec.use_dora && !spec.lora_bias && biases.length === 0 && !embedding && saved.length === 0 && !tokens && targets.every(({ path }) => inBlocks.has(path));
+  const onlyFactors = !spec.use_dora && !spec.lora_bias && biases.length === 0 && !embedding && saved.length + norms.length === 0 && !tokens && targets.every(({ path }) => inBlocks.has(path));
   if (!onlyFactors || spec.lora_dropout > 0 || isWeightStart(spec.init_lora_weights)) return null;
   return JSON.stringify(parameters.map(({ name, shape }) => [name, shape]));
 }

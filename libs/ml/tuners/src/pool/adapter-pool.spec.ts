@@ -7,13 +7,14 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
+import { SafetensorsFile } from '@tunefleet/ml-formats';
 import { loadCausalLm, type CausalLm } from '@tunefleet/ml-models';
 import { headOf, type ModelHook } from '@tunefleet/ml-nn';
 import { headLogits, openDevice } from '@tunefleet/ml-tensor';
 import { routeHooks } from '../composition/route-hooks';
 import { createTuner } from '../registry';
 import { parseTunerSpec } from '../spec-registry';
-import { largest, maxDifference, startWith } from '../testing';
+import { largest, logitsWith, maxDifference, startWith } from '../testing';
 import type { Tuner } from '../tuner';
 import { AdapterPool, type ActiveSet } from './adapter-pool';
 
@@ -35,6 +36,7 @@ beforeAll(async () => {
   model = await loadCausalLm(await openDevice({ backend: 'tensorflow' }), { folder, config: JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')), computeDtype: 'f32' });
   disk = mkdtempSync(join(tmpdir(), 'adapter-pool-'));
   logits(null);
+  logitsWith(model, { ids: new Int32Array(12), rows: 1, columns: 12 });
   handles = held();
 });
 afterAll(() => {
@@ -189,6 +191,22 @@ test('rows of one pass with sets of their own have the logits of each set alone,
   expect(maxDifference(together, lone.flatMap((each) => [...each]))).toBeLessThan(2e-5);
   expect(sets.map(({ hook }) => logits(hook))).toEqual(lone);
   for (const set of sets) set[Symbol.dispose]();
+});
+
+test.each(['swift', 'peft'])('adapters that %s has saved together give the logits they have there', async (library) => {
+  const roots = join(libraries, 'tuners', 'fixtures', 'adapter-roots');
+  using golden = SafetensorsFile.open(join(roots, `${library}.safetensors`));
+  using pool = new AdapterPool(model, disk);
+  const names = await pool.addRoot(join(roots, library));
+  expect(names).toEqual(library === 'swift' ? ['extra_states', 'a', 'ab'] : ['default', 'other']);
+  using active = await pool.activate(names);
+  const batch = { ids: new Int32Array(golden.read('ids').buffer), rows: 1, columns: 12 };
+  const ours = logitsWith(model, batch, { adapter: active.hook });
+  expect(maxDifference(ours, new Float32Array(golden.read('logits').buffer))).toBeLessThan(1e-4);
+  for (const name of names) {
+    using without = await pool.activate(names.filter((each) => each !== name));
+    expect(maxDifference(logitsWith(model, batch, { adapter: without.hook }), ours)).toBeGreaterThan(1e-3);
+  }
 });
 
 test.each(['lora+rslora', 'dora+lora+ia3', 'biased+ia3b', 'ia3', 'rslora+adapter', 'head+head2'])('merged, %s compute what they do unmerged, and the base is as before', async (set) => {

@@ -1,4 +1,5 @@
 import { TunefleetError } from '@tunefleet/foundation';
+import { adapterRoot, EXTRA_STATES } from '@tunefleet/ml-formats';
 import type { ModelHook } from '@tunefleet/ml-nn';
 import { composeHooks, type ComposedHook } from '../composition/compose-hooks';
 import { openAdapter, type LoadedAdapter } from '../loaded-adapter';
@@ -63,6 +64,17 @@ export class AdapterPool implements Disposable {
       adapter.dispose();
       throw error;
     }
+  }
+
+  /**
+   * All adapters of a folder in which several were saved together, under their names there. SWIFT's extra states become an adapter of their own.
+   * @returns the names, in the order in which they are to be active
+   */
+  async addRoot(root: string): Promise<readonly string[]> {
+    const { adapters, extraStates } = adapterRoot(root);
+    const all = [...(extraStates === null ? [] : [[EXTRA_STATES, extraStates] as const]), ...adapters];
+    for (const [name, folder] of all) await this.addFolder(name, folder);
+    return all.map(([name]) => name);
   }
 
   /** @param values all parameters one after the other, kept; not to be written to */
