@@ -62,6 +62,7 @@ test('of tuners of the last blocks one state of every token, which enters the fi
   expect(choose({ available: ROOM, tuner: { ...last, kind: 'qlora' } })[0]?.untouchedBlocks).toBe(6);
   expect(choose({ available: ROOM, tuner: { kind: 'full', last_blocks: 1 } })[0]?.untouchedBlocks).toBe(8);
   expect(choose({ available: ROOM, tuner: { kind: 'adapter', target_modules: String.raw`.*\.[78]\.mlp` } })[0]?.untouchedBlocks).toBe(7);
+  expect(choose({ available: ROOM, tuner: { ...last, modules_to_save: ['layers.5.post_attention_layernorm', 'model.norm'] } })[0]?.untouchedBlocks).toBe(5);
   // Behind the last block only tokens that carry loss count.
   expect(choose({ available: ROOM, tuner: { kind: 'lora', target_modules: ['lm_head'] } })[0]).toEqual({ untouchedBlocks: 9, bytes: 50 * 100 * 100 * 4, hostBytes: 50 * 100 * 100 * 4, directory: null });
 });
@@ -71,7 +72,7 @@ test('nothing to keep for one epoch, where the first block or what enters it is 
   expect(choose({ available: ROOM, spec: { neftuneNoiseAlpha: 5 } })).toEqual([null, []]);
   expect(choose({ available: ROOM, before: 0 })).toEqual([null, []]);
   const last = { layers_to_transform: [8], target_modules: ['q_proj'] };
-  for (const tuner of [{ kind: 'lora' }, { kind: 'full' }, { kind: 'prompt-tuning' }, { kind: 'lora', ...last, trainable_token_indices: [1] }, { kind: 'lora', ...last, modules_to_save: ['embed_tokens'] }]) expect(choose({ available: ROOM, tuner })).toEqual([null, []]);
+  for (const tuner of [{ kind: 'lora' }, { kind: 'full' }, { kind: 'prompt-tuning' }, { kind: 'lora', ...last, trainable_token_indices: [1] }, { kind: 'lora', ...last, modules_to_save: ['embed_tokens'] }, { kind: 'lora', ...last, modules_to_save: ['layers.0.input_layernorm'] }]) expect(choose({ available: ROOM, tuner })).toEqual([null, []]);
 });
 
 test('a run goes on with what it kept; one that no longer can is told what that changes', () => {

@@ -124,9 +124,9 @@ export const loraSpec: TunerSpecHalf<LoraSpec> = {
   },
   countParameters: (spec, model) => loraParameterCount(spec, planLora(spec, model)),
   untouchedBlocks(spec, model) {
-    const { targets, biases, embedding, saved, tokens } = planLora(spec, model);
+    const { targets, biases, norms, embedding, saved, tokens } = planLora(spec, model);
     if (embedding || tokens || saved.some(({ table }) => table === 'embedding')) return 0;
-    return [...targets, ...biases].reduce((first, { path }) => Math.min(first, blockOf(path, model) ?? model.layers), model.layers);
+    return [...targets, ...biases, ...norms].reduce((first, { path }) => Math.min(first, blockOf(path, model) ?? model.layers), model.layers);
   },
   // What the gain multiplies.
   keptPerToken: (spec, model) => (spec.use_dora ? planLora(spec, model).targets.reduce((sum, { outSize }) => sum + outSize, 0) : 0),
