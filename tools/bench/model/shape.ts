@@ -1,6 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeSafetensors } from '@tunefleet/ml-formats';
+import { checkpointTensors } from '@tunefleet/ml-models';
 
 /** SmolLM2-135M's config.json, as far as it changes the computation. */
 export const SMOLLM2_135M = {
@@ -23,34 +24,19 @@ export const SMOLLM2_135M = {
 
 /** Writes config.json and random weights of that shape. Speed does not depend on their values. */
 export async function writeRandomModel(folder: string, layers: number = SMOLLM2_135M.num_hidden_layers): Promise<void> {
-  const { hidden_size: C, intermediate_size: F, num_attention_heads: H, num_key_value_heads: K, head_dim: D, vocab_size: V } = SMOLLM2_135M;
-  const block = (layer: number): [string, number[]][] => {
-    const path = `model.layers.${layer}`;
-    return [
-      [`${path}.input_layernorm.weight`, [C]],
-      [`${path}.self_attn.q_proj.weight`, [H * D, C]],
-      [`${path}.self_attn.k_proj.weight`, [K * D, C]],
-      [`${path}.self_attn.v_proj.weight`, [K * D, C]],
-      [`${path}.self_attn.o_proj.weight`, [C, H * D]],
-      [`${path}.post_attention_layernorm.weight`, [C]],
-      [`${path}.mlp.gate_proj.weight`, [F, C]],
-      [`${path}.mlp.up_proj.weight`, [F, C]],
-      [`${path}.mlp.down_proj.weight`, [C, F]],
-    ];
-  };
-  const shapes: [string, number[]][] = [
-    ['model.embed_tokens.weight', [V, C]],
-    ...Array.from({ length: layers }, (_, layer) => block(layer)).flat(),
-    ['model.norm.weight', [C]],
-  ];
+  await writeRandomWeights(folder, { ...SMOLLM2_135M, num_hidden_layers: layers });
+}
+
+/** The same for any config.json that we can run. */
+export async function writeRandomWeights(folder: string, config: Readonly<Record<string, unknown>>): Promise<void> {
   await mkdir(folder, { recursive: true });
-  await writeFile(join(folder, 'config.json'), `${JSON.stringify({ ...SMOLLM2_135M, num_hidden_layers: layers }, null, 2)}\n`);
+  await writeFile(join(folder, 'config.json'), `${JSON.stringify(config, null, 2)}\n`);
   let state = 1;
   const value = (): number => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return (state / 2 ** 31 - 1) * 0.02 * Math.sqrt(3);
   };
-  const declarations = shapes.map(([name, shape]) => ({ name, dtype: 'F32' as const, shape }));
+  const declarations = checkpointTensors(config).map(({ name, shape }) => ({ name, dtype: 'F32' as const, shape }));
   await writeSafetensors(join(folder, 'model.safetensors'), declarations, ({ name, shape }) => {
     const count = shape.reduce((product, size) => product * size, 1);
     const data = name.includes('norm') ? new Float32Array(count).fill(1) : Float32Array.from({ length: count }, value);

@@ -3,6 +3,7 @@ export { Device, type MemoryCounters } from './device';
 export { bf16ToF32, bytesPerElement, elementCount, f32ToBf16, isFloat, type DType, type FloatDType, type HostArray, type HostArrayOf, type Shape } from './dtype';
 export { openDevice, type OpenDeviceOptions } from './open-device';
 export * from './ops';
+export { ShapesDevice } from './shapes-device';
 export { Primitives } from './primitives';
 export { probeDevice, type DeviceProbe } from './probe';
 export type { BackwardContext, Operation } from './tape/tape';

@@ -2,7 +2,7 @@ import type { Device, Tensor } from '@tunefleet/ml-tensor';
 import type { ParameterInfo } from '@tunefleet/ml-tuners';
 
 /** Bytes up to which parameters are sent and read as one array, which is faster, but holds them twice on the device for a moment. */
-const JOINED_BYTES_MAX = 2 ** 26;
+export const JOINED_BYTES_MAX = 2 ** 26;
 
 /** The flat parameter vector on the device, as one tensor per parameter; several vectors of the same parameters as lanes, [K, ...shape] each. */
 export class ParameterViews implements Disposable {
@@ -10,12 +10,13 @@ export class ParameterViews implements Disposable {
   /** Null: one vector, without an axis of lanes. */
   readonly #lanes: number | null;
 
-  /** @param values [P], or [P] of every lane; copied */
-  constructor(device: Device, parameters: readonly ParameterInfo[], values: Float32Array | readonly Float32Array[]) {
+  /** @param values [P], or [P] of every lane; copied. null: one vector of zeros, to count bytes with */
+  constructor(device: Device, parameters: readonly ParameterInfo[], values: Float32Array | readonly Float32Array[] | null) {
     const p = device.primitives;
-    this.#lanes = values instanceof Float32Array ? null : values.length;
+    this.#lanes = values === null || values instanceof Float32Array ? null : values.length;
     const lead = this.#lanes === null ? [] : [this.#lanes];
     this.tensors = device.scope(() => {
+      if (values === null) return parameters.map(({ shape }) => p.zeros(shape, 'f32'));
       if (values instanceof Float32Array && values.byteLength > JOINED_BYTES_MAX) return separate(device, parameters, values);
       const host = values instanceof Float32Array ? values.slice() : stacked(values);
       const flat = device.tensor(host, [...lead, host.length / (this.#lanes ?? 1)], 'f32');

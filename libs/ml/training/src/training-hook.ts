@@ -11,6 +11,6 @@ export function trainingHook(model: BindableModel, { tuner, settings }: { readon
 }
 
 /** A bound tuner, and noise where the run's settings ask for it. */
-export function withTrainingNoise(bound: ModelHook, { neftuneNoiseAlpha: alpha }: TrainingSettings, { batch, dropout }: { readonly batch: TrainingBatch; readonly dropout: DropoutKey }): ModelHook {
+export function withTrainingNoise(bound: ModelHook, { neftuneNoiseAlpha: alpha }: Pick<TrainingSettings, 'neftuneNoiseAlpha'>, { batch, dropout }: { readonly batch: Pick<TrainingBatch, 'lengths'>; readonly dropout: DropoutKey }): ModelHook {
   return alpha === undefined || dropout === null ? bound : withEmbeddingNoise(bound, { alpha, lengths: batch.lengths, key: dropout });
 }

@@ -1,0 +1,44 @@
+/**
+ * `npm run bench -- memory`: what the memory plan says of a training step before it is made, and as peer what the device counted at the step's peak, weights
+ * included, over model types, tuners, dtypes and shapes. A ratio below 1 is a plan that is too low.
+ *
+ * Models have random weights, SmolLM2-135M's widths and three blocks. Every row of a pass has the same length. Arguments after `--`: --only <part of a row's name>.
+ */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { openDevice } from '@tunefleet/ml-tensor';
+import { CASES, MODELS, type ModelName } from './memory/cases';
+import { measureStep, OpenedModels } from './memory/measure';
+import { writeRandomWeights } from './model/shape';
+
+interface Row {
+  readonly name: string;
+  readonly unit: string;
+  readonly value: number;
+  readonly peer: number;
+  readonly ratio: number;
+}
+
+export async function run(args: string[]): Promise<Row[]> {
+  const { values } = parseArgs({ args, options: { only: { type: 'string', default: '' } } });
+  const cases = CASES.filter(({ name }) => name.includes(values.only));
+  if (cases.length === 0) throw new Error(`no row's name has "${values.only}" in it`);
+  const folder = await mkdtemp(join(tmpdir(), 'tunefleet-bench-memory-'));
+  try {
+    const device = await openDevice({ backend: 'tensorflow' });
+    const folderOf = (name: ModelName) => join(folder, name);
+    for (const name of new Set(cases.map(({ model }) => model))) await writeRandomWeights(folderOf(name), MODELS[name]);
+    using models = new OpenedModels(device, folderOf);
+    const rows: Row[] = [];
+    for (const each of cases) {
+      const { predicted, measured } = await measureStep(models, each);
+      rows.push({ name: each.name, unit: 'MB', value: predicted / 1e6, peer: measured / 1e6, ratio: predicted / measured });
+      process.stderr.write(`${each.name}: ${(predicted / measured).toFixed(3)}\n`);
+    }
+    return rows;
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
