@@ -10,7 +10,7 @@ const moduleNameMapper = Object.fromEntries(
 
 const shared = {
   rootDir: root,
-  testEnvironment: 'node',
+  testEnvironment: '<rootDir>/tools/test/plain-context-environment.mjs',
   extensionsToTreatAsEsm: ['.ts'],
   moduleNameMapper,
   modulePathIgnorePatterns: ['<rootDir>/dist', '<rootDir>/.tunefleet', '<rootDir>/.nx'],
