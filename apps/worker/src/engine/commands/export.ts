@@ -2,18 +2,20 @@ import { readFile } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { TunefleetError } from '@tunefleet/foundation';
-import { MergedWeights, exportGguf, exportGgufAdapter, exportMerged, exportPeft, exportSwift, isGgmlType, largestDifference } from '@tunefleet/ml-export';
+import { MergedWeights, exportGguf, exportGgufAdapter, exportMerged, exportPeft, exportSwift, isGgmlType, largestDifference, type NamedAdapters } from '@tunefleet/ml-export';
 import { readAdapterFiles } from '@tunefleet/ml-formats';
 import type { WeightDtype } from '@tunefleet/ml-models';
 import { openEngineDevice } from '../open-engine-device';
-import { resolveLocalModel, modelOptions } from './local-engine';
+import { modelOptions, resolveLocalModel } from './local-engine';
+import { namedAdapters } from './named-adapters';
 
-const USAGE = `usage: tunefleet adapters export <folder or id or ft: name> --format <format> --out <folder or file> [options]
+const USAGE = `usage: tunefleet adapters export <folder or id or ft: name> ... --format <format> --out <folder or file> [options]
 
   --format merged          the base model with the adapter in its weights, for Transformers
            gguf            the same as one GGUF file, with tokenizer and chat template
            gguf-adapter    a LoRA as a GGUF adapter, for a base that is GGUF already
-           peft, swift     the adapter's folder in the layout of PEFT or SWIFT
+           peft, swift     a folder in the layout of PEFT or SWIFT; of several adapters, or of a folder that holds several, with all of them
+  --names <name,name,...>  peft, swift: what the adapters are called there; default: as their folders, and default where there is one
   --model <name>           base model; default: the one the adapter names
   --revision <name>        branch, tag or commit of the model
   --dtype <d>              merged: f32, f16 or bf16; default: as the base stores its weights
@@ -25,7 +27,11 @@ const USAGE = `usage: tunefleet adapters export <folder or id or ft: name> --for
 const DTYPES: Readonly<Record<string, WeightDtype>> = { f32: 'F32', f16: 'F16', bf16: 'BF16' };
 
 export interface ExportArguments {
+  /** The first one. */
   readonly adapter: string;
+  /** By the names they are to have. */
+  readonly named: NamedAdapters;
+  readonly extraStates: string | null;
   readonly model: string | undefined;
   readonly revision: string | undefined;
   readonly out: string;
@@ -39,8 +45,8 @@ const FORMATS: Readonly<Record<string, (given: ExportArguments) => Promise<strin
   merged: mergedFormat,
   gguf: ggufFormat,
   'gguf-adapter': ggufAdapterFormat,
-  peft: ({ adapter, out }) => exportPeft(adapter, out).then(() => `written to ${out}`),
-  swift: ({ adapter, out }) => exportSwift(adapter, out).then(() => `written to ${out}`),
+  peft: peftFormat,
+  swift: ({ named, extraStates, out }) => exportSwift(named, out, extraStates).then(() => `${[...named.keys()].join(', ')} written to ${out}`),
 };
 
 /** Writes an adapter in the layout of other programs. What was done goes to stderr. */
@@ -50,7 +56,8 @@ export async function exportCommand(args: string[]): Promise<void> {
     options: {
       model: modelOptions.model,
       revision: modelOptions.revision,
-      adapter: modelOptions.adapter,
+      adapter: { type: 'string', multiple: true },
+      names: { type: 'string' },
       format: { type: 'string' },
       out: { type: 'string' },
       dtype: { type: 'string' },
@@ -60,14 +67,24 @@ export async function exportCommand(args: string[]): Promise<void> {
     },
   });
   if (values.help) return void process.stdout.write(USAGE);
-  const { adapter, out, format } = values;
+  const { adapter: adapters = [], out, format } = values;
+  const [adapter] = adapters;
   if (adapter === undefined || out === undefined || format === undefined) throw new TunefleetError('invalid_input', `an adapter, --format and --out are needed\n${USAGE}`);
   const write = Object.hasOwn(FORMATS, format) ? FORMATS[format] : undefined;
   if (write === undefined) throw new TunefleetError('invalid_input', `--format is "${format}"; it must be ${Object.keys(FORMATS).join(', ')}`);
   const { model, revision, dtype = null, verify } = values;
   if (verify && format !== 'merged') throw new TunefleetError('invalid_input', '--verify is for --format merged, which this engine can compute with');
-  const done = await write({ adapter, model, revision, out: resolve(out), dtype, verify, shardBytesMax: bytesOf(values['max-shard-size']) });
+  const isFolder = format === 'peft' || format === 'swift';
+  if (!isFolder && adapters.length > 1) throw new TunefleetError('invalid_input', `--format ${format} takes one adapter, got ${adapters.length}; make one of them with "tunefleet adapters combine"`);
+  const together = isFolder ? namedAdapters(adapters, values.names) : { named: new Map<string, string>(), extraStates: null };
+  const done = await write({ adapter, ...together, model, revision, out: resolve(out), dtype, verify, shardBytesMax: bytesOf(values['max-shard-size']) });
   process.stderr.write(`${done}\n`);
+}
+
+async function peftFormat({ named, extraStates, out }: ExportArguments): Promise<string> {
+  if (extraStates !== null) throw new TunefleetError('invalid_input', `${extraStates} holds parameters of the base trained along with the adapters, which a PEFT folder has no place for; use --format swift`, { reason: 'no_such_layout' });
+  await exportPeft(named, out);
+  return `${[...named.keys()].join(', ')} written to ${out}`;
 }
 
 async function mergedFormat({ adapter, model, revision, out, dtype, shardBytesMax, verify }: ExportArguments): Promise<string> {

@@ -19,7 +19,7 @@ jest.setTimeout(120_000);
 const run = promisify(execFile);
 const root = join(dirname(fileURLToPath(import.meta.url)), '../../../../..');
 const bundle = join(root, 'dist', `generate-test-${process.pid}`);
-const ADAPTERS = { a: { kind: 'lora', r: 2, target_modules: 'all-linear' }, b: { kind: 'ia3' }, c: { kind: 'lora', r: 3, use_dora: true } };
+const ADAPTERS = { a: { kind: 'lora', r: 2, target_modules: 'all-linear' }, b: { kind: 'ia3' }, c: { kind: 'lora', r: 3 } };
 let folder: string;
 let wanted: Readonly<Record<string, string>>;
 
@@ -34,10 +34,10 @@ beforeAll(async () => {
   const config: unknown = JSON.parse(readFileSync(join(base, 'config.json'), 'utf8'));
   using model = await loadCausalLm(await openDevice({ backend: 'auto' }), { folder: base, config, computeDtype: 'f32' });
   using pool = new AdapterPool(model, folder);
-  for (const [name, fields] of Object.entries(ADAPTERS)) {
+  for (const [at, [name, fields]] of Object.entries(ADAPTERS).entries()) {
     const tuner = createTuner(parseTunerSpec(fields), model);
     const start = tuner.initialValues(1, { model, tokenise: () => new Int32Array() });
-    const values = start.map((value, index) => value + 0.3 * Math.sin(index));
+    const values = start.map((value, index) => value + 0.4 * Math.sin(index * (at + 1)));
     mkdirSync(join(folder, name));
     await tuner.save(values, join(folder, name), { id: base, revision: 'none' });
     pool.addValues(name, tuner, values);
@@ -50,7 +50,7 @@ beforeAll(async () => {
     const { ids } = await generate(cache, prompt, { maxTokens: 12, stopIds: await stopTokens(tokenizer, base, config) });
     return tokenizer.decode(ids, { skipSpecialTokens: true });
   };
-  wanted = { none: await textOf(), a: await textOf('a'), ab: await textOf('a', 'b'), abc: await textOf('a', 'b', 'c'), half: await textOf({ name: 'a', weight: 0.5 }, { name: 'b', weight: 1 }) };
+  wanted = { none: await textOf(), a: await textOf('a'), ab: await textOf('a', 'b'), ac: await textOf('a', 'c'), abc: await textOf('a', 'b', 'c'), half: await textOf({ name: 'a', weight: 0.5 }, { name: 'b', weight: 1 }) };
 });
 afterAll(() => {
   rmSync(bundle, { recursive: true, force: true });
@@ -66,13 +66,20 @@ async function tunefleet(...args: string[]): Promise<{ text: string; notes: stri
 const OPTIONS = ['--prompt', 'spam?', '--max-tokens', '12', '--dtype', 'f32'];
 
 test('adapters in a row, with weights, and merged', async () => {
-  expect(new Set(Object.values(wanted)).size).toBe(5);
+  expect(new Set(Object.values(wanted)).size).toBe(6);
   expect((await tunefleet('adapters', 'generate', 'a', 'b', 'c', ...OPTIONS)).text).toBe(wanted['abc']);
   expect((await tunefleet('adapters', 'generate', 'a', 'b', '--weights', '0.5,1', ...OPTIONS)).text).toBe(wanted['half']);
   const merged = await tunefleet('generate', '--adapter', 'a', '--adapter', 'b', '--merge', ...OPTIONS);
   expect(merged.text).toBe(wanted['ab']);
   expect(merged.notes).toMatch(/merged; checked: logits differ by at most/);
   expect((await tunefleet('generate', '--adapter', 'a', ...OPTIONS)).text).toBe(wanted['a']);
+});
+
+test('several adapters exported together are a folder that answers with all of them', async () => {
+  const { notes } = await tunefleet('adapters', 'export', 'a', 'c', '--format', 'swift', '--names', 'x,xy', '--out', 'together');
+  expect(notes).toMatch(/x, xy written to/);
+  expect((await tunefleet('adapters', 'generate', 'together', '--model', join(folder, 'model'), ...OPTIONS)).text).toBe(wanted['ac']);
+  await expect(tunefleet('adapters', 'export', 'a', 'c', '--format', 'merged', '--out', 'none')).rejects.toMatchObject({ code: 2, stderr: expect.stringContaining('--format merged takes one adapter, got 2') as string });
 });
 
 test('what is wrong is said, with the exit code of wrong usage', async () => {

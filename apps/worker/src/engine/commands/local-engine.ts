@@ -1,8 +1,10 @@
+import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { errorMessage, TunefleetError } from '@tunefleet/foundation';
 import { compareHooks } from '@tunefleet/ml-export';
+import { ADAPTER_CONFIG, adapterRoot } from '@tunefleet/ml-formats';
 import { engineResourcesOptions, EngineResources, type ComputeDtypeChoice, type ModelChoice, type OpenedModel } from '@tunefleet/ml-jobs';
 import { ModelResolver, modelResolverOptions, type ResolvedModel } from '@tunefleet/ml-models';
 import { AdapterPool, type ActiveSet } from '@tunefleet/ml-tuners';
@@ -69,7 +71,8 @@ export async function openLocalModel({ model, revision, adapter: folders = [], w
 
 async function activate({ model }: OpenedModel, adapters: readonly { readonly folder: string; readonly weight: number }[], merge: boolean): Promise<ActiveSet> {
   const pool = new AdapterPool(model, tmpdir());
-  const choices = adapters.map(({ folder, weight }, index) => ({ name: nameOf(folder, index, adapters.length), folder, weight }));
+  const folders = adapters.flatMap(({ folder, weight }) => partsOf(folder).map((part) => ({ folder: part, weight })));
+  const choices = folders.map(({ folder, weight }, index) => ({ name: nameOf(folder, index, folders.length), folder, weight }));
   for (const { name, folder } of choices) {
     await pool.addFolder(name, folder);
     for (const notice of pool.notices(name)) process.stderr.write(`${notice}\n`);
@@ -83,6 +86,13 @@ async function activate({ model }: OpenedModel, adapters: readonly { readonly fo
   process.stderr.write(`merged; checked: ${numbers}\n`);
   active[Symbol.dispose]();
   return merged;
+}
+
+/** A folder of SWIFT with several adapters stands for all of them and what of the base was trained along, as in SWIFT. */
+function partsOf(folder: string): readonly string[] {
+  if (existsSync(join(folder, ADAPTER_CONFIG))) return [folder];
+  const { adapters, extraStates } = adapterRoot(folder);
+  return [...(extraStates === null ? [] : [extraStates]), ...adapters.values()];
 }
 
 /** For messages: the folder's own name, numbered where there are several. */

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { readAdapterFiles } from '@tunefleet/ml-formats';
+import { adapterRoot, readAdapterFiles } from '@tunefleet/ml-formats';
 import { loadCausalLm } from '@tunefleet/ml-models';
 import { openDevice } from '@tunefleet/ml-tensor';
 import { loadAdapter } from '@tunefleet/ml-tuners';
@@ -13,6 +13,8 @@ const fixtures = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..',
 const lora = join(fixtures, 'architectures', 'qwen2');
 const side = join(fixtures, 'swift-adapter');
 
+const one = (source: string) => new Map([['default', source]]);
+
 let work = '';
 beforeAll(async () => {
   work = await mkdtemp(join(tmpdir(), 'folders-'));
@@ -20,7 +22,7 @@ beforeAll(async () => {
 afterAll(() => rm(work, { recursive: true, force: true }));
 
 test('a LoRA in the layout of SWIFT holds the same numbers under names with the adapter in them', async () => {
-  await exportSwift(lora, join(work, 'swift'));
+  await exportSwift(one(lora), join(work, 'swift'));
   const [theirs, ours] = [await readAdapterFiles(lora), await readAdapterFiles(join(work, 'swift', 'default'))];
   expect(ours.config).toMatchObject({ swift_type: 'LORA', r: 2, lora_alpha: 3, use_qa_lora: false, model_key_mapping: null });
   expect(ours.config).not.toHaveProperty('peft_type');
@@ -30,7 +32,7 @@ test('a LoRA in the layout of SWIFT holds the same numbers under names with the 
 });
 
 test('a LoRA in the layout of SWIFT is read like the one in the layout of PEFT', async () => {
-  await exportSwift(lora, join(work, 'again'));
+  await exportSwift(one(lora), join(work, 'again'));
   const base = join(fixtures, '..', '..', 'models', 'fixtures', 'qwen2');
   using model = await loadCausalLm(await openDevice({ backend: 'tensorflow' }), { folder: base, config: JSON.parse(await readFile(join(base, 'config.json'), 'utf8')), computeDtype: 'f32' });
   const [theirs, ours] = [await loadAdapter(model, lora), await loadAdapter(model, join(work, 'again'))];
@@ -41,14 +43,31 @@ test('a LoRA in the layout of SWIFT is read like the one in the layout of PEFT',
 });
 
 test('a PEFT folder is written again with the same bytes of weights', async () => {
-  await exportPeft(lora, join(work, 'peft'));
+  await exportPeft(one(lora), join(work, 'peft'));
   expect(await readFile(join(work, 'peft', 'adapter_model.safetensors'))).toEqual(await readFile(join(lora, 'adapter_model.safetensors')));
   expect((await readAdapterFiles(join(work, 'peft'))).config).toEqual((await readAdapterFiles(lora)).config);
 });
 
+test('adapters that were saved together are written together again, by either library', async () => {
+  const roots = join(fixtures, 'adapter-roots');
+  const swift = adapterRoot(join(roots, 'swift'));
+  await exportSwift(swift.adapters, join(work, 'swift-root'), swift.extraStates);
+  await exportPeft(adapterRoot(join(roots, 'peft')).adapters, join(work, 'peft-root'));
+  for (const [root, folders] of [['swift', ['a', 'ab', 'extra_states']], ['peft', ['', 'other']]] as const) {
+    for (const folder of folders) {
+      const [theirs, ours] = [await readAdapterFiles(join(roots, root, folder)), await readAdapterFiles(join(work, `${root}-root`, folder))];
+      expect([root, folder, ours]).toEqual([root, folder, theirs]);
+    }
+  }
+  // SWIFT chooses by beginnings of names; here each folder holds its own.
+  await exportSwift(new Map([['x', join(roots, 'swift', 'ab')], ['xy', lora]]), join(work, 'renamed'));
+  expect((await readAdapterFiles(join(work, 'renamed', 'x'))).tensors.map(({ name }) => name)).toContain('model.layers.1.mlp.adapter_x.linear1.weight');
+  expect((await readAdapterFiles(join(work, 'renamed', 'xy'))).tensors.every(({ name }) => name.includes('.xy.'))).toBe(true);
+});
+
 test('what has no such layout is refused and leaves nothing behind', async () => {
-  await expect(exportPeft(side, join(work, 'none'))).rejects.toThrow(/PEFT has no tuner of type "ADAPTER"; use --format swift/);
-  await expect(exportSwift(join(fixtures, 'peft-ia3'), join(work, 'none'))).rejects.toThrow(/SWIFT has no layout of its own for "IA3"/);
-  await expect(exportSwift(lora, fixtures)).rejects.toMatchObject({ code: 'conflict' });
+  await expect(exportPeft(one(side), join(work, 'none'))).rejects.toThrow(/PEFT has no tuner of type "ADAPTER"; use --format swift/);
+  await expect(exportSwift(one(join(fixtures, 'peft-ia3')), join(work, 'none'))).rejects.toThrow(/SWIFT has no layout of its own for "IA3"/);
+  await expect(exportSwift(one(lora), fixtures)).rejects.toMatchObject({ code: 'conflict' });
   expect(existsSync(join(work, 'none'))).toBe(false);
 });

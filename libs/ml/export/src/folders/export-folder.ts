@@ -1,36 +1,47 @@
-import { writeFile } from 'node:fs/promises';
+import { cp, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TunefleetError } from '@tunefleet/foundation';
-import { formatAdapterConfig, formatModelCard, loraAdapterOf, readAdapterFiles, writeAdapterFiles, type AdapterFiles, type AdapterTensor } from '@tunefleet/ml-formats';
+import { EXTRA_STATES, formatAdapterConfig, formatModelCard, loraAdapterOf, readAdapterFiles, renamedInSwift, writeAdapterFiles, type AdapterFiles, type AdapterTensor } from '@tunefleet/ml-formats';
 import { inNewFolder } from '../merged/export-merged';
 
-/** Writes a PEFT folder again, keys in PEFT's own spelling. @throws TunefleetError `invalid_input`: a tuner that PEFT does not have */
-export async function exportPeft(adapter: string, folder: string): Promise<void> {
-  const files = await foreignFiles(adapter);
-  if (files.config['peft_type'] === undefined) throw new TunefleetError('invalid_input', `PEFT has no tuner of type ${JSON.stringify(files.config['swift_type'] ?? null)}; use --format swift`, { reason: 'no_such_layout' });
-  const { config } = files;
-  const tensors = config['peft_type'] === 'LORA' ? loraAdapterOf(files).tensors.map((tensor) => ({ ...tensor, name: `base_model.model.${tensor.name}` })) : files.tensors;
-  await inNewFolder(folder, (partial) => writeAdapterFiles(partial, { config: formatAdapterConfig(config), tensors, card: cardOf(config, 'peft') }));
-}
+/** Folders of adapters by the names they are to have. */
+export type NamedAdapters = ReadonlyMap<string, string>;
 
 /**
- * Writes a SWIFT folder with the one adapter `default`: SWIFT's own tuners as they are, a LoRA in the layout of SWIFT's native one.
- * @throws TunefleetError `invalid_input`: a tuner that SWIFT has by way of PEFT only
+ * Writes PEFT folders again, keys in PEFT's own spelling: `default` into the folder itself, others into folders of their names.
+ * @throws TunefleetError `invalid_input`: a tuner that PEFT does not have
  */
-export async function exportSwift(adapter: string, folder: string): Promise<void> {
-  const files = await foreignFiles(adapter);
-  const content = files.config['swift_type'] === undefined ? swiftLora(files) : files;
+export async function exportPeft(adapters: NamedAdapters, folder: string): Promise<void> {
+  const contents = await Promise.all([...adapters].map(async ([name, source]) => ({ name, ...inPeftLayout(await readAdapterFiles(source)) })));
   await inNewFolder(folder, async (partial) => {
-    await writeAdapterFiles(join(partial, 'default'), { config: formatAdapterConfig(content.config), tensors: content.tensors, card: cardOf(files.config, 'swift') });
-    await writeFile(join(partial, 'configuration.json'), '{}');
+    for (const { name, config, tensors } of contents) await writeAdapterFiles(name === 'default' ? partial : join(partial, name), { config: formatAdapterConfig(config), tensors, card: cardOf(config, 'peft') });
   });
 }
 
-/** An adapter that some other library has a layout for. */
-async function foreignFiles(adapter: string): Promise<AdapterFiles> {
-  const files = await readAdapterFiles(adapter);
-  if (files.config['tunefleet_type'] === undefined) return files;
-  throw new TunefleetError('invalid_input', 'the adapter holds weights of the model itself, for which neither PEFT nor SWIFT has a layout; use --format merged', { reason: 'no_such_layout' });
+function inPeftLayout(files: AdapterFiles): AdapterFiles {
+  const { config } = files;
+  if (config['peft_type'] === undefined) throw new TunefleetError('invalid_input', `PEFT has no tuner of type ${JSON.stringify(config['swift_type'] ?? null)}; use --format swift`, { reason: 'no_such_layout' });
+  return { config, tensors: config['peft_type'] === 'LORA' ? loraAdapterOf(files).tensors.map((tensor) => ({ ...tensor, name: `base_model.model.${tensor.name}` })) : files.tensors };
+}
+
+/**
+ * Writes a SWIFT folder with a folder per adapter: SWIFT's own tuners as they are, a LoRA in the layout of SWIFT's native one.
+ * @param extraStates a folder of these, copied along; null: none
+ * @throws TunefleetError `invalid_input`: a tuner that SWIFT has by way of PEFT only
+ */
+export async function exportSwift(adapters: NamedAdapters, folder: string, extraStates: string | null = null): Promise<void> {
+  const contents = await Promise.all(
+    [...adapters].map(async ([name, source]) => {
+      const files = await readAdapterFiles(source);
+      const { config, tensors } = files.config['swift_type'] === undefined ? swiftLora(files) : files;
+      return { name, config, tensors: renamedInSwift(tensors, name), card: cardOf(files.config, 'swift') };
+    }),
+  );
+  await inNewFolder(folder, async (partial) => {
+    for (const { name, config, tensors, card } of contents) await writeAdapterFiles(join(partial, name), { config: formatAdapterConfig(config), tensors, card });
+    if (extraStates !== null) await cp(extraStates, join(partial, EXTRA_STATES), { recursive: true });
+    await writeFile(join(partial, 'configuration.json'), '{}');
+  });
 }
 
 /** SWIFT's own fields of a LoRA. @see modelscope/ms-swift `swift/tuners/lora.py` */

@@ -32,6 +32,7 @@ test('the folder of an adapter of SWIFT whose name begins another one', async ()
 test('adapters of PEFT side by side: the default one in the root', async () => {
   await write(folder, { peft_type: 'LORA' });
   await write(join(folder, 'other'), { peft_type: 'IA3' });
+  await write(join(folder, 'checkpoint-20'), { peft_type: 'LORA' });
   expect([...adapterRoot(folder).adapters]).toEqual([['default', folder], ['other', join(folder, 'other')]]);
   expect((await readAdapterFiles(folder)).config).toEqual({ peft_type: 'LORA' });
 });

@@ -68,6 +68,15 @@ export function formatAdapterConfig(config: Readonly<Record<string, unknown>>): 
 /** Where SWIFT puts an adapter's name into a tensor's. */
 const SWIFT_NAME = /(?:^|\.)(?:adapter|side|prompt|restuner|restuning)_(?<own>[A-Za-z0-9_-]+)(?=\.)|\.lora_[AB]\.(?<lora>[^.]+)\.weight$/;
 
+/** SWIFT's tensors under another adapter's name. */
+export function renamedInSwift(tensors: readonly AdapterTensor[], adapter: string): AdapterTensor[] {
+  return tensors.map((tensor) => {
+    const { own, lora } = SWIFT_NAME.exec(tensor.name)?.groups ?? {};
+    if (own !== undefined) return { ...tensor, name: tensor.name.replace(SWIFT_NAME, (segment) => segment.slice(0, segment.length - own.length) + adapter) };
+    return lora === undefined ? tensor : { ...tensor, name: tensor.name.replace(/(?<=\.lora_[AB]\.)[^.]+(?=\.weight$)/, adapter) };
+  });
+}
+
 /** SWIFT chooses an adapter's tensors by how their names begin, so the folder of `a` holds those of `ab`, too: they are left out where the folder's own are there. */
 function namesOf(folder: string, config: AdapterFiles['config'], names: readonly string[]): readonly string[] {
   if (config['swift_type'] === undefined) return names;

@@ -5,6 +5,9 @@ import { ADAPTER_CONFIG, badAdapter } from './files';
 /** SWIFT's folder of base parameters that were trained along with the adapters beside it. */
 export const EXTRA_STATES = 'extra_states';
 
+/** Where trainers put what an adapter was on the way. */
+const CHECKPOINT = /^checkpoint-\d+$/;
+
 /** What a folder of PEFT or SWIFT holds where adapters were saved together. */
 export interface AdapterRoot {
   /** Folders by the adapters' names, `default` first. PEFT has `default` in the root itself, SWIFT in a folder of its name. */
@@ -19,7 +22,7 @@ export function adapterRoot(root: string): AdapterRoot {
   const names = inside.map(({ name }) => name).sort();
   const isAdapter = existsSync(join(root, ADAPTER_CONFIG));
   const own: [string, string][] = isAdapter ? [['default', root]] : [];
-  const others = names.filter((name) => name !== EXTRA_STATES && !(isAdapter && name === 'default')).map((name): [string, string] => [name, join(root, name)]);
+  const others = names.filter((name) => name !== EXTRA_STATES && !(isAdapter && (name === 'default' || CHECKPOINT.test(name)))).map((name): [string, string] => [name, join(root, name)]);
   const adapters = new Map([...own, ...others.filter(([name]) => name === 'default'), ...others.filter(([name]) => name !== 'default')]);
   if (adapters.size === 0) throw badAdapter(`${root} has no ${ADAPTER_CONFIG}; it is not an adapter folder`);
   return { adapters, extraStates: names.includes(EXTRA_STATES) ? join(root, EXTRA_STATES) : null };
