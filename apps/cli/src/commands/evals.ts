@@ -22,6 +22,7 @@ interface CreateOptions {
   readonly samples?: number;
   readonly maxSeqLength?: number;
   readonly computeDtype?: 'auto' | 'f32' | 'bf16';
+  readonly baseQuantisation?: 'nf4' | 'fp4';
   readonly after?: readonly string[];
   readonly metadata?: Readonly<Record<string, string>>;
   readonly watch?: boolean;
@@ -44,6 +45,7 @@ export function registerEvals(program: Command): void {
       .option('--samples <rows>', 'answer this many first rows in words', wholeNumber(0, 100))
       .option('--max-seq-length <tokens>', 'longest row', wholeNumber(8, 131_072))
       .addOption(new Option('--compute-dtype <dtype>', 'arithmetic').choices(['auto', 'f32', 'bf16']))
+      .addOption(new Option('--base-quantisation <type>', 'the base in 4 bits, as qlora has it while it trains').choices(['nf4', 'fp4']))
       .option('--after <ids>', 'start only when these jobs have succeeded', nameList)
       .option('--metadata <key=value>', 'label; repeatable', keyValue)
       .option('--watch', 'show the eval until it ends')
@@ -114,6 +116,7 @@ export function createEvalRequest(options: CreateOptions, file: string): CreateE
     ...(options.samples === undefined ? {} : { samples: options.samples }),
     ...(options.maxSeqLength === undefined ? {} : { max_seq_length: options.maxSeqLength }),
     ...(options.computeDtype === undefined ? {} : { compute_dtype: options.computeDtype }),
+    ...(options.baseQuantisation === undefined ? {} : { base_quantisation: { type: options.baseQuantisation } }),
     ...(options.after === undefined ? {} : { after: [...options.after] }),
     ...(options.metadata === undefined ? {} : { metadata: { ...options.metadata } }),
   };

@@ -61,6 +61,7 @@ export async function checkEval(job: JobRecord, deps: IntakeDeps): Promise<Check
     samples: request.samples,
     maxSequenceLength: length.maxSequenceLength,
     computeDtype: request.computeDtype,
+    baseQuantisation: request.baseQuantisation,
   });
   const dataset = await recordDataset(deps, checked);
   return {

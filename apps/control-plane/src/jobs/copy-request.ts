@@ -43,9 +43,10 @@ export function copyFineTune(job: JobRecord, changes: CloneJob): FineTuneBody {
 export function copyEval(job: JobRecord, changes: CloneJob): EvalBody {
   const parsed = evalRequestSchema.safeParse(job.spec);
   invariant(parsed.success, `the record of job ${job.id} does not hold an eval request`);
-  const { model, compareTo, file, metric, limit, samples, maxSequenceLength, computeDtype } = parsed.data;
+  const { model, compareTo, file, metric, limit, samples, maxSequenceLength, computeDtype, baseQuantisation } = parsed.data;
   const { kept, dropped } = withoutNulls(changes);
   const original = {
+    ...(baseQuantisation === undefined ? {} : { base_quantisation: { type: baseQuantisation.type, double_quant: baseQuantisation.doubleQuant } }),
     ...{ model, compare_to: compareTo, file, metric, samples, compute_dtype: computeDtype, priority: job.priority, worker_selector: job.workerSelector },
     ...present({ limit, max_seq_length: maxSequenceLength, metadata: job.metadata }),
   };

@@ -36,6 +36,7 @@ export class EvalsService {
       samples: body.samples ?? 0,
       maxSequenceLength: body.max_seq_length ?? null,
       computeDtype: body.compute_dtype ?? 'auto',
+      ...(body.base_quantisation === undefined ? {} : { baseQuantisation: { type: body.base_quantisation.type, doubleQuant: body.base_quantisation.double_quant } }),
       requestHash,
     };
     return this.submission.submit(

@@ -89,6 +89,20 @@ test('equal jobs give equal files; a limit takes the first rows', async () => {
   expect(second).toEqual(first);
 });
 
+test('on a base in 4 bits the same adapter scores as it did where it was trained on one', async () => {
+  const spec = await evalSpec(rowsOf(4));
+  const [float, nf4, fp4] = [
+    itemsOf(await harness.run('eval', spec)),
+    itemsOf(await harness.run('eval', { ...spec, baseQuantisation: { type: 'nf4', doubleQuant: true } })),
+    itemsOf(await harness.run('eval', { ...spec, baseQuantisation: { type: 'fp4', doubleQuant: false } })),
+  ];
+  const scores = (items: readonly EvalItem[]) => items.flatMap(({ outputs }) => outputs.flatMap(({ scores: each = [] }) => each));
+  const distance = (items: readonly EvalItem[]) => Math.max(...scores(items).map((score, i) => Math.abs(score - (scores(float)[i] ?? NaN))));
+  expect(distance(nf4)).toBeGreaterThan(1e-3);
+  expect(distance(fp4)).not.toBe(distance(nf4));
+  expect(itemsOf(await harness.run('eval', spec))).toEqual(float);
+});
+
 test('exact match judges the greedy text', async () => {
   const metric = { type: 'exact_match', max_tokens: 6, ignore_case: false } as const;
   const run = async (rows: readonly object[]): Promise<Answer> => harness.run('eval', await evalSpec(rows, { metric, candidates: [{ model: 'tiny' }] }));
@@ -160,7 +174,7 @@ test('refuses what it cannot run, each with its own code', async () => {
   expect(await failure('eval', { base: { id: '/no/such/folder', revision: 'local-0' } })).toMatchObject({ class: 'user' });
   expect(await failure('eval', { base: { id: spec.base.id, revision: 'local-0' } })).toMatchObject({ class: 'user', code: 'revision_not_found' });
   expect(await failure('translate', {})).toMatchObject({ class: 'infrastructure', code: 'job_not_supported', message: expect.stringContaining('"translate"') as string });
-  expect(await failure('eval', {}, { schemaVersion: 2 })).toMatchObject({ class: 'infrastructure', code: 'job_not_supported' });
+  expect(await failure('eval', {}, { schemaVersion: 3 })).toMatchObject({ class: 'infrastructure', code: 'job_not_supported' });
 });
 
 test('ignores what it does not understand and exits when told to', () => {

@@ -28,6 +28,9 @@ export const evalCandidateSchema = z.object({
 });
 export type EvalCandidate = z.infer<typeof evalCandidateSchema>;
 
+/** How a base's linear maps are stored: in 4 bits, and the scales of their blocks in 8 (`doubleQuant`) or in full. */
+export const baseQuantisationSchema = z.object({ type: z.enum(['nf4', 'fp4']), doubleQuant: z.boolean() });
+
 export const evalSpecSchema = z.object({
   base: baseModelRefSchema,
   /** All share the base; scored on the same rows. */
@@ -40,6 +43,8 @@ export const evalSpecSchema = z.object({
   samples: z.int().min(0).max(100).default(0),
   maxSequenceLength: z.int().min(8).max(131072),
   computeDtype: z.enum(['auto', 'f32', 'bf16']).default('auto'),
+  /** Absent: as the base is published. Present from schema version 2 on. */
+  baseQuantisation: baseQuantisationSchema.optional(),
 });
 export type EvalSpec = z.infer<typeof evalSpecSchema>;
 

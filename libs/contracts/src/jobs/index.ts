@@ -10,7 +10,7 @@ export * from './requests';
 /** Job kinds with what a worker gets and what it gives back. One line here adds a kind to every layer that passes jobs on. */
 export const jobKinds = {
   'fine-tune': { schemaVersion: 3, queue: 'tune', spec: fineTuneSpecSchema, result: fineTuneResultSchema },
-  eval: { schemaVersion: 1, queue: 'eval', spec: evalSpecSchema, result: evalResultSchema },
+  eval: { schemaVersion: 2, queue: 'eval', spec: evalSpecSchema, result: evalResultSchema },
 } as const;
 
 /**
@@ -18,7 +18,7 @@ export const jobKinds = {
  * version up to its own.
  */
 export function schemaVersionOf(kind: JobKind, request: object): number {
-  if (kind !== 'fine-tune') return jobKinds[kind].schemaVersion;
+  if (kind === 'eval') return 'baseQuantisation' in request ? 2 : 1;
   const { method, hyperparameters } = request as Partial<FineTuneRequest>;
   if (hyperparameters?.neftune_noise_alpha) return 3;
   return method === undefined ? 1 : 2;

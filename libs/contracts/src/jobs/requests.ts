@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { dpoHyperparametersSchema } from '../openai/fine-tuning';
-import { evalMetricSchema } from './eval';
+import { baseQuantisationSchema, evalMetricSchema } from './eval';
 import { tunerSpecSchema } from './fine-tune';
 
 // What `Job.spec` holds: a request as the API accepted it. Intake turns it into the worker's spec (`fineTuneSpecSchema`, `evalSpecSchema`)
@@ -40,6 +40,8 @@ export const evalRequestSchema = z.object({
   samples: z.int().min(0),
   maxSequenceLength: z.int().nullable(),
   computeDtype: z.enum(['auto', 'f32', 'bf16']),
+  /** Absent: as the base is published. */
+  baseQuantisation: baseQuantisationSchema.optional(),
   requestHash: z.string(),
 });
 export type EvalRequest = z.infer<typeof evalRequestSchema>;

@@ -20,6 +20,8 @@ export const createEvalSchema = z.strictObject({
   samples: z.int().min(0).max(100).optional(),
   max_seq_length: maxSequenceLengthSchema.optional(),
   compute_dtype: z.enum(['auto', 'f32', 'bf16']).optional(),
+  /** The base's linear maps in 4 bits, as QLoRA has them while it trains. */
+  base_quantisation: z.strictObject({ type: z.enum(['nf4', 'fp4']), double_quant: z.boolean().default(true) }).optional(),
   priority: prioritySchema.optional(),
   worker_selector: workerSelectorSchema.optional(),
   metadata: metadataSchema.optional(),

@@ -32,7 +32,8 @@ export const EVAL_ITEMS = 'items.jsonl';
  */
 export async function runEval(context: Context): Promise<JobOutcome<EvalResult>> {
   const { spec, events, stop, engine } = context;
-  const opened = await engine.openModel(spec.base, spec.computeDtype, { events, signal: stop.signal });
+  const precision = { ...engine.settlePrecision(spec.computeDtype), quantisation: spec.baseQuantisation ?? null };
+  const opened = await engine.openModel(spec.base, precision, { events, signal: stop.signal });
   const workDir = join(context.outputDir, 'adapters');
   try {
     using candidates = await Candidates.open(context, opened, workDir);

@@ -111,6 +111,7 @@ test('rows of another method are refused with the way out', async () => {
 
 test('a supervised job stays in the first version of the schema, which older engines read; newer ones are refused by them', async () => {
   expect([schemaVersionOf('fine-tune', {}), schemaVersionOf('fine-tune', { method: 'dpo' }), schemaVersionOf('eval', {})]).toEqual([1, 2, 1]);
+  expect(schemaVersionOf('eval', { baseQuantisation: { type: 'nf4', doubleQuant: true } })).toBe(2);
   expect([0, 5].map((alpha) => schemaVersionOf('fine-tune', { hyperparameters: { neftune_noise_alpha: alpha } }))).toEqual([1, 3]);
   expect(fineTuneSpecSchema.parse(specOf({}))).not.toHaveProperty('objective');
   await expect(runJob('fine-tune', jobKinds['fine-tune'].schemaVersion + 1, {} as never)).rejects.toMatchObject({ code: 'unavailable', reason: 'job_not_supported' });
