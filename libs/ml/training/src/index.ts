@@ -9,7 +9,7 @@ export * from './objective';
 export * from './preference';
 export * from './schedule';
 export * from './settings';
-export { StepMemory, type StepShape, type TrainedModel } from './step-memory';
+export { StepMemory, type PassBatch, type StepShape, type TrainedModel } from './step-memory';
 export { stemCacheBytes } from './stem-cache';
 export type { KeptStems } from './stem-store';
 export * from './trainer';

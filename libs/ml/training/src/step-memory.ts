@@ -26,6 +26,9 @@ export interface StepShape {
   readonly recomputeBlocks: boolean;
 }
 
+/** What of a batch the device sees. */
+export type PassBatch = Pick<TrainingBatch, 'tokens' | 'labels' | 'lengths'>;
+
 const KEY: NonNullable<DropoutKey> = [0, 0];
 
 /**
@@ -49,17 +52,25 @@ export class StepMemory implements Disposable {
     this.weightBytes = this.#model.weightBytes;
   }
 
+  get parameterCount(): number {
+    return this.#tuner.parameterCount;
+  }
+
   /** The most at once, weights included. */
   peakBytes(shape: StepShape): number {
+    return this.peakBytesOf(batchOf(shape), shape);
+  }
+
+  /** The same of a batch as it is. */
+  peakBytesOf(batch: PassBatch, { recomputeBlocks }: Pick<StepShape, 'recomputeBlocks'>): number {
     const device = this.#device;
     device.resetPeak();
     using views = new ParameterViews(device, this.#tuner.parameters, null);
-    const batch = batchOf(shape);
     device.scope(() => {
       const adapter = withTrainingNoise(this.#tuner.bind(this.#model, views.tensors, KEY), this.#settings, { batch, dropout: KEY });
       const { gradients: parts } = gradients(device, views.tensors, () => {
         const { rows, labels } = labelled(batch.labels);
-        const hidden = this.#model.forward(batch.tokens, { adapter, recomputeBlocks: shape.recomputeBlocks, outputRows: rows });
+        const hidden = this.#model.forward(batch.tokens, { adapter, recomputeBlocks, outputRows: rows });
         return headCrossEntropy(hidden, headOf(this.#model, adapter), labels, { scale: 1 });
       });
       // Else it takes nothing on the device, and here it would take as much on the host.
@@ -74,7 +85,7 @@ export class StepMemory implements Disposable {
   }
 }
 
-function batchOf({ rows, columns, labelled: wanted }: StepShape): Pick<TrainingBatch, 'tokens' | 'labels' | 'lengths'> {
+function batchOf({ rows, columns, labelled: wanted }: StepShape): PassBatch {
   const count = rows * columns;
   const labels = new Int32Array(count).fill(IGNORED_LABEL);
   labels.fill(0, count - Math.min(count, Math.max(1, wanted)));

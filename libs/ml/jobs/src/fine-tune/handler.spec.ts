@@ -117,6 +117,10 @@ test('trains, reports every step, and leaves a PEFT adapter', async () => {
   [whole, wholeSeen, wholeFolder] = [outcome.result, seen, outcome.folder];
   expect(fineTuneResultSchema.parse(whole)).toMatchObject({ steps: 8, computeDtype: 'f32' });
   expect(whole.lossLast).toBeLessThan(whole.lossFirst);
+  // Scalars that the device keeps are counted in the one and not in the other.
+  const predicted = whole.predictedDeviceBytes ?? NaN;
+  expect(Math.abs(whole.peakDeviceBytes / predicted - 1)).toBeLessThan(0.02);
+  expect(seen.logs).toContain(`memory: ${Math.ceil(whole.peakDeviceBytes / 1e6)} MB on the device at the peak, ${Math.ceil(predicted / 1e6)} MB were foretold; ${Math.ceil(whole.peakRssBytes / 1e6)} MB of the process`);
   const steps = seen.metrics.filter(({ values }) => 'train_loss' in values);
   expect(steps.map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
   expect(Object.keys(steps[0]?.values ?? {}).sort()).toEqual(['grad_norm', 'learning_rate', 'tokens_per_second', 'train_loss', 'train_mean_token_accuracy']);

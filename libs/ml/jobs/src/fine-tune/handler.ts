@@ -17,7 +17,6 @@ type Context = JobContext<FineTuneSpec>;
  * in PEFT's format; so is every checkpoint, beside the trainer's state.
  */
 export async function runFineTune(context: Context): Promise<JobOutcome<FineTuneResult>> {
-  context.engine.device.resetPeak();
   using run = new FineTuneRun(context, await prepareRun(context));
   return await run.run();
 }
@@ -51,6 +50,8 @@ class FineTuneRun implements Disposable {
 
   async run(): Promise<JobOutcome<FineTuneResult>> {
     this.#logStart();
+    // Loading has a peak of its own; what was foretold is that of the steps.
+    this.context.engine.device.resetPeak();
     this.#meter.passesOf(this.#batching.microBatchSize, this.#trainer.state.step);
     // A run that was stopped while it validated does that first.
     if (!(await this.#validateIfDue())) return this.#stopped();
@@ -144,6 +145,7 @@ class FineTuneRun implements Disposable {
     invariant(lossFirst !== null && lossLast !== null, 'a run ends after its last step');
     this.#meter.report(state.step, 'save');
     const folder = await writeFolder(join(outputDir, 'result'), (dir) => tuner.save(state.values, dir, opened.base, opened.model));
+    this.#logMemory();
     const result: FineTuneResult = {
       steps: state.step,
       trainedTokens: state.trainedTokens,
@@ -155,6 +157,7 @@ class FineTuneRun implements Disposable {
       trainSeconds: (clock.monotonic() - this.#startedMs) / 1000,
       peakRssBytes: peakRssBytes(),
       peakDeviceBytes: engine.device.memory.peakBytes,
+      predictedDeviceBytes: this.prepared.predictedPeakBytes,
       computeDtype: opened.computeDtype,
       trainableParameters: tuner.parameterCount,
     };
@@ -175,6 +178,15 @@ class FineTuneRun implements Disposable {
       `training ${tuner.parameterCount} parameters in ${precisionText(opened)} on ${engine.device.info.deviceName}: ${this.#trainer.totalSteps} steps of ${spec.batchSize} examples in passes with room for ${microBatchSize} of the longest, ` +
         `${spec.epochs} ${spec.epochs === 1 ? 'epoch' : 'epochs'}. The first step takes longer than the others`,
     );
+    const { predictedPeakBytes } = this.prepared;
+    const again = this.#batching.recomputeBlocks ? ', with blocks computed again in the backward pass' : '';
+    events.log('info', `memory: ${megabytes(predictedPeakBytes)} MB foretold on the device at the peak${again}, ${megabytes(opened.model.weightBytes)} MB of them for the model's weights`);
+  }
+
+  #logMemory(): void {
+    const { events, engine } = this.context;
+    const { peakBytes } = engine.device.memory;
+    events.log('info', `memory: ${megabytes(peakBytes)} MB on the device at the peak, ${megabytes(this.prepared.predictedPeakBytes)} MB were foretold; ${megabytes(peakRssBytes())} MB of the process`);
   }
 
   /** Asked before every pass through the model. */
@@ -183,6 +195,10 @@ class FineTuneRun implements Disposable {
     await yieldToEventLoop();
     return this.context.stop.wanted !== null;
   };
+}
+
+function megabytes(bytes: number): string {
+  return Math.ceil(bytes / 1e6).toString();
 }
 
 function tokenAccuracy(prefix: 'train' | 'valid', { correct, lossTokens }: Pick<StepResult, 'correct' | 'lossTokens'>): Record<string, number> {

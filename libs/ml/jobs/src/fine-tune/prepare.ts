@@ -3,14 +3,14 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { ArtifactRef, FineTuneSpec } from '@tunefleet/contracts';
 import { tokeniseFile, type TokenisedDataset, type TokenisedFile } from '@tunefleet/ml-data';
-import { describeCausalLm } from '@tunefleet/ml-models';
-import { chooseBatching, fingerprintOf, paddedWidth, SavedCheckpoint, startState, type Batching, type Objective, type RunChoices, type RunIdentity, type TrainerState, type TrainingSettings } from '@tunefleet/ml-training';
-import { createTuner, estimateMemory, loadAdapter, parseTunerSpec, specHalfOf, textPositions, type LoadedAdapter, type Tuner, type TunerSpec } from '@tunefleet/ml-tuners';
+import { chooseBatching, fingerprintOf, SavedCheckpoint, startState, type Batching, type Objective, type RunChoices, type RunIdentity, TrainingRun, type TrainerState, type TrainingSettings } from '@tunefleet/ml-training';
+import { createTuner, loadAdapter, parseTunerSpec, specHalfOf, textPositions, type LoadedAdapter, type Tuner, type TunerSpec } from '@tunefleet/ml-tuners';
 import { availableDeviceBytes, stemDiskBytes, tokensPerPass } from '../runtime/device-limits';
 import type { OpenedModel } from '../runtime/engine-resources';
 import { inputFile, inputFolder } from '../runtime/input-files';
 import type { JobContext } from '../runtime/job-context';
 import { chooseKeptStems } from './keep-stems';
+import { MemoryPlan } from './memory-plan';
 import { groupSizeOf, prepareObjective } from './objective';
 import { startValues } from './start-values';
 
@@ -30,6 +30,8 @@ export interface PreparedRun {
   /** How the run begins; a lack of memory may change it. */
   readonly batching: Batching;
   readonly choices: RunChoices;
+  /** Foretold peak of its steps on the device, weights included. */
+  readonly predictedPeakBytes: number;
   readonly state: TrainerState;
   /** What `notes` of the checkpoint said; empty at a fresh start. */
   readonly notes: Readonly<Record<string, number>>;
@@ -52,13 +54,14 @@ export async function prepareRun(context: Context): Promise<PreparedRun> {
     dataset: training.fingerprint,
     settings: fingerprintOf({ ...settings, tuner: spec.tuner, computeDtype: spec.computeDtype, startAdapter: spec.startAdapter?.map(({ name, sha256 }) => ({ name, sha256 })) ?? null, ...(spec.objective === undefined ? {} : { objective: spec.objective }) }),
   };
-  const longest = Math.max(longestRow(training), validation === null ? 0 : longestRow(validation));
-  const passes = checkpoint === null ? fitBatching(context, opened, tunerSpec, longest) : keepBatching(context, checkpoint.choices);
+  const datasets = [training, ...(validation === null ? [] : [validation])];
+  using plan = new MemoryPlan(engine.device, { config: opened.config, precision: opened, tuner: tunerSpec, settings }, { datasets, groupSize: groupSizeOf(spec) });
+  const passes = checkpoint === null ? fitBatching(context, plan) : keepBatching(context, checkpoint.choices);
   const keptStems = chooseKeptStems(context, {
     opened,
     tuner: tunerSpec,
-    datasets: [training, ...(validation === null ? [] : [validation])],
-    stepBytes: stepBytes(spec, opened, tunerSpec, longest)(passes),
+    datasets,
+    stepBytes: plan.boundBytes(passes),
     diskBytes: await stemDiskBytes(context.outputDir),
     before: checkpoint === null ? null : (checkpoint.choices.keptStemBytes ?? 0),
   });
@@ -72,8 +75,9 @@ export async function prepareRun(context: Context): Promise<PreparedRun> {
     microBatchSize: passes.microBatchSize,
     withStartPolicy: (use) => withStartAdapter(context, opened, (adapter) => use(adapter?.hook ?? null)),
   });
+  const predictedPeakBytes = plan.peakBytes(new TrainingRun({ model: opened.model, tuner, dataset: training, settings, batching, objective, state }), batching);
   if (checkpoint !== null) events.log('info', `going on after step ${checkpoint.step} from its checkpoint`);
-  return { opened, tuner, training, validation, settings, objective, extras, identity, batching, choices: { ...passes, keptStemBytes: keptStems?.bytes ?? 0, computeDtype: opened.computeDtype, weightDtype: opened.weightDtype }, state, notes: checkpoint?.notes ?? {} };
+  return { opened, tuner, training, validation, settings, objective, extras, identity, batching, choices: { ...passes, keptStemBytes: keptStems?.bytes ?? 0, computeDtype: opened.computeDtype, weightDtype: opened.weightDtype }, predictedPeakBytes, state, notes: checkpoint?.notes ?? {} };
 }
 
 const PROGRESS_INTERVAL_MS = 500;
@@ -107,27 +111,17 @@ async function tokenise({ spec, inputFiles, engine, events, stop, clock }: Conte
 }
 
 /** @throws TunefleetError `out_of_device_memory` */
-function fitBatching({ spec, engine, events }: Context, opened: OpenedModel, tuner: TunerSpec, longest: number): Batching {
+function fitBatching({ spec, engine, events }: Context, plan: MemoryPlan): Batching {
   const batching = chooseBatching({
     batchSize: spec.batchSize,
-    longestRow: groupSizeOf(spec) * paddedWidth(longest),
+    longestRow: groupSizeOf(spec) * plan.columns,
     microBatchSizeMax: spec.microBatchSize,
     tokensPerPass: tokensPerPass(engine.device),
     availableBytes: availableDeviceBytes(engine.device),
-    estimateBytes: stepBytes(spec, opened, tuner, longest),
+    estimateBytes: (choice) => plan.boundBytes(choice),
   });
   if (batching.recomputeBlocks) events.log('warn', 'memory is short: activations are computed a second time instead of kept, which takes about a third longer');
   return batching;
-}
-
-/** Bytes of a step beyond the weights, for passes of examples of the longest row. */
-function stepBytes(spec: FineTuneSpec, { config, computeDtype, weightDtype }: OpenedModel, tuner: TunerSpec, longest: number): (batching: Batching) => number {
-  const model = describeCausalLm(config);
-  return ({ microBatchSize, recomputeBlocks }) => {
-    const rows = microBatchSize * groupSizeOf(spec);
-    const { totalBytes, weightBytes } = estimateMemory({ model, spec: tuner, computeDtype, weightDtype, rows, columns: paddedWidth(longest), recomputeBlocks });
-    return totalBytes - weightBytes;
-  };
 }
 
 /** As in the run before, unless the user or a retry after a lack of memory asks for less: then the bits differ from there on, the mathematics do not. */
@@ -161,8 +155,4 @@ async function withStartAdapter<T>({ spec, inputFiles, outputDir }: Context, { m
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
-}
-
-function longestRow({ lengths }: TokenisedDataset): number {
-  return lengths.reduce((longest, length) => Math.max(longest, length), 0);
 }
