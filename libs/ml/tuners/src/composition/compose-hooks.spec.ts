@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { SafetensorsFile } from '@tunefleet/ml-formats';
 import { architectureSpecs, loadCausalLm, type CausalLm } from '@tunefleet/ml-models';
 import { headOf, type ModelHook } from '@tunefleet/ml-nn';
-import { headLogits, openDevice, type Device } from '@tunefleet/ml-tensor';
+import { headLogits, openDevice, OpProfile, type Device } from '@tunefleet/ml-tensor';
 import { openAdapter, type LoadedAdapter } from '../loaded-adapter';
 import { createTuner, loadAdapter } from '../registry';
 import { parseTunerSpec } from '../spec-registry';
@@ -125,4 +125,28 @@ describe('several adapters of PEFT and SWIFT', () => {
       expect(model.device.memory.liveHandles - model.device.cachedScalars).toBe(before);
     });
   });
+});
+
+test('three LoRAs, a DoRA and factors take the matrix products of one LoRA, merged they take those of the base', async () => {
+  const profile = new OpProfile();
+  const folder = join(libraries, 'models', 'fixtures', 'tied');
+  using model = await loadCausalLm(await openDevice({ backend: 'tensorflow', profile }), { folder, config: JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')), computeDtype: 'f32' });
+  const batch = { ids: Int32Array.from({ length: 8 }, (_, index) => index), rows: 1, columns: 8 };
+  const opened = (fields: object) => {
+    const tuner = createTuner(parseTunerSpec(fields), model);
+    return openAdapter(model, tuner, tuner.initialValues(1, startWith(model)));
+  };
+  const all = { target_modules: 'all-linear' };
+  const adapters = [{ kind: 'lora', ...all }, { kind: 'lora', r: 3, ...all }, { kind: 'lora', r: 2, use_dora: true, ...all }, { kind: 'lora', r: 5, use_rslora: true, ...all }, { kind: 'ia3', target_modules: ['q_proj', 'v_proj'] }].map(opened);
+  const products = (parts: readonly LoadedAdapter[], merge = false): number => {
+    using composed = composeHooks(model, parts.map(({ hook }, index) => ({ name: `${index}`, hook, weight: 1 })), { merge });
+    profile.reset();
+    logitsWith(model, batch, { adapter: composed.hook });
+    return profile.costs().reduce((sum, { label, calls }) => sum + (label.startsWith('matMul') ? calls : 0), 0);
+  };
+  const base = products([]);
+  expect(products(adapters.slice(0, 1))).toBeGreaterThan(base);
+  expect(products(adapters)).toBe(products(adapters.slice(0, 1)));
+  expect(products(adapters, true)).toBe(base);
+  for (const adapter of adapters) adapter.dispose();
 });
