@@ -13,12 +13,12 @@ export class ParameterViews implements Disposable {
   /** @param values [P], or [P] of every lane; copied. null: one vector of zeros, to count bytes with */
   constructor(device: Device, parameters: readonly ParameterInfo[], values: Float32Array | readonly Float32Array[] | null) {
     const p = device.primitives;
-    this.#lanes = values === null || values instanceof Float32Array ? null : values.length;
+    this.#lanes = isLanes(values) ? values.length : null;
     const lead = this.#lanes === null ? [] : [this.#lanes];
     this.tensors = device.scope(() => {
       if (values === null) return parameters.map(({ shape }) => p.zeros(shape, 'f32'));
-      if (values instanceof Float32Array && values.byteLength > JOINED_BYTES_MAX) return separate(device, parameters, values);
-      const host = values instanceof Float32Array ? values.slice() : stacked(values);
+      if (!isLanes(values) && values.byteLength > JOINED_BYTES_MAX) return separate(device, parameters, values);
+      const host = isLanes(values) ? stacked(values) : values.slice();
       const flat = device.tensor(host, [...lead, host.length / (this.#lanes ?? 1)], 'f32');
       const parts = p.split(flat, parameters.map(sizeOf), lead.length);
       return parameters.map(({ shape }, index) => p.reshape(parts[index] as Tensor, [...lead, ...shape]));
@@ -43,6 +43,10 @@ export class ParameterViews implements Disposable {
   [Symbol.dispose](): void {
     for (const tensor of this.tensors) tensor.dispose();
   }
+}
+
+function isLanes(values: Float32Array | readonly Float32Array[] | null): values is readonly Float32Array[] {
+  return Array.isArray(values);
 }
 
 function separate(device: Device, parameters: readonly ParameterInfo[], values: Float32Array): Tensor[] {

@@ -93,7 +93,7 @@ class DiskRoom implements StemRoom {
 
   put(example: number, states: HostStates): void {
     const at = this.store.write(new Uint8Array(states.buffer, states.byteOffset, states.byteLength));
-    this.#places.set(example, { at, length: states.length, wide: states instanceof Float32Array });
+    this.#places.set(example, { at, length: states.length, wide: states.BYTES_PER_ELEMENT === Float32Array.BYTES_PER_ELEMENT });
   }
 
   has(example: number): boolean {
