@@ -16,14 +16,8 @@ import { createTuner, parseTunerSpec } from '@tunefleet/ml-tuners';
 import { writeRandomModel } from './model/shape';
 import { printProfile } from './print-profile';
 import { answersToQuestions } from './tuners/data';
-
-interface Row {
-  readonly name: string;
-  readonly unit: string;
-  readonly value: number;
-  readonly peer?: number;
-  readonly ratio?: number;
-}
+import { positive } from './report/positive';
+import { median, type Row } from './report/row';
 
 /** Room of a pass, as jobs choose it with memory to spare. */
 const TOKENS_PER_PASS = 1024;
@@ -118,16 +112,4 @@ async function timed(work: () => Promise<void>): Promise<Taken> {
 
 function written(taken: Taken | undefined): string {
   return taken ? `${taken.seconds.toFixed(2)} s (${taken.cpuSeconds.toFixed(2)} s CPU)` : '-';
-}
-
-function positive(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new Error(`expected a positive whole number, got "${text}"`);
-  return value;
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? (sorted[middle] ?? NaN) : ((sorted[middle - 1] ?? NaN) + (sorted[middle] ?? NaN)) / 2;
 }

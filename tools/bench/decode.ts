@@ -18,14 +18,8 @@ import { referencePython } from '../verify/python-environment';
 import { DecodePeer, type DecodeRequest } from './decode/peer';
 import { writeRandomModel } from './model/shape';
 import { printProfile } from './print-profile';
-
-interface Row {
-  readonly name: string;
-  readonly unit: string;
-  readonly value: number;
-  readonly peer?: number;
-  readonly ratio?: number;
-}
+import { positive } from './report/positive';
+import { median, type Row } from './report/row';
 
 const PRECISIONS: readonly { readonly name: string; readonly precision: Precision; readonly adapters: readonly boolean[] }[] = [
   { name: 'f32', precision: { computeDtype: 'f32', weightDtype: 'f32' }, adapters: [false, true] },
@@ -116,16 +110,4 @@ async function profileSteps(label: string, profile: OpProfile, ours: () => Promi
   await ours();
   process.stdout.write(`${label}, a step per token of a text, the prompt among them\n`);
   printProfile(profile.costs(), tokens);
-}
-
-function positive(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new Error(`expected a positive whole number, got "${text}"`);
-  return value;
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? (sorted[middle] ?? NaN) : ((sorted[middle - 1] ?? NaN) + (sorted[middle] ?? NaN)) / 2;
 }

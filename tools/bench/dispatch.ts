@@ -10,7 +10,7 @@ import { measureGrowth } from './dispatch/growth';
 import { measureLatency } from './dispatch/latency';
 import { measureMetricPoints } from './dispatch/metric-points';
 import { BenchService } from './dispatch/service';
-import type { Row } from './dispatch/statistics';
+import type { Row } from './report/row';
 
 const PARTS = ['latency', 'assignments', 'metrics', 'growth'] as const;
 

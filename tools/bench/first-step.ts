@@ -9,12 +9,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { TunefleetClient } from '@tunefleet/client-sdk';
 import { sleep } from '@tunefleet/foundation';
-
-interface Row {
-  readonly name: string;
-  readonly unit: string;
-  readonly value: number;
-}
+import { median, type Row } from './report/row';
 
 /** Seconds since the request was sent. */
 interface FirstStep {
@@ -88,10 +83,4 @@ async function firstStep(client: TunefleetClient, model: string, file: string): 
 
 function rowsOfText(): string {
   return Array.from({ length: EXAMPLES }, (_, index) => JSON.stringify({ messages: [{ role: 'user', content: `What is ${index} + ${index}?` }, { role: 'assistant', content: `${2 * index}` }] })).join('\n');
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? (sorted[middle] as number) : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
 }

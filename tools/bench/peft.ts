@@ -17,9 +17,11 @@ import { chooseCases, type BenchCase, type PeerBatching } from './peft/cases';
 import { writeBenchData } from './peft/data';
 import { trainHere, type SideOptions, type SideResult } from './peft/engine-side';
 import { growthRows } from './peft/growth';
-import { rowsOf, type Row, type Side } from './peft/rows';
+import { rowsOf, type Side } from './peft/rows';
+import type { Row } from './report/row';
 import { SMOLLM2_135M, writeRandomModel } from './model/shape';
 import { printProfile } from './print-profile';
+import { positive } from './report/positive';
 
 const execute = promisify(execFile);
 const ENGINE_SIDE = 'engine-side';
@@ -93,12 +95,6 @@ async function runSide(program: string, args: string[], label: string): Promise<
   if (result.step_seconds.length < 2) throw new Error(`${label}: ${result.step_seconds.length} step was made; there is too little data`);
   process.stderr.write(`${label}: steps of ${result.step_seconds.map((seconds) => seconds.toFixed(2)).join(', ')} s, peak ${(result.peak_rss_bytes / 1e6).toFixed(0)} MB\n`);
   return result;
-}
-
-function positive(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new Error(`expected a positive whole number, got "${text}"`);
-  return value;
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url) && process.argv[2] === ENGINE_SIDE) {

@@ -6,12 +6,8 @@
 import { parseArgs } from 'node:util';
 import { plan, type QueuedJob, type RunningJob, type SchedulableWorker, type Snapshot, type TeamAccount } from '@tunefleet/domain-scheduling';
 import { uniformAt } from '@tunefleet/foundation';
-
-interface Row {
-  readonly name: string;
-  readonly unit: string;
-  readonly value: number;
-}
+import { positive } from './report/positive';
+import type { Row } from './report/row';
 
 const GIBIBYTE = 1024 ** 3;
 const NOW_MS = Date.UTC(2026, 0, 15);
@@ -141,12 +137,6 @@ function runningOf(index: number, workerId: string): RunningJob {
 
 function teamOf(index: number): TeamAccount {
   return { id: `team-${index}`, name: `team-${index}`, weight: 1 + (index % 3), decayedGpuSeconds: 10_000 * drawn(11, index), monthGpuSeconds: 0, quota: { runningJobs: null, gpuHoursPerMonth: null } };
-}
-
-function positive(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new Error(`expected a positive whole number, got "${text}"`);
-  return value;
 }
 
 function percentile(values: readonly number[], share: number): number {

@@ -17,14 +17,8 @@ import { chooseBatching, startState, stemCacheBytes, Trainer } from '@tunefleet/
 import { createTuner, fixedStates, parseTunerSpec, specHalfOf, tunerSpecs } from '@tunefleet/ml-tuners';
 import { writeRandomModel } from './model/shape';
 import { answersToQuestions, type DataShape } from './tuners/data';
-
-interface Row {
-  readonly name: string;
-  readonly unit: string;
-  readonly value: number;
-  readonly peer?: number;
-  readonly ratio?: number;
-}
+import { positive } from './report/positive';
+import { median, type Row } from './report/row';
 
 /** Forms of a tuner that are measured beside its defaults. */
 function variantsFor(layers: number): Readonly<Record<string, Readonly<Record<string, unknown>>>> {
@@ -170,16 +164,4 @@ function rowsOf(measured: ReadonlyMap<string, Measured>, { steps, epochs, batch,
     add('saved', 'kB', ({ savedBytes }) => savedBytes / 1e3);
   }
   return rows;
-}
-
-function positive(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new Error(`expected a positive whole number, got "${text}"`);
-  return value;
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? (sorted[middle] ?? NaN) : ((sorted[middle - 1] ?? NaN) + (sorted[middle] ?? NaN)) / 2;
 }

@@ -1,7 +1,8 @@
 import { until } from '@tunefleet/testing';
 import { LightWorker } from './light-worker';
 import type { BenchService } from './service';
-import { cpuRows, progressOf, type Row } from './statistics';
+import { cpuRows, progressOf } from './statistics';
+import type { Row } from '../report/row';
 
 /** How many jobs a second get to workers: when as many workers are idle as jobs come, and when each worker ends its job and wants the next one. */
 export async function measureAssignments(service: BenchService, workers: number): Promise<Row[]> {

@@ -2,7 +2,8 @@ import { until } from '@tunefleet/testing';
 import { Dispatch } from './latency';
 import { LightWorker, wallMs } from './light-worker';
 import type { BenchService } from './service';
-import { latencyRows, progressOf, type Row } from './statistics';
+import { latencyRows, progressOf } from './statistics';
+import type { Row } from '../report/row';
 
 /** Labels that no worker has. */
 const NOWHERE = { zone: 'nowhere' };

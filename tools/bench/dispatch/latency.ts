@@ -3,7 +3,8 @@ import { Redis } from 'ioredis';
 import { until } from '@tunefleet/testing';
 import { LightWorker, wallMs, type Assigned } from './light-worker';
 import type { BenchService } from './service';
-import { cpuRows, latencyRows, progressOf, type Row } from './statistics';
+import { cpuRows, latencyRows, progressOf } from './statistics';
+import type { Row } from '../report/row';
 
 interface Sample {
   readonly submitToWorker: number;

@@ -2,7 +2,8 @@ import { sleep } from '@tunefleet/foundation';
 import { until } from '@tunefleet/testing';
 import { LightWorker } from './light-worker';
 import type { BenchService } from './service';
-import { cpuRows, latencyRows, type Row } from './statistics';
+import { cpuRows, latencyRows } from './statistics';
+import type { Row } from '../report/row';
 
 const WORKERS = 8;
 const VALUES = 4;

@@ -1,10 +1,4 @@
-export interface Row {
-  readonly name: string;
-  readonly unit: string;
-  readonly value: number;
-  readonly peer?: number;
-  readonly ratio?: number;
-}
+import type { Row } from '../report/row';
 
 /** @param share 0.5: the median */
 export function percentile(values: readonly number[], share: number): number {

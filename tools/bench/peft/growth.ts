@@ -1,6 +1,7 @@
 import { CASES, type DataName } from './cases';
 import type { SideOptions, SideResult } from './engine-side';
-import { speed, type Row } from './rows';
+import type { Row } from '../report/row';
+import { speed } from './rows';
 
 /** 1024 tokens a step in rows of growing length: attention is the only part whose cost a token grows with it. */
 const LENGTHS = [128, 256, 512, 1024, 2048] as const;

@@ -1,13 +1,6 @@
 import type { BenchCase, PeerBatching } from './cases';
 import type { SideResult } from './engine-side';
-
-export interface Row {
-  readonly name: string;
-  readonly unit: string;
-  readonly value: number;
-  readonly peer?: number;
-  readonly ratio?: number;
-}
+import { median, rowBeside, type Row } from '../report/row';
 
 /** All runs of one side. */
 export interface Side {
@@ -27,13 +20,9 @@ export function rowsOf({ name, peers }: BenchCase, sides: readonly Side[]): Row[
       if (against.length === 0) return [{ name: `${label}: speed`, unit: 'tokens/s', value: speed(ours) }, { name: `${label}: peak memory`, unit: 'MB RSS', value: peak(ours) }, { name: `${label}: first step`, unit: 's', value: firstStep(ours) }];
       return against.flatMap((theirs) => {
         const beside = peers.length > 1 ? `${label} against ${theirs.peer}` : label;
-        return [row(`${beside}: speed`, 'tokens/s', speed(ours), speed(theirs)), row(`${beside}: peak memory`, 'MB RSS', peak(ours), peak(theirs)), row(`${beside}: first step`, 's', firstStep(ours), firstStep(theirs))];
+        return [rowBeside(`${beside}: speed`, 'tokens/s', speed(ours), speed(theirs)), rowBeside(`${beside}: peak memory`, 'MB RSS', peak(ours), peak(theirs)), rowBeside(`${beside}: first step`, 's', firstStep(ours), firstStep(theirs))];
       });
     });
-}
-
-export function row(name: string, unit: string, value: number, peer: number): Row {
-  return { name, unit, value, peer, ratio: value / peer };
 }
 
 /** Tokens of all steps but the first by their seconds; the median of the runs. */
@@ -55,10 +44,4 @@ function fastest(sides: readonly Side[]): Side | undefined {
 
 function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? (sorted[middle] ?? NaN) : ((sorted[middle - 1] ?? NaN) + (sorted[middle] ?? NaN)) / 2;
 }
