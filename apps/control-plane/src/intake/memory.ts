@@ -24,7 +24,7 @@ export function dtypeForEstimate(asked: ComputeDtype, workers: readonly Pick<Wor
  */
 export function fineTuneMemory({ model, tuner, tokens, dtype, rowsPerExample = 1 }: { readonly model: CausalLmDescription; readonly tuner: TunerSpec; readonly tokens: number; readonly dtype: 'f32' | 'bf16'; readonly rowsPerExample?: number }): MemoryNeed {
   const estimate = estimateMemory({ model, spec: tuner, computeDtype: dtype, rows: rowsPerExample, columns: tokens, recomputeBlocks: true });
-  return { weights: estimate.weightBytes, adapter: estimate.adapterBytes, optimiser: estimate.optimiserBytes, activations: estimate.activationBytes, logits: estimate.logitsBytes };
+  return { weights: estimate.weightBytes, adapter: estimate.adapterBytes, gradients: estimate.gradientBytes, optimiser: estimate.optimiserBytes, activations: estimate.activationBytes, logits: estimate.logitsBytes };
 }
 
 /**
@@ -47,9 +47,9 @@ export function totalBytes(need: MemoryNeed): number {
   return Object.values(need).reduce((sum, bytes) => sum + bytes, 0);
 }
 
-/** The estimate by examples per pass where nothing is computed twice, to hold a measured peak against. */
+/** The estimate of what is on the device, by examples per pass where nothing is computed twice, to hold a measured peak against. */
 export function fineTuneMemoryModel({ model, tuner, tokens, dtype, rowsPerExample = 1 }: Parameters<typeof fineTuneMemory>[0]): MemoryModel {
-  const bytes = (rows: number): number => estimateMemory({ model, spec: tuner, computeDtype: dtype, rows: rows * rowsPerExample, columns: tokens }).totalBytes;
+  const bytes = (rows: number): number => estimateMemory({ model, spec: tuner, computeDtype: dtype, rows: rows * rowsPerExample, columns: tokens }).deviceBytes;
   const one = bytes(1);
   const rowBytes = bytes(2) - one;
   return { fixedBytes: one - rowBytes, rowBytes };

@@ -14,8 +14,10 @@ export interface CausalLmDescription {
   readonly maxPositions: number;
   /** A shared input and output embedding counts once. */
   readonly parameterCount: number;
+  /** What makes the inside of the MLP. */
+  readonly activation: 'swiglu' | 'geglu' | 'gelu';
   /** Elements per token and block that the backward pass keeps, attention's probabilities apart. */
-  readonly keptPerToken: number;
+  readonly keptPerToken: { readonly attention: number; readonly mlp: number };
   /** Where a tanh cap needs room for its slope in the backward pass. */
   readonly softcaps: { readonly attention: boolean; readonly logits: boolean };
   readonly tables: TokenTables;

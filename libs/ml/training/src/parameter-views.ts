@@ -1,8 +1,5 @@
 import type { Device, Tensor } from '@tunefleet/ml-tensor';
-import type { ParameterInfo } from '@tunefleet/ml-tuners';
-
-/** Bytes up to which parameters are sent and read as one array, which is faster, but holds them twice on the device for a moment. */
-export const JOINED_BYTES_MAX = 2 ** 26;
+import { JOINED_BYTES_MAX, type ParameterInfo } from '@tunefleet/ml-tuners';
 
 /** The flat parameter vector on the device, as one tensor per parameter; several vectors of the same parameters as lanes, [K, ...shape] each. */
 export class ParameterViews implements Disposable {

@@ -2,9 +2,9 @@ import { IGNORED_LABEL } from '@tunefleet/ml-data';
 import { shapeCausalLm, type CausalLm, type Precision } from '@tunefleet/ml-models';
 import { headOf } from '@tunefleet/ml-nn';
 import { gradients, headCrossEntropy, ShapesDevice, type Device } from '@tunefleet/ml-tensor';
-import { createTuner, type DropoutKey, type Tuner, type TunerSpec } from '@tunefleet/ml-tuners';
+import { createTuner, JOINED_BYTES_MAX, type DropoutKey, type Tuner, type TunerSpec } from '@tunefleet/ml-tuners';
 import { labelled, type TrainingBatch } from './collate';
-import { JOINED_BYTES_MAX, ParameterViews } from './parameter-views';
+import { ParameterViews } from './parameter-views';
 import type { TrainingSettings } from './settings';
 import { withTrainingNoise } from './training-hook';
 

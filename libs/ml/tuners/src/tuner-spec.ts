@@ -26,6 +26,12 @@ export interface TunerSpecHalf<Spec> {
    * many as there are: only what follows the last is changed. Absent: none, or, of a bypass, all.
    */
   untouchedBlocks?(spec: Spec, model: TunableModel): number;
+  /** Token tables that are trained whole; absent: neither. */
+  trainedTables?(spec: Spec, model: TunableModel): { readonly embedding: boolean; readonly head: boolean };
+  /** How often a pass has its values on the device besides, in the compute dtype and with what fills them up; absent: not. */
+  readonly boundCopies?: number;
+  /** Copies of a map's input that its backward pass makes; absent: none. */
+  inputCopies?(spec: Spec): number;
   /** Tokens that stand before every text and take positions of it; absent: none. */
   virtualTokens?(spec: Spec): number;
   /** How the base's linear maps are stored while this tuner is trained; absent: as the job's precision says. */

@@ -17,6 +17,7 @@ export function describeDecoder(config: DecoderConfig): CausalLmDescription {
     headDim,
     maxPositions,
     parameterCount: countElements(decoderWeights(config)),
+    activation: config.activation === 'silu' ? 'swiglu' : 'geglu',
     keptPerToken: keptPerToken(config),
     softcaps: { attention: config.attentionSoftcap !== null, logits: config.logitSoftcap !== null },
     tables: tokenTables(config),
@@ -32,8 +33,9 @@ export function projectionOf({ bias, ...projection }: DeclaredProjection): Causa
 }
 
 /** Inputs of the norms, rotated q and k, v, attention's output, gate and up. Normed values, merged heads and the gated product are computed again instead. */
-function keptPerToken({ hiddenSize: C, intermediateSize: F, heads: H, keyValueHeads: K, headDim: D, outputNorms, queryKeyNorm }: DecoderConfig): number {
-  return (outputNorms ? 4 : 2) * C + 2 * (H + K) * D + (queryKeyNorm ? (H + K) * D : 0) + 2 * F;
+function keptPerToken({ hiddenSize: C, intermediateSize: F, heads: H, keyValueHeads: K, headDim: D, outputNorms, queryKeyNorm }: DecoderConfig): CausalLmDescription['keptPerToken'] {
+  const norms = (outputNorms ? 2 : 1) * C;
+  return { attention: norms + 2 * (H + K) * D + (queryKeyNorm ? (H + K) * D : 0), mlp: norms + 2 * F };
 }
 
 export function countElements(weights: readonly ExpectedWeight[]): number {

@@ -18,7 +18,9 @@ export function describeGpt2(value: unknown): CausalLmDescription {
     headDim: hiddenSize / heads,
     maxPositions,
     parameterCount: countElements(gpt2Weights(config)),
-    keptPerToken: 6 * hiddenSize + intermediateSize, // inputs of both norms, q, k, v, attention's output, the MLP's inside
+    activation: 'gelu',
+    // Inputs of both norms, q, k, v and attention's output; what enters the activation.
+    keptPerToken: { attention: 5 * hiddenSize, mlp: hiddenSize + intermediateSize },
     softcaps: { attention: false, logits: false },
     tables: gpt2Tables(config),
     modules: moduleSites(Array.from({ length: layers }, (_, layer) => gpt2BlockPaths(config, layer)), gpt2FinalNorm(config).path, { hiddenSize, intermediateSize, attentionWidth: hiddenSize }),

@@ -38,4 +38,8 @@ export const fullSpec: TunerSpecHalf<FullSpec> = {
   },
   countParameters: (spec, model) => slotsCount(planFull(spec, model).weights),
   untouchedBlocks: (spec, model) => planFull(spec, model).firstBlock,
+  trainedTables(spec, model) {
+    const { embeddings, head } = planFull(spec, model).trains;
+    return { embedding: embeddings, head };
+  },
 };

@@ -128,8 +128,20 @@ export const loraSpec: TunerSpecHalf<LoraSpec> = {
     if (embedding || tokens || saved.some(({ table }) => table === 'embedding')) return 0;
     return [...targets, ...biases, ...norms].reduce((first, { path }) => Math.min(first, blockOf(path, model) ?? model.layers), model.layers);
   },
-  // What the gain multiplies.
-  keptPerToken: (spec, model) => (spec.use_dora ? planLora(spec, model).targets.reduce((sum, { outSize }) => sum + outSize, 0) : 0),
+  trainedTables(spec, model) {
+    const { saved } = planLora(spec, model);
+    const [embedding, head] = (['embedding', 'head'] as const).map((name) => saved.some(({ table }) => table === name)) as [boolean, boolean];
+    return { embedding, head: head || (embedding && model.tables?.tied === true && spec.ensure_weight_tying) };
+  },
+  // Factors side by side, with zeros between them.
+  boundCopies: 2,
+  // Under dropout.
+  inputCopies: ({ lora_dropout }) => (lora_dropout > 0 ? 7 : 0),
+  // What the gain multiplies; masks of a byte per input.
+  keptPerToken(spec, model) {
+    if (!spec.use_dora && spec.lora_dropout === 0) return 0;
+    return planLora(spec, model).targets.reduce((sum, { inSize, outSize }) => sum + (spec.use_dora ? outSize : 0) + (spec.lora_dropout > 0 ? inSize / 2 : 0), 0);
+  },
 };
 
 function isOff(value: unknown): boolean {

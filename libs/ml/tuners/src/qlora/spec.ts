@@ -34,6 +34,9 @@ export const qloraSpec: TunerSpecHalf<QloraSpec> = {
   },
   countParameters: (spec, model) => loraSpec.countParameters(loraOf(spec), model),
   untouchedBlocks: (spec, model) => loraSpec.untouchedBlocks?.(loraOf(spec), model) ?? 0,
+  trainedTables: (spec, model) => loraSpec.trainedTables?.(loraOf(spec), model) ?? { embedding: false, head: false },
+  inputCopies: (spec) => loraSpec.inputCopies?.(loraOf(spec)) ?? 0,
+  ...(loraSpec.boundCopies === undefined ? {} : { boundCopies: loraSpec.boundCopies }),
   keptPerToken: (spec, model) => loraSpec.keptPerToken?.(loraOf(spec), model) ?? 0,
   baseQuantisation: ({ bnb_4bit_quant_type, bnb_4bit_use_double_quant }) => ({ type: bnb_4bit_quant_type, doubleQuant: bnb_4bit_use_double_quant }),
 };

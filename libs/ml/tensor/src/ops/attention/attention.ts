@@ -4,10 +4,7 @@ import { singleOutputOp } from '../../tape/perform';
 import type { Tensor } from '../../tensor';
 import { bent, slopeAt } from '../softcap/softcap';
 import type { BlockMask, MaskedBlock } from './block-mask';
-import { keysIn, scoredPairs, type KeyRange } from './query-blocks';
-
-/** Keys a query, on average, up to which the probabilities are kept for the backward pass: H * S per token, against some 3 C + 2 F of a block's other activations. */
-export const PROBABILITIES_KEPT_MAX = 256;
+import { keepsProbabilities, keysIn, type KeyRange } from './query-blocks';
 
 export interface AttentionOptions {
   /** Factor of the scores; default: 1 / sqrt(D). */
@@ -34,7 +31,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask | nul
   const blocks = blocksOf(mask, time, keyCount);
   const masked = blocks.filter((block) => block.mask !== null);
   const layout: Layout = { heads, groups: k.dim(1), width };
-  const keepsProbabilities = scoredPairs(blocks) <= PROBABILITIES_KEPT_MAX * time;
+  const keeps = keepsProbabilities(blocks, time);
   return singleOutputOp(q.device, {
     name: 'attention',
     inputs: [q, k, v],
@@ -47,12 +44,12 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask | nul
         using values = keysOf(p, v, block.keys);
         const weights = probabilities(p, queries, keys, { mask: block.mask, softcap, layout });
         using output = p.batchMatMul(weights, values);
-        if (keepsProbabilities) kept.push(weights);
+        if (keeps) kept.push(weights);
         else weights.dispose();
         return ungrouped(p, output, layout);
       });
       const output = joined(p, outputs);
-      return { outputs: [output], save: [q, k, v, output, ...(keepsProbabilities ? kept : masked.map((block) => block.mask as Tensor))] };
+      return { outputs: [output], save: [q, k, v, output, ...(keeps ? kept : masked.map((block) => block.mask as Tensor))] };
     },
     backward: ({ gradients: [g], saved: [query, key, value, output, ...rest] }) => {
       if (!g || !query || !key || !value || !output) return [null, null, null];
@@ -64,7 +61,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask | nul
         using values = keysOf(p, value, block.keys);
         using dOut = queriesOf(p, g, block, layout);
         using out = queriesOf(p, output, block, layout);
-        using weights = keepsProbabilities ? p.reshape(rest[index] as Tensor, (rest[index] as Tensor).shape) : probabilities(p, queries, keys, { mask: rest[masked.indexOf(block)] ?? null, softcap, layout }); // [B, K, G*t, s]
+        using weights = keeps ? p.reshape(rest[index] as Tensor, (rest[index] as Tensor).shape) : probabilities(p, queries, keys, { mask: rest[masked.indexOf(block)] ?? null, softcap, layout }); // [B, K, G*t, s]
         parts.value.push({ ranges: block.keys, values: p.batchMatMul(weights, dOut, true, false) });
         // Row sums of dP * P equal row sums of dO * O, which are far smaller.
         using product = p.mul(dOut, out);

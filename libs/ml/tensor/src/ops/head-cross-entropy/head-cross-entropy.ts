@@ -6,6 +6,7 @@ import type { Tensor } from '../../tensor';
 import { scatterRows } from '../layout/rows';
 import { multiplyBack } from '../linear/frozen-matrix';
 import { bent, slopeAt } from '../softcap/softcap';
+import { logitRowsAtOnce } from './logit-chunks';
 import { headLogits, headProduct, trainedOf, type OutputHead } from './output-head';
 
 export interface HeadCrossEntropyResult {
@@ -15,8 +16,6 @@ export interface HeadCrossEntropyResult {
   readonly correct: Tensor;
 }
 
-/** Of the logits that exist at once. Below some 400 rows the product with the head is half as fast, beyond them nothing is gained. */
-const CHUNK_BYTES = 2 ** 27;
 /** Label of a row that carries no loss. */
 const IGNORED = -100;
 
@@ -73,15 +72,10 @@ export function headCrossEntropy(
 
 /** The rows in pieces whose logits are held at once. */
 export function chunksOf(rows: Int32Array, vocabulary: number, chunkRows?: number): Int32Array[] {
-  const step = chunkRows ?? evenChunk(rows.length, CHUNK_BYTES / (4 * vocabulary));
+  const step = chunkRows ?? logitRowsAtOnce(rows.length, vocabulary);
   const chunks: Int32Array[] = [];
   for (let begin = 0; begin < rows.length; begin += step) chunks.push(rows.subarray(begin, begin + step));
   return chunks;
-}
-
-/** Rows per chunk, so that the fewest chunks of at most `most` rows are alike. */
-function evenChunk(rows: number, most: number): number {
-  return Math.ceil(rows / Math.ceil(rows / Math.max(1, Math.floor(most))));
 }
 
 export function labelledRows(labels: Int32Array, vocabulary: number): Int32Array {
