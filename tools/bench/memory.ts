@@ -1,6 +1,6 @@
 /**
- * `npm run bench -- memory`: what the memory plan says of a training step before it is made, and as peer what the device counted at the step's peak, weights
- * included, over model types, tuners, dtypes and shapes. A ratio below 1 is a plan that is too low.
+ * `npm run bench -- memory`: what is foretold of a training step's device memory, and as peer what the device counted at the step's peak, weights included, over model
+ * types, tuners, dtypes and shapes: as the engine counts it before its first step, and as the control plane estimates it. A ratio below 1 is too low.
  *
  * Models have random weights, SmolLM2-135M's widths and three blocks. Every row of a pass has the same length. Arguments after `--`: --only <part of a row's name>.
  */
@@ -33,9 +33,10 @@ export async function run(args: string[]): Promise<Row[]> {
     using models = new OpenedModels(device, folderOf);
     const rows: Row[] = [];
     for (const each of cases) {
-      const { predicted, measured } = await measureStep(models, each);
-      rows.push({ name: each.name, unit: 'MB', value: predicted / 1e6, peer: measured / 1e6, ratio: predicted / measured });
-      process.stderr.write(`${each.name}: ${(predicted / measured).toFixed(3)}\n`);
+      const { counted, estimated, measured } = await measureStep(models, each);
+      const row = (what: string, foretold: number): Row => ({ name: `${each.name}; ${what}`, unit: 'MB', value: foretold / 1e6, peer: measured / 1e6, ratio: foretold / measured });
+      rows.push(row('engine', counted), row('control plane', estimated));
+      process.stderr.write(`${each.name}: ${(measured / 1e6).toFixed(1)} MB, engine ${(counted / measured).toFixed(3)}, control plane ${(estimated / measured).toFixed(3)}\n`);
     }
     return rows;
   } finally {

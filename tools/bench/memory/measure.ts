@@ -1,8 +1,8 @@
 import { PackedDataset } from '@tunefleet/ml-data';
-import { loadCausalLm, type CausalLm } from '@tunefleet/ml-models';
+import { describeCausalLm, loadCausalLm, type CausalLm } from '@tunefleet/ml-models';
 import type { Device } from '@tunefleet/ml-tensor';
 import { StepMemory, startState, Trainer } from '@tunefleet/ml-training';
-import { createTuner, parseTunerSpec, specHalfOf, type TunerSpec } from '@tunefleet/ml-tuners';
+import { createTuner, estimateMemory, parseTunerSpec, specHalfOf, type TunerSpec } from '@tunefleet/ml-tuners';
 import { MODELS, type MemoryCase, type ModelName } from './cases';
 
 /** The model of the case before, kept for the next one that wants the same. */
@@ -32,7 +32,10 @@ export class OpenedModels implements Disposable {
 
 /** Device bytes of one training step. */
 export interface StepBytes {
-  readonly predicted: number;
+  /** By the engine, on shapes. */
+  readonly counted: number;
+  /** By the formula that the control plane has. */
+  readonly estimated: number;
   readonly measured: number;
 }
 
@@ -54,7 +57,9 @@ export async function measureStep(models: OpenedModels, each: MemoryCase): Promi
   const measured = models.device.memory.peakBytes;
   const precision = { computeDtype, weightDtype, quantisation: specHalfOf(spec).baseQuantisation?.(spec) ?? null };
   using plan = new StepMemory(models.device, { config: MODELS[each.model], precision, tuner: spec, settings: { ...(neftuneNoiseAlpha === undefined ? {} : { neftuneNoiseAlpha }) } });
-  return { predicted: plan.peakBytes({ rows, columns, labelled: labelledTokens(rows, columns, learned), recomputeBlocks }), measured };
+  const shape = { rows, columns, labelled: labelledTokens(rows, columns, learned), recomputeBlocks };
+  const { deviceBytes } = estimateMemory({ model: describeCausalLm(MODELS[each.model]), spec, computeDtype, weightDtype, ...shape });
+  return { counted: plan.peakBytes(shape), estimated: deviceBytes, measured };
 }
 
 /** The first token of a row is not predicted. */

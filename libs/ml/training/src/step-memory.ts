@@ -52,10 +52,6 @@ export class StepMemory implements Disposable {
     this.weightBytes = this.#model.weightBytes;
   }
 
-  get parameterCount(): number {
-    return this.#tuner.parameterCount;
-  }
-
   /** The most at once, weights included. */
   peakBytes(shape: StepShape): number {
     return this.peakBytesOf(batchOf(shape), shape);

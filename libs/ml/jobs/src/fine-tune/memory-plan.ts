@@ -1,11 +1,13 @@
 import type { TokenisedDataset } from '@tunefleet/ml-data';
+import { describeCausalLm, type CausalLmDescription } from '@tunefleet/ml-models';
 import type { Device } from '@tunefleet/ml-tensor';
 import { examplesOf, paddedWidth, StepMemory, type Batching, type TrainedModel, type TrainingBatch, type TrainingRun } from '@tunefleet/ml-training';
+import { estimateMemory } from '@tunefleet/ml-tuners';
 
-/** Vectors of the parameters' size that a step has on the host, f32: the values, two moments, the gradient of the step and that of a pass. */
-const HOST_VECTORS = 5;
 /** Of the device's bytes, what a processor's process takes beside them: allocators keep freed blocks, kernels have room of their own. Measured, see docs/operate/capacity.md. */
 const PROCESS_SHARE = 0.3;
+/** How far the formula may be from the count. */
+const FORMULA_ERROR = 0.15;
 /** Passes of most tokens, among which the one that needs most is looked for. */
 const HEAVIEST = 16;
 
@@ -16,16 +18,17 @@ export interface PlannedData {
   readonly groupSize: number;
 }
 
-/** Foretells what a run's steps need, before the first of them. Counts on shapes; nothing is computed. */
+/** Foretells what a run's steps need, before the first of them. Nothing is computed for it. */
 export class MemoryPlan implements Disposable {
-  readonly #step: StepMemory;
+  readonly #model: CausalLmDescription;
+  #counting: StepMemory | null = null;
 
   constructor(
     private readonly device: Device,
-    trained: TrainedModel,
+    private readonly trained: TrainedModel,
     private readonly data: PlannedData,
   ) {
-    this.#step = new StepMemory(device, trained);
+    this.#model = describeCausalLm(trained.config);
   }
 
   /** Tokens of the longest example, padded. */
@@ -33,12 +36,20 @@ export class MemoryPlan implements Disposable {
     return paddedWidth(Math.max(...this.data.datasets.map(({ lengths }) => lengths.reduce((longest, length) => Math.max(longest, length), 0))));
   }
 
-  /** The most that any step can take beyond the weights: every example as long as the longest, every token learned. On a processor with what the host needs, of the same memory. */
-  boundBytes({ microBatchSize, recomputeBlocks }: Batching): number {
+  /**
+   * The most that any step can take beyond the weights: every example as long as the longest, every token learned. On a processor with what the host needs, of the same memory.
+   * @param availableBytes where the formula is not clear of it, the step is counted: takes tenths of a second
+   */
+  boundBytes({ microBatchSize, recomputeBlocks }: Batching, availableBytes: number): number {
     const rows = microBatchSize * this.data.groupSize;
     const { columns } = this;
-    const deviceBytes = this.#step.peakBytes({ rows, columns, labelled: rows * (columns - 1), recomputeBlocks }) - this.#step.weightBytes;
-    return this.device.info.gpu ? deviceBytes : deviceBytes * (1 + PROCESS_SHARE) + 4 * HOST_VECTORS * this.#step.parameterCount;
+    const { tuner: spec, precision } = this.trained;
+    const shape = { rows, columns, labelled: rows * (columns - 1), recomputeBlocks };
+    const { deviceBytes, weightBytes, optimiserBytes } = estimateMemory({ model: this.#model, spec, ...precision, ...shape });
+    const inAll = (stepBytes: number): number => (this.device.info.gpu ? stepBytes : stepBytes * (1 + PROCESS_SHARE) + optimiserBytes);
+    const estimate = inAll(deviceBytes - weightBytes);
+    if (Math.abs(estimate / availableBytes - 1) > FORMULA_ERROR) return estimate;
+    return inAll(this.#step.peakBytes(shape) - this.#step.weightBytes);
   }
 
   /** Device bytes at the peak of the first epoch, weights included: counted of its passes as they will be. */
@@ -55,7 +66,12 @@ export class MemoryPlan implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#step[Symbol.dispose]();
+    this.#counting?.[Symbol.dispose]();
+    this.#counting = null;
+  }
+
+  get #step(): StepMemory {
+    return (this.#counting ??= new StepMemory(this.device, this.trained));
   }
 }
 

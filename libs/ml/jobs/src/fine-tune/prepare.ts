@@ -61,7 +61,7 @@ export async function prepareRun(context: Context): Promise<PreparedRun> {
     opened,
     tuner: tunerSpec,
     datasets,
-    stepBytes: plan.boundBytes(passes),
+    stepBytes: plan.boundBytes(passes, availableDeviceBytes(engine.device)),
     diskBytes: await stemDiskBytes(context.outputDir),
     before: checkpoint === null ? null : (checkpoint.choices.keptStemBytes ?? 0),
   });
@@ -112,13 +112,14 @@ async function tokenise({ spec, inputFiles, engine, events, stop, clock }: Conte
 
 /** @throws TunefleetError `out_of_device_memory` */
 function fitBatching({ spec, engine, events }: Context, plan: MemoryPlan): Batching {
+  const availableBytes = availableDeviceBytes(engine.device);
   const batching = chooseBatching({
     batchSize: spec.batchSize,
     longestRow: groupSizeOf(spec) * plan.columns,
     microBatchSizeMax: spec.microBatchSize,
     tokensPerPass: tokensPerPass(engine.device),
-    availableBytes: availableDeviceBytes(engine.device),
-    estimateBytes: (choice) => plan.boundBytes(choice),
+    availableBytes,
+    estimateBytes: (choice) => plan.boundBytes(choice, availableBytes),
   });
   if (batching.recomputeBlocks) events.log('warn', 'memory is short: activations are computed a second time instead of kept, which takes about a third longer');
   return batching;
