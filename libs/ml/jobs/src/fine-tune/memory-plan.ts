@@ -43,9 +43,9 @@ export class MemoryPlan implements Disposable {
   boundBytes({ microBatchSize, recomputeBlocks }: Batching, availableBytes: number): number {
     const rows = microBatchSize * this.data.groupSize;
     const { columns } = this;
-    const { tuner: spec, precision } = this.trained;
+    const { tuner: spec, precision: { computeDtype, weightDtype } } = this.trained;
     const shape = { rows, columns, labelled: rows * (columns - 1), recomputeBlocks };
-    const { deviceBytes, weightBytes, optimiserBytes } = estimateMemory({ model: this.#model, spec, ...precision, ...shape });
+    const { deviceBytes, weightBytes, optimiserBytes } = estimateMemory({ model: this.#model, spec, computeDtype, weightDtype, ...shape });
     const inAll = (stepBytes: number): number => (this.device.info.gpu ? stepBytes : stepBytes * (1 + PROCESS_SHARE) + optimiserBytes);
     const estimate = inAll(deviceBytes - weightBytes);
     if (Math.abs(estimate / availableBytes - 1) > FORMULA_ERROR) return estimate;
