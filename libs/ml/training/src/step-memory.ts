@@ -54,7 +54,7 @@ export class StepMemory implements Disposable {
 
   /** The most at once, weights included. */
   peakBytes(shape: StepShape): number {
-    return this.peakBytesOf(batchOf(shape), shape);
+    return this.peakBytesOf(batchOf(shape, this.#model.vocabSize), shape);
   }
 
   /** The same of a batch as it is. */
@@ -81,9 +81,10 @@ export class StepMemory implements Disposable {
   }
 }
 
-function batchOf({ rows, columns, labelled: wanted }: StepShape): PassBatch {
+/** Of as many different tokens as there can be: gradients of trained rows are summed by token. */
+function batchOf({ rows, columns, labelled: wanted }: StepShape, vocabSize: number): PassBatch {
   const count = rows * columns;
   const labels = new Int32Array(count).fill(IGNORED_LABEL);
   labels.fill(0, count - Math.min(count, Math.max(1, wanted)));
-  return { tokens: { ids: new Int32Array(count), rows, columns }, labels, lengths: new Int32Array(count).fill(columns) };
+  return { tokens: { ids: Int32Array.from({ length: count }, (_, index) => index % vocabSize), rows, columns }, labels, lengths: new Int32Array(count).fill(columns) };
 }

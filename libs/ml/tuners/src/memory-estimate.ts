@@ -116,8 +116,8 @@ function momentsOf(shape: TrainingShape, parameters: number, trains: TrainedTabl
     { gradientBytes: 0, activationBytes: all + blocks.forward - (touched > 0 && !recomputeBlocks ? last : 0), logitsBytes: 0 },
     { gradientBytes: 0, activationBytes: all + states, logitsBytes: logits(shape, trains.head) },
     { gradientBytes: 2 * headGradient, activationBytes: all + states, logitsBytes: 0 },
-    // All gradients, and of the embedding the parts that it is summed from.
-    { gradientBytes: 4 * parameters * (4 * parameters > JOINED_BYTES_MAX ? 1 : 2) + (trains.embedding ? (trains.head && model.tables.tied ? 2 : 1) * table : 0), activationBytes: tokens * C * 4, logitsBytes: 0 },
+    // All gradients, and of the embedding the rows and tables that it is summed from.
+    { gradientBytes: 4 * parameters * (4 * parameters > JOINED_BYTES_MAX ? 1 : 2) + (trains.embedding ? (trains.head && model.tables.tied ? 2 : 1) * table : 0), activationBytes: (trains.embedding ? 5 : 1) * tokens * C * 4, logitsBytes: 0 },
   ];
   if (touched === 0) return moments;
   // Gradients of the blocks come one after the other, while what is kept goes.
