@@ -39,6 +39,8 @@ test.each<[string, object, object, readonly [number, number], Options]>([
   ['dropout', LLAMA, { ...LORA, lora_dropout: 0.1 }, LONG, { dtype: 'bf16', recompute: true, learned: 0.25 }],
   ['a head trained', LLAMA, { ...LORA, modules_to_save: ['lm_head'] }, SHORT, {}],
   ['DoRA', LLAMA, { ...LORA, use_dora: true }, SHORT, {}],
+  ['DoRA, few tokens learned', LLAMA, { ...LORA, use_dora: true }, LONG, { learned: 0.25, recompute: true }],
+  ['DoRA, bf16', LLAMA, { ...LORA, use_dora: true }, LONG, { dtype: 'bf16', learned: 0.25, recompute: true }],
   ['qlora', LLAMA, { kind: 'qlora' }, SHORT, {}],
   ['ia3', LLAMA, { kind: 'ia3' }, SHORT, {}],
   ['adapter', LLAMA, { kind: 'adapter' }, SHORT, {}],
@@ -63,7 +65,7 @@ test.each<[string, object, object, readonly [number, number], Options]>([
   const labelled = rows * Math.min(columns - 1, learned * columns);
   const counted = plan.peakBytes({ rows, columns, labelled, recomputeBlocks: recompute });
   const { deviceBytes } = estimateMemory({ model: describeCausalLm(config), spec, computeDtype: dtype, weightDtype: weights, rows, columns, labelled, recomputeBlocks: recompute });
-  expect(deviceBytes / counted).toBeGreaterThan(0.96);
+  expect(deviceBytes / counted).toBeGreaterThan(0.97);
   expect(deviceBytes / counted).toBeLessThan(1.15);
 });
 

@@ -55,9 +55,9 @@ const BYTES_DEQUANTISING = 2 + 4 + 4 + 4;
  * Bytes at once per token and element of the inside of the MLP while its activation goes backwards, beyond what is kept: values computed again, gradients, and the
  * intermediate results of both, of which those in f32 are there in bf16, too.
  */
-const MLP_BACKWARD = { swiglu: { f32: 40, bf16: 24 }, geglu: { f32: 44, bf16: 38 }, gelu: { f32: 32, bf16: 32 } } as const;
-/** The same while the map behind it does. */
-const MLP_OUTPUT_BACKWARD = 24;
+const MLP_BACKWARD = { swiglu: { f32: 32, bf16: 18 }, geglu: { f32: 44, bf16: 38 }, gelu: { f32: 32, bf16: 32 } } as const;
+/** Elements at once while the map behind it does: values computed again, and gradients by its input. */
+const MLP_OUTPUT_BACKWARD = 6;
 /** In the forward pass, with what is to be kept. */
 const MLP_FORWARD = { swiglu: { f32: 16, bf16: 16 }, geglu: { f32: 24, bf16: 20 }, gelu: { f32: 20, bf16: 18 } } as const;
 /** Bytes of parameters up to which they are sent and read as one array, which is faster, but holds them twice on the device for a moment. */
@@ -161,7 +161,7 @@ function blocksOf({ model, spec, computeDtype, rows, columns }: TrainingShape): 
   const dequantising = half.baseQuantisation === undefined ? 0 : BYTES_DEQUANTISING * widest(model);
   return {
     kept: (of) => tokens * keptPerToken.attention * size + of * keptPerToken.mlp * size + (keeps ? rows * H * pairs * size : 0),
-    backward: (of) => Math.max(of * F * MLP_BACKWARD[activation][computeDtype], of * F * (MLP_OUTPUT_BACKWARD + size * (half.inputCopies?.(spec) ?? 0)), scores + 6 * tokens * H * D * size, dequantising + of * F * 12) + 3 * tokens * C * size,
+    backward: (of) => Math.max(of * F * MLP_BACKWARD[activation][computeDtype], of * F * size * (MLP_OUTPUT_BACKWARD + (half.inputCopies?.(spec) ?? 0)), scores + 6 * tokens * H * D * size, dequantising + of * F * 3 * size) + 3 * tokens * C * size,
     forward: Math.max(tokens * F * MLP_FORWARD[activation][computeDtype], rows * H * largest * 8 + 4 * tokens * H * D * size, dequantising) + 4 * tokens * C * size,
     always: 4 * pairs + layers * virtual * (keptPerToken.attention + keptPerToken.mlp + rows * 2 * K * D) * size,
   };

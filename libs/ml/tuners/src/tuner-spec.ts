@@ -30,7 +30,7 @@ export interface TunerSpecHalf<Spec> {
   trainedTables?(spec: Spec, model: TunableModel): { readonly embedding: boolean; readonly head: boolean };
   /** How often a pass has its values on the device besides, in the compute dtype and with what fills them up; absent: not. */
   readonly boundCopies?: number;
-  /** Copies of a map's input that its backward pass makes; absent: none. */
+  /** Copies of a map's input or output that its backward pass makes; absent: none. */
   inputCopies?(spec: Spec): number;
   /** Tokens that stand before every text and take positions of it; absent: none. */
   virtualTokens?(spec: Spec): number;

@@ -135,8 +135,8 @@ export const loraSpec: TunerSpecHalf<LoraSpec> = {
   },
   // Factors side by side, with zeros between them.
   boundCopies: 2,
-  // Under dropout.
-  inputCopies: ({ lora_dropout }) => (lora_dropout > 0 ? 7 : 0),
+  // Under dropout, and with gains on the outputs.
+  inputCopies: ({ lora_dropout, use_dora }) => (lora_dropout > 0 ? 7 : 0) + (use_dora ? 5 : 0),
   // What the gain multiplies; masks of a byte per input.
   keptPerToken(spec, model) {
     if (!spec.use_dora && spec.lora_dropout === 0) return 0;

@@ -14,9 +14,11 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
     run: () => ({ outputs: [p.mul(p.cast(p.silu(p.cast(gate, 'f32')), gate.dtype), up)], save: [gate, up] }),
     rematerialise: ([x, y]) => {
       if (!x || !y) return [];
-      const wide = p.cast(x, 'f32');
-      const sigmoid = p.unary('sigmoid', wide);
-      const silu = p.cast(p.mul(wide, sigmoid), x.dtype);
+      // What is returned lives on while others go backwards, so the rest must not: these are the widest tensors of a layer.
+      using wide = p.cast(x, 'f32');
+      using sigmoid = p.unary('sigmoid', wide);
+      using product = p.mul(wide, sigmoid);
+      const silu = p.cast(product, x.dtype);
       return [p.mul(silu, y), silu, p.cast(sigmoid, x.dtype)];
     },
     backward: ({ gradients: [g], saved: [x, y], recomputed, needs }) => {
@@ -26,8 +28,13 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
       const dUp = needs[1] ? p.mul(g, silu) : null;
       if (!needs[0]) return [null, dUp];
       // silu' = s + silu * (1 - s) = s + silu - silu * s
-      const slope = p.sub(p.add(sigmoid, silu), p.mul(silu, sigmoid));
-      return [p.mul(p.mul(g, y), slope), dUp];
+      using sum = p.add(sigmoid, silu);
+      using product = p.mul(silu, sigmoid);
+      using slope = p.sub(sum, product);
+      sum.dispose();
+      product.dispose();
+      using gated = p.mul(g, y);
+      return [p.mul(gated, slope), dUp];
     },
   });
 }
