@@ -32,6 +32,8 @@ const shared = {
 
 /** Three projects, cheapest first: `npm test -- --selectProjects unit`. */
 export default {
+  // Only what hangs is to fail by time; a busy machine is no fault.
+  testTimeout: 30_000,
   projects: [
     { ...shared, displayName: 'unit', testMatch: ['<rootDir>/{libs,apps,tools}/**/*.spec.ts'], testPathIgnorePatterns: ['/node_modules/', '\\.integration\\.spec\\.ts$', '<rootDir>/apps/e2e/'] },
     { ...shared, displayName: 'integration', testMatch: ['<rootDir>/{libs,apps}/**/*.integration.spec.ts'] },
