@@ -103,7 +103,7 @@ export const brokenStores: readonly BrokenStore[] = [
         const { rowCount } = await client.query(`update job set status = 'failed', error = '{}', finished_at = clock_timestamp(), stop_reason = null, stop_deadline = null where id = $1 and status = 'running' and epoch = $2`, [jobId, epoch]);
         if (rowCount === 1) {
           await client.query(`update attempt set status = 'finished', outcome = 'failed', finished_at = clock_timestamp() where id = $1`, [attemptId]);
-          await client.query(`insert into team_usage (team_id, decayed_gpu_seconds, decayed_at, month, month_gpu_seconds) select team_id, 0, clock_timestamp(), now(), 0 from job where id = $1 on conflict do nothing`, [jobId]);
+          await client.query(`insert into team_usage (team_id, decayed_gpu_seconds, decayed_at, month, month_gpu_seconds) select team_id, 0, clock_timestamp(), now(), 0 from job where id = $1 on conflict (team_id) do update set decayed_at = excluded.decayed_at`, [jobId]);
         }
         await client.query('commit');
         return rowCount === 1 ? 'applied' : 'stale';

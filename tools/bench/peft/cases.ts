@@ -28,7 +28,7 @@ export const CASES: readonly BenchCase[] = [
   { name: 'LoRA 4 x 256', tuner: LORA, data: 'dense-256', batch: 4, dtypes: BOTH, peers: PADDING },
   { name: 'LoRA 1 x 1024', tuner: LORA, data: 'dense-1024', batch: 1, dtypes: BOTH, peers: PADDING },
   { name: 'LoRA on mails', tuner: LORA, data: 'mails', batch: 16, dtypes: ONE, peers: RAGGED },
-  { name: 'LoRA on long mails', tuner: LORA, data: 'long-mails', batch: 16, dtypes: ONE, peers: RAGGED },
+  { name: 'LoRA on long mails', tuner: LORA, data: 'long-mails', batch: 4, dtypes: ONE, peers: RAGGED },
   { name: 'LoRA on dialogues', tuner: LORA, data: 'dialogues', batch: 16, dtypes: ONE, peers: RAGGED },
   { name: 'DoRA 4 x 256', tuner: { ...LORA, use_dora: true }, data: 'dense-256', batch: 4, dtypes: ONE, peers: PADDING },
   { name: 'QLoRA 4 x 256', tuner: { ...LORA, kind: 'qlora' }, data: 'dense-256', batch: 4, dtypes: ONE, peers: PADDING },

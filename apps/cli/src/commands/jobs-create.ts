@@ -47,7 +47,7 @@ export function addCreateOptions(command: Command): Command {
     .option('--suffix <text>', 'part of the tuned model\'s name')
     .option('--epochs <count>', 'passes over the data', wholeNumber(1, 50))
     .option('--batch-size <rows>', 'rows per optimiser step', wholeNumber(1, 256))
-    .option('--micro-batch-size <rows>', 'rows per forward pass', wholeNumber(1, 256))
+    .option('--micro-batch-size <rows>', 'room of a forward pass, in rows of the longest example', wholeNumber(1, 256))
     .option('--learning-rate <rate>', 'peak learning rate', positiveNumber)
     .addOption(new Option('--schedule <name>', 'learning rate over time').choices(['cosine', 'linear', 'constant']))
     .option('--neftune-noise-alpha <number>', 'noise on the token embeddings while training (NEFTune), usually 5 to 15', positiveNumber)
