@@ -3,7 +3,8 @@
  * text of uneven length. Each run is a process of its own, so that its peak memory is its own; tokens are counted without padding; the first step of a run, which
  * makes kernels, counts apart. What ours computes in a dtype is held against the faster of the peer's dtypes.
  *
- * Arguments after `--`: --only <words of case names, comma-separated>, --rounds, --steps; --alone leaves the peer out; --profile prints where our side's time goes,
+ * Arguments after `--`: --only <words of case names, comma-separated>, --dtypes (f32, bf16 or both; a processor without bf16 instructions takes minutes for the peer's steps in
+ * bf16), --rounds, --steps; --alone leaves the peer out; --profile prints where our side's time goes,
  * by op and shape, instead; --micro-batch (ours). `--growth` measures our side alone from 128 to 2048 tokens a row and from 1 to 8 passes a step.
  */
 import { execFile } from 'node:child_process';
@@ -34,6 +35,7 @@ export async function run(args: string[]): Promise<Row[]> {
       only: { type: 'string' },
       rounds: { type: 'string', default: '1' },
       steps: { type: 'string', default: '3' },
+      dtypes: { type: 'string', default: 'f32,bf16' },
       'micro-batch': { type: 'string' },
       alone: { type: 'boolean', default: false },
       profile: { type: 'boolean', default: false },
@@ -42,7 +44,11 @@ export async function run(args: string[]): Promise<Row[]> {
   });
   const [rounds, steps] = [values.rounds, values.steps].map(positive) as [number, number];
   if (steps < 2) throw new Error('--steps must be at least 2: the first step of a process only warms it up');
-  const cases = chooseCases(values.only);
+  const dtypes = values.dtypes.split(',');
+  const cases = chooseCases(values.only)
+    .map((each) => ({ ...each, dtypes: each.dtypes.filter((dtype) => dtypes.includes(dtype)) }))
+    .filter((each) => each.dtypes.length > 0);
+  if (cases.length === 0) throw new Error(`--dtypes: none of the cases has ${values.dtypes}; there are f32 and bf16`);
   const python = await referencePython(process.cwd());
   const folder = await mkdtemp(join(tmpdir(), 'tunefleet-bench-'));
   try {

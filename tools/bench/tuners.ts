@@ -24,11 +24,11 @@ import { median, type Row } from './report/row';
 function variantsFor(layers: number): Readonly<Record<string, Readonly<Record<string, unknown>>>> {
   const quarter = Math.max(1, Math.round(layers / 4));
   return {
-    'lora, all linear maps': { kind: 'lora', target_modules: 'all-linear' },
+    'lora on all linear maps': { kind: 'lora', target_modules: 'all-linear' },
     'lora on the last quarter': { kind: 'lora', layers_to_transform: Array.from({ length: quarter }, (_, index) => layers - quarter + index) },
-    'qlora, fp4': { kind: 'qlora', bnb_4bit_quant_type: 'fp4', bnb_4bit_use_double_quant: false },
-    'lora, DoRA': { kind: 'lora', use_dora: true },
-    'restuning, res_prefix': { kind: 'restuning', tuner_cfg: 'res_prefix' },
+    'qlora in fp4': { kind: 'qlora', bnb_4bit_quant_type: 'fp4', bnb_4bit_use_double_quant: false },
+    'lora with DoRA': { kind: 'lora', use_dora: true },
+    'restuning with res_prefix': { kind: 'restuning', tuner_cfg: 'res_prefix' },
     'full on the last quarter': { kind: 'full', last_blocks: quarter },
   };
 }
