@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { jest } from '@jest/globals';
-import { PackedDataset, type TokenisedDataset } from '@tunefleet/ml-data';
+import { PackedDataset } from '@tunefleet/ml-data';
 import { SafetensorsFile } from '@tunefleet/ml-formats';
 import { loadCausalLm, type CausalLm } from '@tunefleet/ml-models';
 import { openDevice } from '@tunefleet/ml-tensor';
@@ -17,6 +17,7 @@ import { planPass } from './batch-plan';
 import { SavedCheckpoint, saveCheckpoint } from './checkpoint';
 import type { Batching, TrainingSettings } from './settings';
 import { stemCacheBytes } from './stem-cache';
+import { texts } from './testing';
 import { Trainer } from './trainer';
 import type { StepResult } from './training-run';
 import { startState, type TrainerState } from './trainer-state';
@@ -186,18 +187,4 @@ describe('stems kept across epochs', () => {
 
 function keeping(on: boolean): Pick<Batching, 'keptStems'> {
   return on ? { keptStems: { untouchedBlocks: 0, bytes: Infinity, hostBytes: Infinity, directory: null } } : {};
-}
-
-/** Answers of a few tokens after questions that begin alike, and one example without anything to learn. */
-function texts(name: string, count: number): TokenisedDataset {
-  const lengths = Int32Array.from({ length: count }, (_, i) => 8 + ((i * 5) % 11));
-  const ids: number[] = [];
-  const learned: number[] = [];
-  lengths.forEach((length, example) => {
-    for (let t = 0; t < length; t++) {
-      ids.push(t < 4 ? 10 + t : (example * 7 + t * (name.length % 5)) % 60);
-      learned.push(example !== 2 && t >= length - 4 ? 1 : 0);
-    }
-  });
-  return new PackedDataset(name, { lengths, ids: Int32Array.from(ids), learned: Uint8Array.from(learned) });
 }

@@ -8,7 +8,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { jest } from '@jest/globals';
-import { PackedDataset, type TokenisedDataset } from '@tunefleet/ml-data';
 import { loadCausalLm, type CausalLm } from '@tunefleet/ml-models';
 import { openDevice } from '@tunefleet/ml-tensor';
 import { createTuner, fixedStates, parseTunerSpec, type TunerSpec } from '@tunefleet/ml-tuners';
@@ -16,6 +15,7 @@ import { collate } from './collate';
 import type { TrainingSettings } from './settings';
 import { stemCacheBytes } from './stem-cache';
 import type { KeptStems } from './stem-store';
+import { texts } from './testing';
 import { Trainer } from './trainer';
 import type { StepResult } from './training-run';
 import { startState, type TrainerState } from './trainer-state';
@@ -171,17 +171,3 @@ test('examples that share a row and a beginning are found in it, and put into ot
   expect(shared.tokens.branches).toBeDefined();
   shared.examples.forEach((example, at) => expect(Array.from(shared.places[at] ?? [], (place) => shared.tokens.ids[place])).toEqual([...dataset.example(example).inputIds]));
 });
-
-/** Answers of a few tokens after questions that begin alike, and one example without anything to learn. */
-function texts(name: string, count: number): TokenisedDataset {
-  const lengths = Int32Array.from({ length: count }, (_, i) => 8 + ((i * 5) % 11));
-  const ids: number[] = [];
-  const learned: number[] = [];
-  lengths.forEach((length, example) => {
-    for (let t = 0; t < length; t++) {
-      ids.push(t < 4 ? 10 + t : (example * 7 + t * (name.length % 5)) % 60);
-      learned.push(example !== 2 && t >= length - 4 ? 1 : 0);
-    }
-  });
-  return new PackedDataset(name, { lengths, ids: Int32Array.from(ids), learned: Uint8Array.from(learned) });
-}
