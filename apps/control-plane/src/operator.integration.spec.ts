@@ -29,7 +29,7 @@ test('a lost worker with its job: the repairs show as metrics and in the log, on
   const id = newId('fineTuningJob');
   await records.createJob({ id, teamId: team.id, kind: 'fine-tune', spec: {}, baseModel: 'base@r1', metadata: null, priority: 0, workerSelector: { only: 'this test places it' }, queue: 'tune' });
   await records.admitJob(id, { spec: {}, workerSpec: {}, totalSteps: 10, memoryBytesEstimate: 1000, trainingDatasetId: null, validationDatasetId: null });
-  const hello = { id: 'wrk-lost', bootId: 'boot', name: 'lost', version: '1', labels: {}, jobKinds: ['fine-tune'], modelsOnDisk: [], modelInMemory: null, sessionId: 's', replicaId: 'gone' };
+  const hello = { id: 'wrk-lost', bootId: 'boot', name: 'lost', version: '1', labels: {}, jobKinds: ['fine-tune'], modelsOnDisk: [], modelInMemory: null, slots: 1, sessionId: 's', replicaId: 'gone' };
   await fleet.helloWorker({ ...hello, device: { kind: 'cpu', name: 'cpu', backend: 'test', backendVersion: '1', memoryBytesTotal: 4000, memoryBytesFree: 4000, bf16: false, threads: 1 } });
   await fleet.setCredit('wrk-lost', 's', { jobs: 1, modelsOnDisk: [], modelInMemory: null });
   const attempt = await fleet.place({ jobId: id, jobEpoch: 0, workerId: 'wrk-lost', workerBootId: 'boot', workerSessionId: 's', resumeCheckpointId: null }, 1);

@@ -55,7 +55,7 @@ test('what no worker on record could hold is refused with the numbers; with none
   const fleet = server.store.fleet;
   const sessionId = randomUUID();
   await fleet.helloWorker({
-    ...{ id: 'wrk-small', bootId: 'b', name: 'small', version: '1', labels: { size: 'small' }, jobKinds: ['fine-tune'], modelsOnDisk: [], modelInMemory: null, sessionId, replicaId: 'r' },
+    ...{ id: 'wrk-small', bootId: 'b', name: 'small', version: '1', labels: { size: 'small' }, jobKinds: ['fine-tune'], modelsOnDisk: [], modelInMemory: null, slots: 1, sessionId, replicaId: 'r' },
     device: { kind: 'cpu', name: 'c', backend: 'b', backendVersion: '1', memoryBytesTotal: GIBIBYTE / 4, memoryBytesFree: GIBIBYTE / 4, bf16: false, threads: 1 },
   });
   await fleet.disconnectWorker('wrk-small', sessionId);

@@ -86,7 +86,7 @@ export const valueOf = (epoch: number, step: number): number => epoch * 1_000 + 
 
 export function hello(store: Store, { id, bootId, sessionId }: SceneWorker): Promise<unknown> {
   return store.fleet.helloWorker({
-    ...{ id, bootId, sessionId, name: id, version: '1', labels: {}, jobKinds: ['fine-tune'], modelsOnDisk: [], modelInMemory: null, replicaId: 'replica' },
+    ...{ id, bootId, sessionId, name: id, version: '1', labels: {}, jobKinds: ['fine-tune'], modelsOnDisk: [], modelInMemory: null, slots: 1, replicaId: 'replica' },
     device: { kind: 'cpu', name: 'cpu', backend: 'none', backendVersion: '0', memoryBytesTotal: 4000, memoryBytesFree: 4000, bf16: false, threads: 1 },
   });
 }

@@ -229,6 +229,6 @@ export const brokenStores: readonly BrokenStore[] = [
 function blankAttempt(tables: MemoryStore['tables']): AttemptRecord {
   return {
     ...{ id: tables.newId('attempt'), jobId: '', epoch: 0, workerId: '', workerBootId: '', status: 'assigned', outcome: null, leaseExpiresAt: new Date(tables.nowMs() + 30_000), resumeCheckpointId: null },
-    ...{ lastSeq: 0, failure: null, stopReason: null, preemptedForJobId: null, step: 0, steppedAt: null, microBatchSize: null, stuckAt: null, assignedAt: tables.now(), acknowledgedAt: null, finishedAt: null },
+    ...{ slot: 0, lastSeq: 0, failure: null, stopReason: null, preemptedForJobId: null, step: 0, steppedAt: null, microBatchSize: null, stuckAt: null, assignedAt: tables.now(), acknowledgedAt: null, finishedAt: null },
   };
 }

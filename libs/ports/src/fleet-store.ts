@@ -24,6 +24,7 @@ export interface WorkerHello {
   readonly jobKinds: readonly string[];
   readonly modelsOnDisk: readonly string[];
   readonly modelInMemory: string | null;
+  readonly slots: number;
   readonly sessionId: string;
   readonly replicaId: string;
 }

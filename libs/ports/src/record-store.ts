@@ -125,6 +125,8 @@ export interface JobAdmission {
   /** Jobs of one shape take about as much memory, and as long for a step. */
   readonly shape?: string;
   readonly memoryModel?: MemoryModel;
+  /** With whom the job may share a worker: jobs of equal keys can run beside each other. Absent: with nobody. */
+  readonly sharing?: { readonly key: string; /** What the job adds on a worker that holds its base model for others. */ readonly memoryBytes: number };
   readonly trainingDatasetId: string | null;
   readonly validationDatasetId: string | null;
 }

@@ -17,6 +17,8 @@ export interface TeamQuota {
   readonly gpuHoursPerMonth: number | null;
   readonly queuedJobs: number | null;
   readonly storageBytes: number | null;
+  /** Its jobs may run beside others on one worker, those of other teams that allow it, too. */
+  readonly sharesWorkers: boolean;
 }
 
 /** A team with its quota and what it has of it. */
@@ -127,6 +129,8 @@ export interface AttemptRecord {
   readonly epoch: number;
   readonly workerId: string;
   readonly workerBootId: string;
+  /** Which of the worker's places it holds, from 0. */
+  readonly slot: number;
   readonly status: AttemptStatus;
   readonly outcome: AttemptOutcome | null;
   readonly leaseExpiresAt: Date;
@@ -214,6 +218,8 @@ export interface WorkerRecord {
   readonly jobKinds: readonly string[];
   readonly modelsOnDisk: readonly string[];
   readonly modelInMemory: string | null;
+  /** Jobs it can run at once, of one base model. */
+  readonly slots: number;
   readonly credit: number;
   readonly sessionId: string | null;
   readonly replicaId: string | null;

@@ -28,9 +28,10 @@ const hello: fleet.Hello = {
   ...{ protocolVersion: 1, workerId: 'wrk-1', bootId: 'boot-1', name: 'one', version: '0.1.0', device, modelsOnDisk: [], modelInMemory: '', running: [] },
   labels: { zone: 'a' },
   jobKinds: ['fine-tune'],
+  slots: 4,
 };
 
-/** What the first release said: no labels. */
+/** What the first release said: no labels, no slots. */
 function firstHello(): Uint8Array {
   const writer = new BinaryWriter();
   writer.tag(1, WireType.Varint).uint32(1);
@@ -43,7 +44,7 @@ function firstHello(): Uint8Array {
 test('the Hello of an older worker is accepted; what it does not say has a neutral value', () => {
   expect(parseWorkerMessage(fleet.WorkerMessage.decode(wrapped(1, firstHello())))).toEqual({
     $case: 'hello',
-    value: { ...hello, version: '0.0.9', labels: {}, modelInMemory: null },
+    value: { ...hello, version: '0.0.9', labels: {}, slots: 1, modelInMemory: null },
   });
 });
 

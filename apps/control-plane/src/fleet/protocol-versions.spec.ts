@@ -48,7 +48,7 @@ test('the oldest version that is served is none that is not spoken yet', () => {
 test('a worker that speaks a newer version is served in this one', async () => {
   expect(await worker.join(TOKEN)).toMatchObject({ status: 'OK' });
   worker.open({ hello: { protocolVersion: 7 } });
-  expect(await worker.hear('welcome')).toMatchObject({ protocolVersion: 1 });
+  expect(await worker.hear('welcome')).toMatchObject({ protocolVersion: PROTOCOL_VERSION });
   expect(store.tables.workers.get(worker.id)).toMatchObject({ status: 'online' });
 });
 

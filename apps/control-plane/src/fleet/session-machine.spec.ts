@@ -17,6 +17,7 @@ const hello: HelloInput = {
   running: [],
   labels: {},
   jobKinds: ['eval'],
+  slots: 1,
 };
 
 const messages: Record<WorkerInput['$case'], WorkerInput> = {
@@ -108,6 +109,7 @@ describe('matching a hello with the record', () => {
     epoch: 1,
     workerId: 'wrk-1',
     workerBootId: 'boot-1',
+    slot: 0,
     status: 'running',
     outcome: null,
     leaseExpiresAt: new Date(0),

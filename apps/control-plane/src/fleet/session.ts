@@ -168,6 +168,7 @@ export class FleetSession {
       jobKinds: hello.jobKinds,
       modelsOnDisk: hello.modelsOnDisk,
       modelInMemory: hello.modelInMemory,
+      slots: hello.slots,
       sessionId: this.id,
       replicaId,
     });

@@ -41,7 +41,7 @@ export function leaseTimes(leaseMs: number): Pick<FleetSettings, 'beatIntervalMs
   return { beatIntervalMs: Math.round(leaseMs / 6), silenceMs: Math.round(leaseMs / 2), leaseMs };
 }
 
-/** Version of the protocol in `proto/tunefleet/fleet/v1`. */
-export const PROTOCOL_VERSION = 1;
+/** Version of the protocol in `proto/tunefleet/fleet/v1`. From 2 on a worker may have more than one slot, and credit for more than one job. */
+export const PROTOCOL_VERSION = 2;
 /** The lowest that workers may speak: raise it only when serving older ones is given up. */
 export const OLDEST_PROTOCOL_VERSION = 1;

@@ -6,6 +6,8 @@ import { z } from 'zod';
 /** What a worker says, checked and bounded: nothing else of the fleet code reads the wire types of incoming messages. */
 
 const LABELS_MAX = 64;
+/** Far more than share a pass to advantage. */
+const SLOTS_MAX = 64;
 
 const idSchema = z.string().regex(/^[A-Za-z0-9_-]{1,80}$/, 'an id');
 const countSchema = z.int().min(0);
@@ -14,7 +16,7 @@ const modelsSchema = z.array(z.string().max(400)).max(1000);
 const optionalModelSchema = z.string().max(400).transform((model) => (model === '' ? null : model));
 
 const attemptKeySchema = z.object({ jobId: idSchema, attemptId: idSchema, epoch: z.int().min(1) }) satisfies z.ZodType<AttemptKey>;
-const runningSchema = z.array(z.object({ attempt: attemptKeySchema, step: countSchema, lastSeq: countSchema })).max(16);
+const runningSchema = z.array(z.object({ attempt: attemptKeySchema, step: countSchema, lastSeq: countSchema })).max(2 * SLOTS_MAX);
 
 /** JSON in a string field: an object, or nothing. */
 const jsonFieldSchema = z
@@ -55,10 +57,12 @@ const helloSchema = z.object({
   running: runningSchema,
   labels: labelsSchema,
   jobKinds: z.array(z.string().min(1).max(60)).max(50),
+  // 0 on the wire: an older worker.
+  slots: countSchema.max(SLOTS_MAX).transform((slots) => Math.max(1, slots)),
 });
 export type HelloInput = z.infer<typeof helloSchema>;
 
-const creditSchema = z.object({ jobs: z.int().min(0).max(1), modelsOnDisk: modelsSchema, modelInMemory: optionalModelSchema });
+const creditSchema = z.object({ jobs: countSchema.max(SLOTS_MAX), modelsOnDisk: modelsSchema, modelInMemory: optionalModelSchema });
 const beatSchema = z.object({ seq: countSchema, memoryBytesFree: countSchema, running: runningSchema });
 
 const payloadSchema = z.discriminatedUnion('$case', [

@@ -27,6 +27,7 @@ export class RecordWorker {
       jobKinds: ['fine-tune', 'eval'],
       modelsOnDisk: ['local/model@r1'],
       modelInMemory: null,
+      slots: 1,
       sessionId: this.sessionId,
       replicaId: 'test',
     });

@@ -294,6 +294,7 @@ export class Agent {
       running: this.running(),
       labels: { ...labels },
       jobKinds: [...this.jobKinds],
+      slots: 1,
     };
   }
 

@@ -5,7 +5,7 @@ import { StoreSteps, type StoreUnderTest } from './store-under-test';
 
 const waits = (changes: Partial<WaitingJob> = {}): WaitingJob => ({ code: 'workers_busy', text: 'waits', position: 1, estimatedStartMs: null, ...changes });
 const done: Completion = { result: {}, artifacts: [], resultFiles: [], messages: [] };
-const NO_BOUNDS = { weight: 1, runningJobs: null, gpuHoursPerMonth: null, queuedJobs: null, storageBytes: null };
+const NO_BOUNDS = { weight: 1, runningJobs: null, gpuHoursPerMonth: null, queuedJobs: null, storageBytes: null, sharesWorkers: false };
 
 /** What a store must do for the scheduler between teams. Call at the top level of a spec file. @param open an empty store, closed by the suite */
 export function schedulingConformance(name: string, open: () => Promise<StoreUnderTest>): void {

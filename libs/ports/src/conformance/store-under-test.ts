@@ -59,6 +59,7 @@ export class StoreSteps {
       jobKinds: ['fine-tune', 'eval'],
       modelsOnDisk: [],
       modelInMemory: null,
+      slots: 1,
       replicaId: 'replica',
       ...changes,
       sessionId,

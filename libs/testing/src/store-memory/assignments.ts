@@ -44,6 +44,7 @@ export function assignmentMethods(tables: Tables): AssignmentMethods {
         epoch: job.epoch + 1,
         workerId: worker.id,
         workerBootId: worker.bootId,
+        slot: 0,
         status: 'assigned',
         outcome: null,
         leaseExpiresAt: new Date(nowMs + leaseMs),

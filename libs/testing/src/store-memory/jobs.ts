@@ -46,6 +46,8 @@ export function jobMethods(tables: Tables): JobMethods {
         weightBytes: admission.weightBytes ?? null,
         shape: admission.shape ?? null,
         memoryModel: admission.memoryModel ?? null,
+        shareKey: admission.sharing?.key ?? null,
+        sharedMemoryBytes: admission.sharing === undefined ? null : Math.ceil(admission.sharing.memoryBytes),
         trainingDatasetId: admission.trainingDatasetId,
         validationDatasetId: admission.validationDatasetId,
         queuedAt: job.createdAt,
@@ -93,7 +95,7 @@ function createJob(tables: Tables, request: NewJob): { job: JobRecord; created: 
   const unset = {
     ...{ workerSpec: null, trainingDatasetId: null, validationDatasetId: null, memoryBytesEstimate: null, stopReason: null, stopDeadline: null, notBefore: null },
     ...{ waitingReason: null, waitingCode: null, queuePosition: null, estimatedStart: null, totalSteps: null, phase: null, tokensPerSecond: null, estimatedFinish: null },
-    ...{ error: null, result: null, queuedAt: null, startedAt: null, finishedAt: null, weightBytes: null, shape: null, memoryModel: null, localitySince: null },
+    ...{ error: null, result: null, queuedAt: null, startedAt: null, finishedAt: null, weightBytes: null, shape: null, memoryModel: null, localitySince: null, shareKey: null, sharedMemoryBytes: null },
     ...{ epoch: 0, infraFailures: 0, resourceFailures: 0, preemptions: 0, step: 0, resultFileIds: [] },
   };
   tables.putJob({

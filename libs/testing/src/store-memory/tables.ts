@@ -9,6 +9,8 @@ export interface JobRow extends JobRecord {
   readonly shape: string | null;
   readonly memoryModel: MemoryModel | null;
   readonly localitySince: Date | null;
+  readonly shareKey: string | null;
+  readonly sharedMemoryBytes: number | null;
 }
 
 export interface MetricRow {
@@ -247,7 +249,7 @@ export class Tables {
   }
 
   quotaOf(teamId: string): TeamQuota {
-    return this.quotas.get(teamId) ?? { weight: 1, runningJobs: null, gpuHoursPerMonth: null, queuedJobs: null, storageBytes: null };
+    return this.quotas.get(teamId) ?? { weight: 1, runningJobs: null, gpuHoursPerMonth: null, queuedJobs: null, storageBytes: null, sharesWorkers: false };
   }
 }
 
@@ -262,7 +264,7 @@ function append(index: Map<string, string[]>, key: string, id: string): void {
 }
 
 export function jobRecordOf(row: JobRow): JobRecord {
-  const { idempotencyKey: _key, idempotencyHash: _hash, weightBytes: _weights, shape: _shape, memoryModel: _model, localitySince: _since, ...job } = row;
+  const { idempotencyKey: _key, idempotencyHash: _hash, weightBytes: _weights, shape: _shape, memoryModel: _model, localitySince: _since, shareKey: _sharing, sharedMemoryBytes: _shared, ...job } = row;
   return job;
 }
 

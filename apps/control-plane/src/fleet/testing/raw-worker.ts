@@ -46,7 +46,7 @@ export class RawWorker {
 
   hello(changes: Partial<fleet.Hello> = {}): fleet.Hello {
     const device = { kind: 'cpu', name: 'raw', backend: 'none', backendVersion: '0', memoryBytesTotal: 2 ** 40, memoryBytesFree: 2 ** 40, bf16: false, threads: 1 };
-    return { protocolVersion: 1, workerId: this.id, bootId: `boot-${this.id}`, name: 'raw', version: '0', device, modelsOnDisk: [], modelInMemory: '', running: [], labels: {}, jobKinds: ['fine-tune', 'eval'], ...changes };
+    return { protocolVersion: 1, workerId: this.id, bootId: `boot-${this.id}`, name: 'raw', version: '0', device, modelsOnDisk: [], modelInMemory: '', running: [], labels: {}, jobKinds: ['fine-tune', 'eval'], slots: 1, ...changes };
   }
 
   /** Opens a session and says hello; with `credit`, asks for a job. */

@@ -128,6 +128,7 @@ export class IntakeHarness {
       jobKinds: ['fine-tune', 'eval'],
       modelsOnDisk: [],
       modelInMemory: null,
+      slots: 1,
       replicaId: 'replica',
     });
     await this.store.fleet.setCredit(identity.id, identity.sessionId, { jobs: 1, modelsOnDisk: [], modelInMemory: null });

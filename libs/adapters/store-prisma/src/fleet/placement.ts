@@ -95,6 +95,6 @@ async function writePlacements(db: Statements, wanted: readonly Wanted[]): Promi
 function attemptOf({ jobId, workerId, workerBootId, resumeCheckpointId }: Placement, { id, epoch, lease_expires_at, assigned_at }: PlacedRow): AttemptRecord {
   return {
     ...{ id, jobId, epoch, workerId, workerBootId, resumeCheckpointId, status: 'assigned', outcome: null, leaseExpiresAt: lease_expires_at, assignedAt: assigned_at },
-    ...{ lastSeq: 0, failure: null, stopReason: null, preemptedForJobId: null, step: 0, steppedAt: null, microBatchSize: null, stuckAt: null, acknowledgedAt: null, finishedAt: null },
+    ...{ slot: 0, lastSeq: 0, failure: null, stopReason: null, preemptedForJobId: null, step: 0, steppedAt: null, microBatchSize: null, stuckAt: null, acknowledgedAt: null, finishedAt: null },
   };
 }

@@ -17,15 +17,15 @@ export function workerMethods(db: Database): WorkerMethods {
         if (credential?.revoked === true) throw new TunefleetError('permission_denied', `worker ${hello.id} was revoked`, { reason: 'worker_revoked' });
         // An operator's cordon outlives the worker's restarts; everything else is as the worker says now.
         await tx.$executeRaw`
-          insert into worker (id, name, boot_id, status, version, device, labels, job_kinds, models_on_disk, model_in_memory,
+          insert into worker (id, name, boot_id, status, version, device, labels, job_kinds, models_on_disk, model_in_memory, slots,
             credit, session_id, replica_id, last_seen_at)
           values (${hello.id}, ${hello.name}, ${hello.bootId}, 'online', ${hello.version}, ${toJson(hello.device)}::jsonb,
-            ${toJson(hello.labels)}::jsonb, ${[...hello.jobKinds]}::text[], ${[...hello.modelsOnDisk]}::text[], ${hello.modelInMemory},
+            ${toJson(hello.labels)}::jsonb, ${[...hello.jobKinds]}::text[], ${[...hello.modelsOnDisk]}::text[], ${hello.modelInMemory}, ${hello.slots}::int,
             0, ${hello.sessionId}, ${hello.replicaId}, clock_timestamp())
           on conflict (id) do update set
             name = excluded.name, boot_id = excluded.boot_id, status = excluded.status, version = excluded.version,
             device = excluded.device, labels = excluded.labels, job_kinds = excluded.job_kinds,
-            models_on_disk = excluded.models_on_disk, model_in_memory = excluded.model_in_memory, credit = 0,
+            models_on_disk = excluded.models_on_disk, model_in_memory = excluded.model_in_memory, slots = excluded.slots, credit = 0,
             session_id = excluded.session_id, replica_id = excluded.replica_id, last_seen_at = excluded.last_seen_at`;
         // Whoever holds an older stream of this worker finds that it was taken over.
         await announce(tx, `worker:${hello.id}`);

@@ -53,7 +53,7 @@ test('the database refuses to leave a terminal status, to lower an epoch, and a 
     );
     await client.query(`insert into attempt (id, job_id, epoch, worker_id, worker_boot_id, lease_expires_at) values ('a', 'j1', 5, 'w', 'b', now())`);
     await expect(client.query(`insert into attempt (id, job_id, epoch, worker_id, worker_boot_id, lease_expires_at) values ('b', 'j1', 6, 'v', 'b', now())`)).rejects.toThrow(/attempt_one_live_per_job/);
-    await expect(client.query(`insert into attempt (id, job_id, epoch, worker_id, worker_boot_id, lease_expires_at) values ('b', 'j2', 6, 'w', 'b', now())`)).rejects.toThrow(/attempt_one_live_per_worker/);
+    await expect(client.query(`insert into attempt (id, job_id, epoch, worker_id, worker_boot_id, lease_expires_at) values ('b', 'j2', 6, 'w', 'b', now())`)).rejects.toThrow(/attempt_one_live_per_slot/);
     await expect(client.query(`update job set epoch = 4 where id = 'j1'`)).rejects.toThrow(/cannot go from 5 to 4/);
     await expect(client.query(`update job set status = 'failed' where id = 'j1'`)).rejects.toThrow(/job_finished_when_terminal/);
     await client.query(`update job set status = 'cancelled', finished_at = now() where id = 'j1'`);

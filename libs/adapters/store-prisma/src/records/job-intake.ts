@@ -116,7 +116,7 @@ interface Admitting {
 
 /** @returns false when the job is no longer being validated, or `when` is not so */
 async function admit(tx: Pick<Statements, '$queryRaw'>, { id, admission, when }: Admitting): Promise<boolean> {
-  const { weightBytes, memoryModel } = admission;
+  const { weightBytes, memoryModel, sharing } = admission;
   const bytes = (value: number): bigint => BigInt(Math.ceil(value));
   // Its turn counts from its submission, to the microsecond: a file that takes longer to check costs no place.
   const admitted = await tx.$queryRaw<unknown[]>`
@@ -124,6 +124,7 @@ async function admit(tx: Pick<Statements, '$queryRaw'>, { id, admission, when }:
       update job set status = ${nextStatus('validating_files', 'validated')}, queued_at = created_at, spec = ${jsonText(admission.spec)}::jsonb, worker_spec = ${jsonText(admission.workerSpec)}::jsonb,
         total_steps = ${admission.totalSteps}::int, memory_bytes_estimate = ${bytes(admission.memoryBytesEstimate)}, weight_bytes = ${weightBytes === undefined ? null : bytes(weightBytes)}::bigint,
         shape = ${admission.shape ?? null}, memory_model = ${memoryModel === undefined ? null : jsonText(memoryModel)}::jsonb,
+        share_key = ${sharing?.key ?? null}, shared_memory_bytes = ${sharing === undefined ? null : bytes(sharing.memoryBytes)}::bigint,
         training_dataset_id = ${admission.trainingDatasetId}, validation_dataset_id = ${admission.validationDatasetId}
       where id = ${id} and status = 'validating_files' and ${when}
       returning id),

@@ -34,6 +34,7 @@ interface TeamRow {
   readonly gpu_hours_per_month: number | null;
   readonly queued_jobs: number | null;
   readonly storage_bytes: bigint | null;
+  readonly shares_workers: boolean | null;
   readonly running: bigint;
   readonly queued: bigint;
   readonly stored: bigint;
@@ -47,7 +48,7 @@ interface TeamRow {
 /** @param name null: all, by name */
 async function readTeams(db: Pick<Transaction, '$queryRaw'>, name: string | null): Promise<TeamAccountRecord[]> {
   const rows = await db.$queryRaw<TeamRow[]>`
-    select t.id, t.name, clock_timestamp() as now, q.weight, q.running_jobs, q.gpu_hours_per_month, q.queued_jobs, q.storage_bytes,
+    select t.id, t.name, clock_timestamp() as now, q.weight, q.running_jobs, q.gpu_hours_per_month, q.queued_jobs, q.storage_bytes, q.shares_workers,
       u.decayed_gpu_seconds, u.decayed_at, u.month, u.month_gpu_seconds,
       (select count(*) from job j where j.team_id = t.id and j.status = 'running') as running,
       (select count(*) from job j where j.team_id = t.id and j.status in ('validating_files', 'queued')) as queued,
@@ -72,6 +73,7 @@ function teamAccountRecord(row: TeamRow): TeamAccountRecord {
       gpuHoursPerMonth: row.gpu_hours_per_month,
       queuedJobs: row.queued_jobs,
       storageBytes: row.storage_bytes === null ? null : toNumber(row.storage_bytes),
+      sharesWorkers: row.shares_workers ?? false,
     },
     runningJobs: toNumber(row.running),
     queuedJobs: toNumber(row.queued),
