@@ -32,6 +32,11 @@ export interface TunerSpecHalf<Spec> {
   readonly boundCopies?: number;
   /** Copies of a map's input or output that its backward pass makes; absent: none. */
   inputCopies?(spec: Spec): number;
+  /**
+   * Whether a run's passes can be shared with other runs', each on rows of its own (`routeHooks`): it must change nothing that all rows of a pass share, as virtual
+   * tokens and norms do. Absent: they cannot, or share nothing worth it.
+   */
+  routable?(spec: Spec, model: TunableModel): boolean;
   /** Tokens that stand before every text and take positions of it; absent: none. */
   virtualTokens?(spec: Spec): number;
   /** How the base's linear maps are stored while this tuner is trained; absent: as the job's precision says. */

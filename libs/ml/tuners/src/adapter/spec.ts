@@ -63,6 +63,7 @@ export const adapterSpec: TunerSpecHalf<AdapterSpec> = {
   },
   countParameters: (spec, model) => adapterParameterCount(matchAdapterTargets(spec, model).length, model.hiddenSize, spec.adapter_length),
   untouchedBlocks: (spec, model) => Math.min(...matchAdapterTargets(spec, model).map(({ layer }) => layer)),
+  routable: () => true,
   // Input of both maps and of the activation, in f32.
   keptPerToken: (spec, model) => matchAdapterTargets(spec, model).length * (model.hiddenSize + 2 * spec.adapter_length),
 };

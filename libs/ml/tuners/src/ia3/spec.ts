@@ -97,6 +97,7 @@ export const ia3Spec: TunerSpecHalf<Ia3Spec> = {
     throw refusalOf(parsed.error, Object.keys(ia3SpecSchema.shape), 'IA3');
   },
   countParameters: (spec, model) => matchIa3Targets(spec, model).reduce((sum, { size }) => sum + size, 0),
+  routable: () => true,
   // What is scaled, by target.
   keptPerToken: (spec, model) => matchIa3Targets(spec, model).reduce((sum, { size }) => sum + size, 0),
 };

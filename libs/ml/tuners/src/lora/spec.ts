@@ -133,6 +133,7 @@ export const loraSpec: TunerSpecHalf<LoraSpec> = {
     const [embedding, head] = (['embedding', 'head'] as const).map((name) => saved.some(({ table }) => table === name)) as [boolean, boolean];
     return { embedding, head: head || (embedding && model.tables?.tied === true && spec.ensure_weight_tying) };
   },
+  routable: (spec, model) => planLora(spec, model).norms.length === 0,
   // Factors side by side, with zeros between them.
   boundCopies: 2,
   // Under dropout, and with gains on the outputs.

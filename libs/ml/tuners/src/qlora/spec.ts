@@ -35,6 +35,7 @@ export const qloraSpec: TunerSpecHalf<QloraSpec> = {
   countParameters: (spec, model) => loraSpec.countParameters(loraOf(spec), model),
   untouchedBlocks: (spec, model) => loraSpec.untouchedBlocks?.(loraOf(spec), model) ?? 0,
   trainedTables: (spec, model) => loraSpec.trainedTables?.(loraOf(spec), model) ?? { embedding: false, head: false },
+  routable: (spec, model) => loraSpec.routable?.(loraOf(spec), model) ?? false,
   inputCopies: (spec) => loraSpec.inputCopies?.(loraOf(spec)) ?? 0,
   ...(loraSpec.boundCopies === undefined ? {} : { boundCopies: loraSpec.boundCopies }),
   keptPerToken: (spec, model) => loraSpec.keptPerToken?.(loraOf(spec), model) ?? 0,

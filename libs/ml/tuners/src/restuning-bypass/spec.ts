@@ -60,6 +60,7 @@ export const bypassSpec: TunerSpecHalf<BypassSpec> = {
   },
   countParameters: (spec, model) => slotsCount(bypassSlots(wireBypass(spec, model), 'default')),
   stemStates: (spec, model) => wireBypass(spec, model).states.length,
+  routable: () => true,
   keptPerToken(spec, model) {
     const { states, blocks } = wireBypass(spec, model);
     const inside = blocks.flatMap(({ lateral, vertical }) => [lateral, vertical]).reduce((sum, tuner) => sum + (tuner.type === 'adapter' ? 2 * tuner.length + (tuner.weight === 'none' ? 0 : model.hiddenSize) : 0), 0);

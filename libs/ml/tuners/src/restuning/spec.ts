@@ -35,5 +35,6 @@ export const resTuningSpec: TunerSpecHalf<ResTuningSpec> = {
     return parsed.data;
   },
   countParameters: (spec, model) => slotsCount(planBranches(spec, model).flatMap(({ slots }) => slots)),
+  routable: (spec, model) => planBranches(spec, model).every(({ config }) => config.type === 'adapter'),
   keptPerToken: (spec, model) => planBranches(spec, model).reduce((sum, { config }) => sum + (config.type === 'adapter' ? model.hiddenSize + 2 * config.length + (config.weight === 'none' ? 0 : model.hiddenSize) : 0), 0),
 };

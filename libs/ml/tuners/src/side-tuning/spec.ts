@@ -54,5 +54,6 @@ export const sideTuningSpec: TunerSpecHalf<SideTuningSpec> = {
   },
   countParameters: (spec, model) => sideParameterCount(matchSideTargets(spec, model).length, model.hiddenSize),
   untouchedBlocks: (spec, model) => Math.min(...matchSideTargets(spec, model).map(({ layer }) => layer)),
+  routable: () => true,
   keptPerToken: (spec, model) => matchSideTargets(spec, model).length * 5 * model.hiddenSize,
 };
