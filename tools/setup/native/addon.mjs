@@ -1,5 +1,6 @@
-import { existsSync, mkdirSync, readFileSync, realpathSync, renameSync, rmSync, symlinkSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join } from 'node:path';
 import { run } from '../exec.mjs';
 import { hashOfTree, hashOf } from '../fingerprint.mjs';
 import { root } from '../paths.mjs';
@@ -11,11 +12,19 @@ const tfjsPackage = join(root, 'node_modules', '@tensorflow', 'tfjs-node-gpu');
 const napiHeaders = join(root, 'node_modules', 'node-api-headers');
 const placedAddon = join(tfjsPackage, 'lib', `napi-v${NAPI_VERSION}`, 'tfjs_binding.node');
 
+/** Ops of our own for the processor, registered when the addon is loaded. */
+const kernelsFolder = join(root, 'libs', 'ml', 'tensor', 'kernels');
+
 const FLAGS = ['-std=c++17', '-O2', '-fPIC', '-shared', `-DNAPI_VERSION=${NAPI_VERSION}`, '-w'];
+const KERNEL_FLAGS = ['-std=c++17', '-O3', '-ffp-contract=fast', '-fPIC'];
+/** What nearly every x86 processor since 2013 has; `library.cc`, compiled without, looks whether this one does. */
+const VECTOR_FLAGS = process.arch === 'x64' ? ['-mavx2', '-mfma'] : [];
+const WITHOUT_VECTORS = new Set(['library.cc']);
 
 /** Changes whenever another addon would come out: its sources, headers or flags. Node-API keeps it valid across Node versions. */
 export function addonKey() {
-  return hashOf(hashOfTree([join(tfjsPackage, 'binding'), join(napiHeaders, 'package.json')]), ...FLAGS).slice(0, 16);
+  const sources = [join(tfjsPackage, 'binding'), join(napiHeaders, 'package.json'), kernelsFolder];
+  return hashOf(hashOfTree(sources), ...FLAGS, ...KERNEL_FLAGS, ...VECTOR_FLAGS).slice(0, 16);
 }
 
 /** Where the addon of this checkout lies in the cache, beside the library it is linked to. */
@@ -53,6 +62,29 @@ export async function ensureAddon(folder, progress, env = process.env) {
 
 async function compile(compiler, folder, output, env) {
   const library = join(folder, 'tensorflow');
+  const objectsFolder = mkdtempSync(join(tmpdir(), 'tunefleet-kernels-'));
+  try {
+    const objects = await compileKernels(compiler, join(library, 'include'), objectsFolder, env);
+    await compileAddon(compiler, library, objects, output, env);
+  } finally {
+    rmSync(objectsFolder, { recursive: true, force: true });
+  }
+}
+
+/** @returns paths of the object files */
+async function compileKernels(compiler, include, objectsFolder, env) {
+  const sources = readdirSync(kernelsFolder).filter((name) => name.endsWith('.cc'));
+  return await Promise.all(
+    sources.map(async (name) => {
+      const object = join(objectsFolder, `${basename(name, '.cc')}.o`);
+      const vectors = WITHOUT_VECTORS.has(name) ? [] : VECTOR_FLAGS;
+      await run(compiler, [...KERNEL_FLAGS, ...vectors, `-I${include}`, '-c', join(kernelsFolder, name), '-o', object], { timeoutMs: 10 * 60_000, env });
+      return object;
+    }),
+  );
+}
+
+async function compileAddon(compiler, library, objects, output, env) {
   const sources = ['tfjs_backend.cc', 'tfjs_binding.cc'].map((name) => join(tfjsPackage, 'binding', name));
   const includes = [join(tfjsPackage, 'binding'), join(napiHeaders, 'include'), join(library, 'include')];
   await run(
@@ -61,6 +93,7 @@ async function compile(compiler, folder, output, env) {
       ...FLAGS,
       ...includes.map((path) => `-I${path}`),
       ...sources,
+      ...objects,
       ...['-o', output, `-L${library}`, '-l:libtensorflow_cc.so.2', '-l:libtensorflow_framework.so.2'],
       '-Wl,-rpath,$ORIGIN/../../tensorflow',
     ],

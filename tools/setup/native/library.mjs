@@ -14,8 +14,9 @@ export function libraryFolder(flavour, env = process.env) {
   return join(cacheDir(env), 'native', `tensorflow-${TENSORFLOW_VERSION}-${flavour}-${machine}`);
 }
 
+/** A folder unpacked before there were kernels lacks headers that they are compiled with; it counts as absent. */
 export function isLibraryPresent(folder) {
-  return existsSync(join(folder, 'complete'));
+  return existsSync(join(folder, 'complete')) && existsSync(join(folder, 'tensorflow', 'include', 'tsl', 'platform', 'platform.h'));
 }
 
 /**
@@ -115,6 +116,7 @@ target, wheels = sys.argv[1], sys.argv[2:]
 wanted = re.compile(
     r"tensorflow/libtensorflow_(cc|framework)\\.so\\.2$"
     r"|tensorflow/include/(tensorflow/c/|tensorflow/core/platform/ctstring|tsl/platform/ctstring|xla/tsl/c/).*\\.h$"
+    r"|tensorflow/include/(tsl/platform/platform|tensorflow/core/common_runtime/next_pluggable_device/c/.*)\\.h$"
     r"|tensorflow/include/LICENSE$|[^/]+\\.dist-info/(licenses/)?[^/]*LICENSE[^/]*$"
     r"|nvidia/[^/]+/(lib|bin)/[^/]+$|nvidia/cuda_nvcc/nvvm/(bin|libdevice)/[^/]+$")
 found = set()

@@ -1,4 +1,5 @@
 import type { DType, HostArray, Shape } from './dtype';
+import type { FusedOps } from './fused-ops';
 
 /** A buffer as a backend names it. The number means nothing outside the backend that gave it. */
 export interface Raw {
@@ -35,6 +36,8 @@ export interface Backend {
    * those of maps with more outputs than inputs, which a single row is multiplied by in half the time; or none.
    */
   readonly untransposedWeights: 'all' | 'wide' | 'none';
+  /** Null where every op is composed of the ones below. */
+  readonly fused: FusedOps | null;
 
   /** May keep using `data`'s memory: the caller gives it up. */
   upload(data: HostArray, shape: Shape, dtype: DType): Raw;

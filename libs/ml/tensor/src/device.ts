@@ -1,6 +1,7 @@
 import { TunefleetError } from '@tunefleet/foundation';
 import type { Backend, DeviceInfo, Raw } from './backend';
 import { bytesPerElement, elementCount, type DType, type HostArrayOf, type Shape } from './dtype';
+import { FusedPrimitives } from './fused-primitives';
 import { Primitives } from './primitives';
 import type { Tape } from './tape/tape';
 import { Tensor, type Storage } from './tensor';
@@ -17,6 +18,8 @@ export interface MemoryCounters {
 export class Device {
   /** Eager ops without gradients. */
   readonly primitives: Primitives;
+  /** Eager ops that do several of `primitives` at once, where the backend has them. */
+  readonly fused: FusedPrimitives | null;
   /** Set by `gradients` while it records. */
   tape: Tape | null = null;
   private scopes: Tensor[][] = [];
@@ -28,6 +31,7 @@ export class Device {
 
   constructor(readonly backend: Backend) {
     this.primitives = new Primitives(this);
+    this.fused = backend.fused && new FusedPrimitives(this, backend.fused);
   }
 
   get info(): DeviceInfo {

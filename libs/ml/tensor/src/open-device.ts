@@ -17,6 +17,8 @@ export interface OpenDeviceOptions {
   readonly onFallback?: (error: Error) => void;
   /** Told what every op takes. */
   readonly profile?: OpProfile;
+  /** False: compose every op of TensorFlow's, to compare with. */
+  readonly fused?: boolean;
 }
 
 /**
@@ -41,7 +43,7 @@ export async function openDevice(options: OpenDeviceOptions): Promise<Device> {
 }
 
 function openTensorflow(options: OpenDeviceOptions): Device {
-  const backend = new TensorflowBackend(loadBinding(options.threads), options.threads);
+  const backend = new TensorflowBackend(loadBinding(options.threads), options.threads, { fused: options.fused ?? true });
   if (options.requireGpu && !backend.info.gpu) {
     throw new TunefleetError(
       'unavailable',

@@ -36,7 +36,12 @@ export class OpProfile {
 
 /** A backend that does as `backend` does and notes in `profile` what each call took. */
 export function profiled(backend: Backend, profile: OpProfile): Backend {
-  return new Proxy(backend, {
+  const fused = backend.fused && timed(backend.fused, profile);
+  return new Proxy(timed(backend, profile), { get: (target, name) => (name === 'fused' ? fused : (Reflect.get(target, name) as unknown)) });
+}
+
+function timed<T extends object>(ops: T, profile: OpProfile): T {
+  return new Proxy(ops, {
     get(target, name) {
       const member: unknown = Reflect.get(target, name, target);
       if (typeof member !== 'function') return member;

@@ -1,5 +1,5 @@
 import { hooked, isHooked, normalise, projectGroup, projectOnto, type KeysValues, type ModelHook, type Norm, type ProjectionGroup } from '@tunefleet/ml-nn';
-import { add, geglu, rope, selectRows, splitAxis, splitHeads, swiglu, type RopeTables, type Tensor } from '@tunefleet/ml-tensor';
+import { add, geglu, rope, rotaryHeads, selectRows, splitAxis, splitHeads, swiglu, type QueryKeyValue, type RopeTables, type Tensor } from '@tunefleet/ml-tensor';
 import { attend } from './attend';
 import type { DecoderConfig } from './config';
 import type { BlockContext } from './block';
@@ -62,15 +62,13 @@ function selfAttention(config: DecoderConfig, block: GatedBlock, x: Tensor, cont
 }
 
 /** Rotated queries and keys, and values: [B, heads, T, D]. */
-function heads({ heads: H, keyValueHeads: K }: DecoderConfig, { headNorms }: GatedBlock, qkv: Tensor, { rows, sequence, adapter }: BlockContext): { q: Tensor; k: Tensor; v: Tensor } {
+function heads({ heads: H, keyValueHeads: K }: DecoderConfig, { headNorms }: GatedBlock, qkv: Tensor, { rows, sequence, adapter }: BlockContext): QueryKeyValue {
   const tables = sequence.rope as RopeTables;
   if (headNorms) {
     const [q, k, v] = splitHeads(qkv, rows, [H, K, K]) as [Tensor, Tensor, Tensor];
     return { q: rope(normalise(q, headNorms.query, adapter), tables), k: rope(normalise(k, headNorms.key, adapter), tables), v };
   }
-  const [qk, v] = splitHeads(qkv, rows, [H + K, K]) as [Tensor, Tensor];
-  const [q, k] = splitAxis(rope(qk, tables), [H, K], 1) as [Tensor, Tensor];
-  return { q, k, v };
+  return rotaryHeads(qkv, { batch: rows, heads: H, keyValueHeads: K }, tables);
 }
 
 function mlp(config: DecoderConfig, block: GatedBlock, x: Tensor, { adapter }: BlockContext): Tensor {

@@ -5,6 +5,7 @@ export { precede } from './layout/precede';
 export { meanOfRows, placeRows, selectRows } from './layout/rows';
 export { rmsNorm } from './rms-norm/rms-norm';
 export { rope, ropeTables, type RopeTables } from './rope/rope';
+export { rotaryHeads, type QueryKeyValue } from './rope/rotary-heads';
 export { attention, type AttentionOptions } from './attention/attention';
 export { singleQueryAttention, slotMask } from './attention/single-query';
 export { blockMask, disposeBlockMask, tensorsOfBlockMask, type BlockMask } from './attention/block-mask';

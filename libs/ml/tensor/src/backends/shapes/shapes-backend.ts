@@ -1,6 +1,8 @@
 import { invariant } from '@tunefleet/foundation';
 import type { Backend, DeviceInfo, Raw } from '../../backend';
 import { elementCount, type DType, type HostArray, type Shape } from '../../dtype';
+import type { FusedOps } from '../../fused-ops';
+import { ShapesFused } from './shapes-fused';
 
 /**
  * Computes nothing and holds no data, but gives every result its shape and dtype: a computation on it counts the bytes that it would take on the device it
@@ -9,11 +11,13 @@ import { elementCount, type DType, type HostArray, type Shape } from '../../dtyp
 export class ShapesBackend implements Backend {
   readonly info: DeviceInfo;
   readonly untransposedWeights: Backend['untransposedWeights'];
+  readonly fused: FusedOps | null;
   private made = 0;
 
-  constructor({ info, untransposedWeights }: Pick<Backend, 'info' | 'untransposedWeights'>) {
+  constructor({ info, untransposedWeights, fused }: Pick<Backend, 'info' | 'untransposedWeights' | 'fused'>) {
     this.info = info;
     this.untransposedWeights = untransposedWeights;
+    this.fused = fused && new ShapesFused((shape, dtype) => this.make(shape, dtype));
   }
 
   upload(_data: HostArray, shape: Shape, dtype: DType): Raw {

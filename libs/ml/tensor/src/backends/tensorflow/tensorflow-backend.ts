@@ -5,6 +5,7 @@ import type { DType, HostArray, Shape } from '../../dtype';
 import { TF, type Binding, type OpAttribute, type OpOutput } from './binding';
 import { ConstantCache } from './constant-cache';
 import { hardwareName } from './device-name';
+import { FusedKernels } from './fused-kernels';
 
 const DTYPE_OF = new Map<number, DType>([
   [TF.f32, 'f32'],
@@ -34,11 +35,13 @@ const REDUCE: Readonly<Record<ReduceName, string>> = { sum: 'Sum', mean: 'Mean',
 export class TensorflowBackend implements Backend {
   readonly info: DeviceInfo;
   readonly untransposedWeights: 'wide' | 'none';
+  readonly fused: FusedKernels | null;
   private readonly constants: ConstantCache;
 
   constructor(
     private readonly binding: Binding,
     threads: number | undefined,
+    { fused }: { readonly fused: boolean },
   ) {
     const gpu = binding.isUsingGpuDevice();
     this.info = {
@@ -49,8 +52,9 @@ export class TensorflowBackend implements Backend {
       bf16: true,
       threads: threads ?? availableParallelism(),
     };
-    this.untransposedWeights = gpu ? 'none' : 'wide';
     this.constants = new ConstantCache(binding);
+    this.fused = fused && !gpu ? this.openKernels() : null;
+    this.untransposedWeights = gpu || this.fused ? 'none' : 'wide';
   }
 
   upload(data: HostArray, shape: Shape, dtype: DType): Raw {
@@ -211,6 +215,21 @@ export class TensorflowBackend implements Backend {
   /** Runs one TensorFlow op with one output. For fused kernels of this backend only. */
   run(name: string, attributes: readonly OpAttribute[], inputs: readonly number[]): Raw {
     return this.wrap(first(this.execute(name, attributes, inputs, 1)));
+  }
+
+  private openKernels(): FusedKernels | null {
+    const probe = this.upload(Float32Array.of(0), [1], 'f32');
+    try {
+      const runner = {
+        run: this.runAll.bind(this),
+        type: this.type.bind(this),
+        int: this.int.bind(this),
+        float: (name: string, value: number): OpAttribute => ({ name, type: this.binding.TF_ATTR_FLOAT, value }),
+      };
+      return FusedKernels.open(runner, probe, (x) => this.free(x));
+    } finally {
+      this.free(probe);
+    }
   }
 
   private runAll(name: string, attributes: readonly OpAttribute[], inputs: readonly number[], outputs: number): Raw[] {

@@ -35,6 +35,7 @@ export async function startWasm(): Promise<WasmBackend> {
 export class WasmBackend implements Backend {
   readonly info: DeviceInfo;
   readonly untransposedWeights = 'all';
+  readonly fused = null;
   private readonly tensors = new Map<number, Tfjs.Tensor>();
   private nextId = 0;
 

@@ -1,4 +1,5 @@
 import { invariant } from '@tunefleet/foundation';
+import { isFused } from '../../fused-primitives';
 import type { Tensor } from '../../tensor';
 import { bent } from '../softcap/softcap';
 import type { AttentionOptions } from './attention';
@@ -30,6 +31,7 @@ export function singleQueryAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tens
   const p = device.primitives;
   const [batch = 1, heads = 1, time = 1, width = 1] = q.shape;
   invariant(time === 1 && !device.tape, 'attention of a single query has one token per row and no gradient');
+  if (isFused(q)) return q.device.fused.singleQueryAttention(q, k, v, mask, { scale: scale ?? 1 / Math.sqrt(width), softcap });
   return device.scope(() => {
     const queries = p.scale(p.reshape(q, [batch, k.dim(1), heads / k.dim(1), width]), scale ?? 1 / Math.sqrt(width)); // [B, K, G, D]
     const raw = p.cast(p.batchMatMul(queries, k, false, true), 'f32'); // [B, K, G, S]

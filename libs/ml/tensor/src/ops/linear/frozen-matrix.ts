@@ -1,7 +1,8 @@
 import type { Device } from '../../device';
 import type { DType } from '../../dtype';
 import type { Tensor } from '../../tensor';
-import { dequantise, type QuantisedWeights } from './quantised-weights';
+import { isFused } from '../../fused-primitives';
+import { dequantise, fitsFused, type QuantisedWeights } from './quantised-weights';
 
 /** A frozen weight matrix, in a dtype of its own and kept the way round that this device multiplies fastest, or quantised. */
 export interface FrozenMatrix {
@@ -43,8 +44,27 @@ export function quantisedMatrix(parts: readonly [QuantisedWeights, ...QuantisedW
 
 /** x Wᵀ: [N, in] -> [N, out] in the dtype of `x`. No gradient recorded. */
 export function multiplyForward(x: Tensor, weight: FrozenMatrix): Tensor {
-  return multiply(x, weight, weight.layout === 'outIn');
+  return fewRows(x, weight, null, null) ?? multiply(x, weight, weight.layout === 'outIn');
 }
+
+/**
+ * x Wᵀ + bias + residual for a few rows, where weights are read once and what is done with them is next to nothing.
+ * @returns null where there are many rows or this device has no such op
+ */
+export function fewRows(x: Tensor, { value, layout, quantised }: FrozenMatrix, bias: Tensor | null, residual: Tensor | null): Tensor | null {
+  if (!isFused(x) || x.dim(0) > FEW_ROWS || layout !== 'outIn') return null;
+  const { fused, primitives } = x.device;
+  if (!quantised) return value.dtype === 'f32' || value.dtype === 'bf16' ? fused.linear(x, value, bias, residual) : null;
+  const fits = quantised.every(fitsFused);
+  const [only] = quantised as readonly [QuantisedWeights];
+  if (fits && quantised.length === 1) return fused.linearFourBit(x, only, bias, residual);
+  if (fits && !bias && !residual) return x.device.scope(() => primitives.concat(quantised.map((part) => fused.linearFourBit(x, part, null, null)), 1));
+  using dense = dequantise(quantised);
+  return fused.linear(x, dense, bias, residual);
+}
+
+/** Measured: with more the products of whole matrices are faster, see docs/experiments.md. */
+const FEW_ROWS = 32;
 
 /** g W: [N, out] -> [N, in] in the dtype of `g`. No gradient recorded. */
 export function multiplyBack(g: Tensor, weight: FrozenMatrix): Tensor {

@@ -2,7 +2,7 @@ import { invariant } from '@tunefleet/foundation';
 import type { Primitives } from '../../primitives';
 import { customOp } from '../../tape/perform';
 import type { Tensor } from '../../tensor';
-import { multiplyBack, multiplyForward, type FrozenMap } from './frozen-matrix';
+import { fewRows, multiplyBack, multiplyForward, type FrozenMap } from './frozen-matrix';
 import { dropsInput } from './input-dropout';
 import { factorGradients, inputBranch, narrowProduct, productGradient, type LoraBundle } from './lora-bundle';
 import { shiftGradients } from './output-shift';
@@ -38,6 +38,8 @@ export function linearGroup(x: Tensor, maps: readonly FrozenMap[], { lora = null
       const known: Tensor[] = [];
       const outputs = maps.map((map, index) => {
         const b = lora?.b[index] ?? null;
+        const whole = lora ? null : fewRows(x, map.weight, map.bias, residual);
+        if (whole) return whole;
         let base = multiplyForward(x, map.weight);
         const gain = decomposition?.gains[index];
         if (lora && narrow && gain) {

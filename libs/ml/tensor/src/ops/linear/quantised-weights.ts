@@ -43,13 +43,21 @@ export function dequantise(parts: readonly QuantisedWeights[]): Tensor {
   });
 }
 
-function dequantiseOne(p: Primitives, { packed, table, scales, blockSize, outSize, inSize }: QuantisedWeights): Tensor {
+function dequantiseOne(p: Primitives, weights: QuantisedWeights): Tensor {
+  const { packed, table, scales, blockSize, outSize, inSize } = weights;
+  const { fused } = packed.device;
+  if (fused && fitsFused(weights)) return fused.dequantise(weights);
   using factors = scalesOf(p, scales);
   using bytes = p.cast(packed, 'i32');
   using pairs = p.gather(table, bytes); // [bytes, 2]
   using values = p.reshape(pairs, [pairs.dim(0) * 2]);
   using scaled = timesBlocks(p, values, factors, blockSize);
   return shaped(p, scaled, [outSize, inSize]);
+}
+
+/** Whether fused ops can read the weights: rows then begin at a byte. */
+export function fitsFused({ inSize, scales }: QuantisedWeights): boolean {
+  return inSize % 2 === 0 && (!('values' in scales) || scales.values.dtype === 'f32');
 }
 
 function scalesOf(p: Primitives, scales: BlockScales): Tensor {

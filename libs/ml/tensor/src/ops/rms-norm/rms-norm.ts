@@ -1,3 +1,4 @@
+import { isFused } from '../../fused-primitives';
 import type { Primitives } from '../../primitives';
 import { singleOutputOp } from '../../tape/perform';
 import type { Tensor } from '../../tensor';
@@ -17,17 +18,24 @@ export function rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
     name: 'rmsNorm',
     inputs: [x, weight],
     run: () => {
+      if (isFused(x) && isFused(weight)) {
+        const [y, inverse] = x.device.fused.rmsNorm(x, weight, epsilon);
+        return { outputs: [y], save: [x, weight, inverse] };
+      }
       const wide = p.cast(x, 'f32');
       const inverse = inverseRms(p, wide, epsilon);
       return { outputs: [p.cast(weighted(p, p.mul(wide, inverse), weight), x.dtype)], save: [x, weight, inverse] };
     },
     rematerialise: ([source, gain, inverse]) => {
       if (!source || !gain || !inverse) return [];
+      if (isFused(source) && isFused(gain)) return source.device.fused.rmsNorm(source, gain, epsilon).slice(0, 1);
       const normalised = p.mul(p.cast(source, 'f32'), inverse);
       return [p.cast(weighted(p, normalised, gain), source.dtype), normalised];
     },
     backward: ({ gradients: [g], saved: [source, gain, inverse], recomputed: [, known], needs }) => {
       if (!g || !source || !gain || !inverse) return [null, null];
+      const fused = isFused(source) && isFused(gain) ? source.device.fused : null;
+      if (fused && !needs[1]) return [fused.rmsNormGradient(g, source, gain, inverse), null];
       const normalised = known ?? p.mul(p.cast(source, 'f32'), inverse); // [.., C]
       const dWeight = needs[1] ? p.reduce('sum', p.mul(p.cast(g, 'f32'), normalised), leadingAxes(source)) : null; // [C]
       if (!needs[0]) return [null, dWeight];

@@ -3,6 +3,7 @@ import type { Device } from '../../device';
 import type { FloatDType } from '../../dtype';
 import type { Primitives } from '../../primitives';
 import { singleOutputOp } from '../../tape/perform';
+import { isFused } from '../../fused-primitives';
 import type { Tensor } from '../../tensor';
 
 /** Of several positions, or of one alone. */
@@ -15,7 +16,7 @@ export interface PositionTables {
   readonly sin: Tensor;
 }
 
-/** The rotation to one position as a matrix: one product in place of five ops. */
+/** The rotation to one position as a matrix: one product in place of five ops, where there is no fused one. */
 export interface SingleRotation {
   /** [1, 1, D, D], right factor */
   readonly rotation: Tensor;
@@ -33,7 +34,7 @@ export function ropeTables(
 ): RopeTables {
   const { inverseFrequencies, positions, rows, columns, dtype } = options;
   invariant(positions.length === rows * columns, 'one position per token');
-  if (positions.length === 1) return { rotation: rotationTo(device, positions[0] ?? 0, inverseFrequencies, dtype) };
+  if (positions.length === 1 && !(device.fused && dtype === 'f32')) return { rotation: rotationTo(device, positions[0] ?? 0, inverseFrequencies, dtype) };
   const half = inverseFrequencies.length;
   const width = 2 * half;
   const cos = new Float32Array(positions.length * width);
@@ -71,11 +72,13 @@ export function rope(x: Tensor, tables: RopeTables): Tensor {
 
 function rotated(p: Primitives, x: Tensor, tables: RopeTables): Tensor {
   if ('rotation' in tables) return p.batchMatMul(x, tables.rotation);
+  if (isFused(x)) return x.device.fused.rope(x, tables.cos, tables.sin, false);
   return p.add(p.mul(x, tables.cos), p.mul(swapHalves(p, x), tables.sin));
 }
 
 function rotatedBack(p: Primitives, g: Tensor, tables: RopeTables): Tensor {
   if ('rotation' in tables) return p.batchMatMul(g, tables.rotation, false, true);
+  if (isFused(g)) return g.device.fused.rope(g, tables.cos, tables.sin, true);
   return p.add(p.mul(g, tables.cos), swapHalves(p, p.mul(g, tables.sin)));
 }
 

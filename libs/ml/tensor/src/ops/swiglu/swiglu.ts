@@ -1,3 +1,4 @@
+import { isFused } from '../../fused-primitives';
 import { singleOutputOp } from '../../tape/perform';
 import type { Tensor } from '../../tensor';
 
@@ -11,9 +12,13 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
   return singleOutputOp(gate.device, {
     name: 'swiglu',
     inputs: [gate, up],
-    run: () => ({ outputs: [p.mul(p.cast(p.silu(p.cast(gate, 'f32')), gate.dtype), up)], save: [gate, up] }),
+    run: () => {
+      const y = isFused(gate) ? gate.device.fused.swiglu(gate, up) : p.mul(p.cast(p.silu(p.cast(gate, 'f32')), gate.dtype), up);
+      return { outputs: [y], save: [gate, up] };
+    },
     rematerialise: ([x, y]) => {
       if (!x || !y) return [];
+      if (isFused(x)) return [x.device.fused.swiglu(x, y)];
       // What is returned lives on while others go backwards, so the rest must not: these are the widest tensors of a layer.
       using wide = p.cast(x, 'f32');
       using sigmoid = p.unary('sigmoid', wide);
@@ -23,6 +28,7 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
     },
     backward: ({ gradients: [g], saved: [x, y], recomputed, needs }) => {
       if (!g || !x || !y) return [null, null];
+      if (isFused(x)) return x.device.fused.swigluGradient(g, x, y);
       const sigmoid = recomputed[2] ?? p.unary('sigmoid', x);
       const silu = recomputed[1] ?? p.mul(x, sigmoid);
       const dUp = needs[1] ? p.mul(g, silu) : null;

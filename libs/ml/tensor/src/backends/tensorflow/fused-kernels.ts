@@ -1,0 +1,104 @@
+import type { Raw } from '../../backend';
+import type { FusedOps, HeadSizes, RawQuantisedWeights } from '../../fused-ops';
+import { TF, type OpAttribute } from './binding';
+
+/** How the backend runs an op by name. */
+export interface OpRunner {
+  run(name: string, attributes: readonly OpAttribute[], inputs: readonly number[], outputs: number): readonly Raw[];
+  type(name: string, value: number): OpAttribute;
+  int(name: string, value: number): OpAttribute;
+  float(name: string, value: number): OpAttribute;
+}
+
+/** The ops of `libs/ml/tensor/kernels`, which are compiled into the addon. Processor only. */
+export class FusedKernels implements FusedOps {
+  private constructor(private readonly runner: OpRunner) {}
+
+  /** @param probe any f32 buffer   @returns null where this processor lacks the kernels' instructions, so that they are not registered */
+  static open(runner: OpRunner, probe: Raw, free: (x: Raw) => void): FusedKernels | null {
+    const kernels = new FusedKernels(runner);
+    try {
+      free(kernels.swiglu(probe, probe));
+      return kernels;
+    } catch {
+      return null;
+    }
+  }
+
+  linear(x: Raw, weight: Raw, bias: Raw | null, residual: Raw | null): Raw {
+    return this.one('TunefleetLinear', [this.runner.type('T', TF[weight.dtype]), ...this.extras(bias, residual)], [x, weight, bias, residual]);
+  }
+
+  linearFourBit(x: Raw, weights: RawQuantisedWeights, bias: Raw | null, residual: Raw | null): Raw {
+    return this.one('TunefleetLinearFourBit', [...this.quantisation(weights), ...this.extras(bias, residual)], [x, ...partsOf(weights), bias, residual]);
+  }
+
+  dequantise(weights: RawQuantisedWeights): Raw {
+    return this.one('TunefleetDequantise', [...this.quantisation(weights), this.runner.int('in', weights.inSize)], partsOf(weights));
+  }
+
+  rmsNorm(x: Raw, weight: Raw, epsilon: number): readonly [Raw, Raw] {
+    return this.all('TunefleetRmsNorm', [this.runner.float('epsilon', epsilon)], [x, weight], 2) as [Raw, Raw];
+  }
+
+  rmsNormGradient(g: Raw, x: Raw, weight: Raw, inverse: Raw): Raw {
+    return this.one('TunefleetRmsNormGradient', [], [g, x, weight, inverse]);
+  }
+
+  swiglu(gate: Raw, up: Raw): Raw {
+    return this.one('TunefleetSwiglu', [], [gate, up]);
+  }
+
+  swigluGradient(g: Raw, gate: Raw, up: Raw): readonly [Raw, Raw] {
+    return this.all('TunefleetSwigluGradient', [], [g, gate, up], 2) as [Raw, Raw];
+  }
+
+  rotaryHeads(x: Raw, { batch, heads, keyValueHeads }: HeadSizes, cosine: Raw, sine: Raw): readonly [Raw, Raw, Raw] {
+    const { runner } = this;
+    const sizes = [runner.int('batch', batch), runner.int('query_heads', heads), runner.int('key_heads', keyValueHeads)];
+    return this.all('TunefleetRotaryHeads', sizes, [x, cosine, sine], 3) as [Raw, Raw, Raw];
+  }
+
+  rotaryHeadsGradient(dq: Raw, dk: Raw, dv: Raw, cosine: Raw, sine: Raw): Raw {
+    return this.one('TunefleetRotaryHeadsGradient', [], [dq, dk, dv, cosine, sine]);
+  }
+
+  rope(x: Raw, cosine: Raw, sine: Raw, back: boolean): Raw {
+    return this.one('TunefleetRope', [this.runner.int('back', back ? 1 : 0)], [x, cosine, sine]);
+  }
+
+  singleQueryAttention(q: Raw, k: Raw, v: Raw, mask: Raw | null, { scale, softcap }: { readonly scale: number; readonly softcap: number | null }): Raw {
+    const { runner } = this;
+    return this.one('TunefleetSingleQueryAttention', [runner.float('scale', scale), runner.float('softcap', softcap ?? 0), runner.int('M', mask ? 1 : 0)], [q, k, v, mask]);
+  }
+
+  private one(name: string, attributes: readonly OpAttribute[], inputs: readonly (Raw | null)[]): Raw {
+    return this.all(name, attributes, inputs, 1)[0] as Raw;
+  }
+
+  private all(name: string, attributes: readonly OpAttribute[], inputs: readonly (Raw | null)[], outputs: number): readonly Raw[] {
+    return this.runner.run(name, attributes, inputs.flatMap((input) => (input ? [input.id] : [])), outputs);
+  }
+
+  private extras(bias: Raw | null, residual: Raw | null): OpAttribute[] {
+    return [this.runner.int('B', bias ? 1 : 0), this.runner.int('R', residual ? 1 : 0)];
+  }
+
+  private quantisation({ scales, blockSize, outSize }: RawQuantisedWeights): OpAttribute[] {
+    const { runner } = this;
+    const plain = 'values' in scales;
+    return [
+      runner.int('out', outSize),
+      runner.int('block_size', blockSize),
+      runner.int('scale_block_size', plain ? 1 : scales.blockSize),
+      runner.float('scale_offset', plain ? 0 : scales.offset),
+      runner.int('S', plain ? 1 : 2),
+      runner.int('C', plain ? 0 : 1),
+    ];
+  }
+}
+
+/** In the order of the op's inputs. */
+function partsOf({ packed, table, scales }: RawQuantisedWeights): Raw[] {
+  return [packed, table, ...('values' in scales ? [scales.values] : [scales.map, scales.maxima, scales.codes])];
+}

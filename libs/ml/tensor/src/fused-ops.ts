@@ -1,0 +1,47 @@
+import type { Raw } from './backend';
+
+/** A matrix of two weights per byte with one factor per block of weights; see `QuantisedWeights`. */
+export interface RawQuantisedWeights {
+  readonly packed: Raw;
+  readonly table: Raw;
+  readonly scales: { readonly values: Raw } | { readonly codes: Raw; readonly map: Raw; readonly maxima: Raw; readonly offset: number; readonly blockSize: number };
+  readonly blockSize: number;
+  readonly outSize: number;
+  readonly inSize: number;
+}
+
+/**
+ * Ops that do at once what the ops of `Backend` do in several, with every intermediate result in registers instead of in memory. All compute in f32 and want
+ * f32 unless said otherwise. A backend need not have them: whoever uses one composes the same of the others where it is missing.
+ */
+export interface FusedOps {
+  /** x Wᵀ + bias + residual. Each row of the result is the same bits whatever rows are beside it. @param x [N, in]   @param weight [out, in] f32 or bf16   @param bias [out]   @param residual [N, out] */
+  linear(x: Raw, weight: Raw, bias: Raw | null, residual: Raw | null): Raw;
+  /** As `linear`, from weights that are dequantised a few rows at a time. */
+  linearFourBit(x: Raw, weights: RawQuantisedWeights, bias: Raw | null, residual: Raw | null): Raw;
+  /** [out, in] */
+  dequantise(weights: RawQuantisedWeights): Raw;
+  /** @param x [.., C]   @param weight [C]   @returns as `x`, and the inverse root mean squares [.., 1] */
+  rmsNorm(x: Raw, weight: Raw, epsilon: number): readonly [y: Raw, inverse: Raw];
+  rmsNormGradient(g: Raw, x: Raw, weight: Raw, inverse: Raw): Raw;
+  /** silu(gate) * up */
+  swiglu(gate: Raw, up: Raw): Raw;
+  swigluGradient(g: Raw, gate: Raw, up: Raw): readonly [dGate: Raw, dUp: Raw];
+  /**
+   * Heads of queries and keys rotated to their positions, and of values.
+   * @param x [B*T, (H + 2K) * D]   @param cosine [T, D] or [B, 1, T, D]   @param sine alike, negative in the first half
+   * @returns [B, H, T, D] and twice [B, K, T, D]
+   */
+  rotaryHeads(x: Raw, sizes: HeadSizes, cosine: Raw, sine: Raw): readonly [q: Raw, k: Raw, v: Raw];
+  rotaryHeadsGradient(dq: Raw, dk: Raw, dv: Raw, cosine: Raw, sine: Raw): Raw;
+  /** The rotation alone, or its transpose. @param x [B, H, T, D] */
+  rope(x: Raw, cosine: Raw, sine: Raw, back: boolean): Raw;
+  /** @param q [B, H, 1, D]   @param k [B, K, S, D]   @param v alike   @param mask added to scores, S numbers or B rows of them   @returns [B, H * D] */
+  singleQueryAttention(q: Raw, k: Raw, v: Raw, mask: Raw | null, options: { readonly scale: number; readonly softcap: number | null }): Raw;
+}
+
+export interface HeadSizes {
+  readonly batch: number;
+  readonly heads: number;
+  readonly keyValueHeads: number;
+}

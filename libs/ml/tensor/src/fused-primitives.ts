@@ -1,0 +1,70 @@
+import type { Device } from './device';
+import type { FusedOps, HeadSizes, RawQuantisedWeights } from './fused-ops';
+import type { QuantisedWeights } from './ops/linear/quantised-weights';
+import type { Tensor } from './tensor';
+
+/** `FusedOps` on `Tensor` handles: eager, no gradients recorded. Results belong to the caller (or the enclosing scope). */
+export class FusedPrimitives {
+  constructor(
+    private readonly device: Device,
+    private readonly ops: FusedOps,
+  ) {}
+
+  linear(x: Tensor, weight: Tensor, bias: Tensor | null, residual: Tensor | null): Tensor {
+    return this.device.adopt(this.ops.linear(x.raw, weight.raw, bias?.raw ?? null, residual?.raw ?? null));
+  }
+
+  linearFourBit(x: Tensor, weights: QuantisedWeights, bias: Tensor | null, residual: Tensor | null): Tensor {
+    return this.device.adopt(this.ops.linearFourBit(x.raw, rawOf(weights), bias?.raw ?? null, residual?.raw ?? null));
+  }
+
+  dequantise(weights: QuantisedWeights): Tensor {
+    return this.device.adopt(this.ops.dequantise(rawOf(weights)));
+  }
+
+  rmsNorm(x: Tensor, weight: Tensor, epsilon: number): readonly [y: Tensor, inverse: Tensor] {
+    const [y, inverse] = this.ops.rmsNorm(x.raw, weight.raw, epsilon);
+    return [this.device.adopt(y), this.device.adopt(inverse)];
+  }
+
+  rmsNormGradient(g: Tensor, x: Tensor, weight: Tensor, inverse: Tensor): Tensor {
+    return this.device.adopt(this.ops.rmsNormGradient(g.raw, x.raw, weight.raw, inverse.raw));
+  }
+
+  swiglu(gate: Tensor, up: Tensor): Tensor {
+    return this.device.adopt(this.ops.swiglu(gate.raw, up.raw));
+  }
+
+  swigluGradient(g: Tensor, gate: Tensor, up: Tensor): readonly [dGate: Tensor, dUp: Tensor] {
+    const [dGate, dUp] = this.ops.swigluGradient(g.raw, gate.raw, up.raw);
+    return [this.device.adopt(dGate), this.device.adopt(dUp)];
+  }
+
+  rotaryHeads(x: Tensor, sizes: HeadSizes, cosine: Tensor, sine: Tensor): readonly [q: Tensor, k: Tensor, v: Tensor] {
+    const [q, k, v] = this.ops.rotaryHeads(x.raw, sizes, cosine.raw, sine.raw);
+    return [this.device.adopt(q), this.device.adopt(k), this.device.adopt(v)];
+  }
+
+  rotaryHeadsGradient(dq: Tensor, dk: Tensor, dv: Tensor, cosine: Tensor, sine: Tensor): Tensor {
+    return this.device.adopt(this.ops.rotaryHeadsGradient(dq.raw, dk.raw, dv.raw, cosine.raw, sine.raw));
+  }
+
+  rope(x: Tensor, cosine: Tensor, sine: Tensor, back: boolean): Tensor {
+    return this.device.adopt(this.ops.rope(x.raw, cosine.raw, sine.raw, back));
+  }
+
+  singleQueryAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null, options: { readonly scale: number; readonly softcap: number | null }): Tensor {
+    return this.device.adopt(this.ops.singleQueryAttention(q.raw, k.raw, v.raw, mask?.raw ?? null, options));
+  }
+}
+
+/** Whether fused ops may compute with `x`. */
+export function isFused(x: Tensor): x is Tensor & { readonly device: { readonly fused: FusedPrimitives } } {
+  return x.device.fused !== null && x.dtype === 'f32';
+}
+
+function rawOf({ packed, table, scales, ...rest }: QuantisedWeights): RawQuantisedWeights {
+  const { raw } = packed;
+  if ('values' in scales) return { ...rest, packed: raw, table: table.raw, scales: { values: scales.values.raw } };
+  return { ...rest, packed: raw, table: table.raw, scales: { ...scales, codes: scales.codes.raw, map: scales.map.raw, maxima: scales.maxima.raw } };
+}
