@@ -32,7 +32,7 @@ test('a lost worker with its job: the repairs show as metrics and in the log, on
   const hello = { id: 'wrk-lost', bootId: 'boot', name: 'lost', version: '1', labels: {}, jobKinds: ['fine-tune'], modelsOnDisk: [], modelInMemory: null, slots: 1, sessionId: 's', replicaId: 'gone' };
   await fleet.helloWorker({ ...hello, device: { kind: 'cpu', name: 'cpu', backend: 'test', backendVersion: '1', memoryBytesTotal: 4000, memoryBytesFree: 4000, bf16: false, threads: 1 } });
   await fleet.setCredit('wrk-lost', 's', { jobs: 1, modelsOnDisk: [], modelInMemory: null });
-  const attempt = await fleet.place({ jobId: id, jobEpoch: 0, workerId: 'wrk-lost', workerBootId: 'boot', workerSessionId: 's', resumeCheckpointId: null }, 1);
+  const attempt = await fleet.place({ jobId: id, jobEpoch: 0, workerId: 'wrk-lost', workerBootId: 'boot', workerSessionId: 's', workerSlots: 1, resumeCheckpointId: null, besideJobIds: [] }, 1);
   expect(attempt).toMatchObject({ epoch: 1 });
 
   await until('the repair to be counted', async () => (await scrape()).includes('tunefleet_repairs_total{kind="lease_expired"} 1\n'));

@@ -92,7 +92,7 @@ async function asked(change: Promise<unknown>): ReturnType<Operation['run']> {
 async function assign({ fleet }: Store, { jobId, epoch, otherJobId, workers }: Scene, variant: number): ReturnType<Operation['run']> {
   const onto = (variant < 0.3 ? workers[1] : undefined) ?? workers[0];
   const what = variant < 0.7 || otherJobId === null ? { jobId, jobEpoch: epoch } : { jobId: otherJobId, jobEpoch: 0 };
-  const attempt: AttemptRecord | null = await fleet.place({ ...what, workerId: onto.id, workerBootId: onto.bootId, workerSessionId: onto.sessionId, resumeCheckpointId: null }, LEASE_MS);
+  const attempt: AttemptRecord | null = await fleet.place({ ...what, workerId: onto.id, workerBootId: onto.bootId, workerSessionId: onto.sessionId, workerSlots: 1, resumeCheckpointId: null, besideJobIds: [] }, LEASE_MS);
   return attempt === null ? { said: 'stale' } : { said: 'applied', made: attempt.id };
 }
 
@@ -112,7 +112,7 @@ async function drain({ records }: Store, { workers }: Scene): ReturnType<Operati
 }
 
 function preempt({ fleet }: Store, { key, otherJobId, workers }: Scene): ReturnType<Operation['run']> {
-  return spoke(key, (victim) => fleet.preempt({ victim, workerId: workers[0].id, forJobId: otherJobId ?? '', deadlineMs: LEASE_MS }));
+  return spoke(key, (victim) => fleet.preempt({ victims: [victim], workerId: workers[0].id, forJobId: otherJobId ?? '', deadlineMs: LEASE_MS }));
 }
 
 /** The worker's process comes back, and its session ends what the earlier one had. */

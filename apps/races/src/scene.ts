@@ -118,7 +118,7 @@ function credit({ fleet }: Store, { id, sessionId }: SceneWorker): Promise<boole
 }
 
 async function place({ fleet }: Store, { jobId, epoch, worker: { id, bootId, sessionId }, leaseMs }: { readonly jobId: string; readonly epoch: number; readonly worker: SceneWorker; readonly leaseMs: number }): Promise<AttemptKey> {
-  const attempt = await fleet.place({ jobId, jobEpoch: epoch, workerId: id, workerBootId: bootId, workerSessionId: sessionId, resumeCheckpointId: null }, leaseMs);
+  const attempt = await fleet.place({ jobId, jobEpoch: epoch, workerId: id, workerBootId: bootId, workerSessionId: sessionId, workerSlots: 1, resumeCheckpointId: null, besideJobIds: [] }, leaseMs);
   if (attempt === null) throw new Error(`the scene could not be set: ${jobId} was not placed`);
   return { jobId, attemptId: attempt.id, epoch: attempt.epoch };
 }

@@ -88,11 +88,18 @@ export interface FleetStore {
 
   /** Queued jobs that may be placed, of each team the first so that there are about `limit` in all; workers, live attempts, teams. */
   schedulingSnapshot(limit: number): Promise<Snapshot>;
-  /** Creates the attempt with the next epoch and its lease, spends the credit, moves the job to `running`, wakes the worker's session. Null when anything changed since the snapshot. */
+  /**
+   * Creates the attempt in the lowest free slot, with the next epoch and its lease, spends the credit, moves the job to `running`, wakes the worker's
+   * session. Null when anything changed since the snapshot: also when another job than those it may run beside has come to the worker, or one there
+   * has another share key or makes room.
+   */
   place(placement: Placement, leaseMs: number): Promise<AttemptRecord | null>;
   /** What queued jobs are told, by job id. A job that is told of `model_locality` for the first time since it was last placed begins to count its wait. */
   noteWaiting(waiting: ReadonlyMap<string, WaitingJob>): Promise<void>;
-  /** Asks the victim to hand its job back. `stale` when it has ended, is asked already, or the other job no longer waits or has somebody making room. */
+  /**
+   * Asks the victims to hand their jobs back, those that have not ended and are not asked already. `stale` when there is none left to ask, when others
+   * have come to the worker, or when the other job no longer waits or has somebody making room.
+   */
   preempt(preemption: Preemption): Promise<FencedResult>;
   /** Attempts placed on this worker's session but not acknowledged: what to send down the stream. @param leaseMs renews their leases, as the worker counts its own from receipt */
   listUnacknowledged(workerId: string, leaseMs?: number): Promise<readonly AssignmentRecord[]>;

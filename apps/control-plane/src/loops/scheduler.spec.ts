@@ -3,8 +3,8 @@ import { silentLogger } from '@tunefleet/foundation';
 import type { AttemptRecord, WakeTopic } from '@tunefleet/ports';
 import { Scheduler } from './scheduler';
 
-const placement = (n: number): Placement => ({ jobId: `job-${n}`, jobEpoch: 0, workerId: `wrk-${n}`, workerBootId: 'b', workerSessionId: 's', resumeCheckpointId: null });
-const preemption: Preemption = { victim: { jobId: 'job-9', attemptId: 'att-9', epoch: 1 }, workerId: 'wrk-9', forJobId: 'job-3', deadlineMs: 120_000 };
+const placement = (n: number): Placement => ({ jobId: `job-${n}`, jobEpoch: 0, workerId: `wrk-${n}`, workerBootId: 'b', workerSessionId: 's', workerSlots: 1, resumeCheckpointId: null, besideJobIds: [] });
+const preemption: Preemption = { victims: [{ jobId: 'job-9', attemptId: 'att-9', epoch: 1 }], workerId: 'wrk-9', forJobId: 'job-3', deadlineMs: 120_000 };
 const waits = (position: number, changes: Partial<WaitingJob> = {}): WaitingJob => ({ code: 'workers_busy', text: 'waiting', position, estimatedStartMs: null, ...changes });
 const snapshot: Snapshot = { nowMs: 100, jobs: [{ id: 'job-1' } as Snapshot['jobs'][number]], workers: [], running: [], teams: [], jobsNotShown: 0 };
 const emptyPlan: Plan = { placements: [], preemptions: [], waiting: new Map(), lookAgainAtMs: null };
@@ -24,8 +24,8 @@ function setUp(first: Partial<Plan>, changed: readonly string[] = [], seen: Snap
         calls.placed.push(wanted.jobId);
         return Promise.resolve({ id: 'att', jobId: wanted.jobId, epoch: 1, workerId: wanted.workerId } as AttemptRecord);
       },
-      preempt: ({ victim }) => {
-        calls.preempted.push(victim.jobId);
+      preempt: ({ victims }) => {
+        calls.preempted.push(...victims.map(({ jobId }) => jobId));
         return Promise.resolve('stale');
       },
       noteWaiting: (waiting) => {

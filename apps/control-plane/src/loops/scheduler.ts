@@ -69,7 +69,7 @@ export class Scheduler {
     const { store, logger } = this.deps;
     for (const preemption of preemptions) {
       if ((await store.preempt(preemption)) === 'stale') continue;
-      logger.info({ ...preemption.victim, workerId: preemption.workerId, forJobId: preemption.forJobId }, 'job asked to make room');
+      logger.info({ jobIds: preemption.victims.map(({ jobId }) => jobId), workerId: preemption.workerId, forJobId: preemption.forJobId }, 'jobs asked to make room');
     }
   }
 }

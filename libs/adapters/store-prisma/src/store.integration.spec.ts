@@ -1,5 +1,5 @@
 import { silentLogger } from '@tunefleet/foundation';
-import { controlsConformance, fleetAccessConformance, fleetStoreConformance, outboxConformance, recordStoreConformance, schedulingConformance } from '@tunefleet/ports/conformance';
+import { controlsConformance, fleetAccessConformance, fleetStoreConformance, outboxConformance, recordStoreConformance, schedulingConformance, sharingConformance } from '@tunefleet/ports/conformance';
 import { createDatabase, useDatabase } from '@tunefleet/testing';
 import { migrateDatabase } from './migrations/migrate-database';
 import { openStore, type Store } from './store';
@@ -18,4 +18,5 @@ fleetStoreConformance('Prisma on PostgreSQL', open);
 fleetAccessConformance('Prisma on PostgreSQL', open);
 controlsConformance('Prisma on PostgreSQL', open);
 schedulingConformance('Prisma on PostgreSQL', open);
+sharingConformance('Prisma on PostgreSQL', open);
 outboxConformance('Prisma on PostgreSQL', open);

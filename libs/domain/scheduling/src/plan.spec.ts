@@ -14,7 +14,7 @@ const reasonOf = (waiting: QueuedJob, workers: readonly SchedulableWorker[]): st
 
 test('a placement names the versions of job and worker that the snapshot saw', () => {
   const { placements, waiting } = plan(snapshot([job('j', { epoch: 3, resumeCheckpointId: 'ckpt' })], [worker('w')]));
-  expect(placements).toEqual([{ jobId: 'j', jobEpoch: 3, workerId: 'w', workerBootId: 'boot-w', workerSessionId: 'session-w', resumeCheckpointId: 'ckpt' }]);
+  expect(placements).toEqual([{ jobId: 'j', jobEpoch: 3, workerId: 'w', workerBootId: 'boot-w', workerSessionId: 'session-w', workerSlots: 1, resumeCheckpointId: 'ckpt', besideJobIds: [] }]);
   expect(waiting.size).toBe(0);
 });
 

@@ -18,7 +18,10 @@ export interface Placement {
   readonly workerId: string;
   readonly workerBootId: string;
   readonly workerSessionId: string;
+  readonly workerSlots: number;
   readonly resumeCheckpointId: string | null;
+  /** Jobs that may hold the worker besides: it was seen that they fit together. None: the worker has to be empty. */
+  readonly besideJobIds: readonly string[];
 }
 
 export interface Plan {
@@ -161,6 +164,8 @@ function placementOf(job: QueuedJob, worker: SchedulableWorker): Placement {
     workerId: worker.id,
     workerBootId: worker.bootId,
     workerSessionId: worker.sessionId,
+    workerSlots: worker.slots,
     resumeCheckpointId: job.resumeCheckpointId,
+    besideJobIds: [],
   };
 }

@@ -11,11 +11,11 @@ const old = (id: string, workerId: string, changes: Partial<RunningJob> = {}) =>
   running(id, workerId, { assignedAtMs: NOW_MS - PREEMPTION_GRACE_MS, estimatedFinishMs: NOW_MS + 3_600_000, queuedAtMs: NOW_MS - PREEMPTION_GRACE_MS, ...changes });
 
 const victims = (waiting: QueuedJob, live: readonly RunningJob[], workers: readonly SchedulableWorker[] = live.map(({ workerId }) => busyWorker(workerId))) =>
-  plan(snapshot([waiting], workers, { running: live })).preemptions.map(({ victim }) => victim.jobId);
+  plan(snapshot([waiting], workers, { running: live })).preemptions.flatMap(({ victims: asked }) => asked.map(({ jobId }) => jobId));
 
 test('a job of a higher class gets room, with time for a checkpoint, and is told so', () => {
   const { preemptions, waiting } = plan(snapshot([urgent()], [busyWorker('w')], { running: [old('v', 'w')] }));
-  expect(preemptions).toEqual([{ victim: { jobId: 'v', attemptId: 'att-v', epoch: 1 }, workerId: 'w', forJobId: 'urgent', deadlineMs: PREEMPTION_DEADLINE_MS }]);
+  expect(preemptions).toEqual([{ victims: [{ jobId: 'v', attemptId: 'att-v', epoch: 1 }], workerId: 'w', forJobId: 'urgent', deadlineMs: PREEMPTION_DEADLINE_MS }]);
   expect(waiting.get('urgent')).toMatchObject({ code: 'preemption_pending', text: 'waiting for worker w: a job of a lower priority class writes its checkpoint there and makes room' });
 });
 
@@ -73,18 +73,20 @@ test.each(Array.from({ length: 25 }, (_, seed) => seed))('no two jobs ever evict
   });
   const priorities = new Map(jobs.map(({ job: { id, priority } }) => [id, priority]));
   const workers = [worker('s1', { memoryBytesTotal: 4 * GIBIBYTE, memoryBytesFree: 4 * GIBIBYTE }), worker('l1'), worker('l2')];
-  const { preemptions, endedAtMs } = simulate({
+  const simulated = simulate({
     teams: [team('a'), team('b', { weight: 2 }), team('c')],
     workers,
     jobs,
     untilMs: 96 * 3_600_000,
     onPass: (result, seen) => {
-      for (const { victim } of result.preemptions) {
+      for (const victim of result.preemptions.flatMap(({ victims: asked }) => asked)) {
         const live = seen.running.find(({ jobId }) => jobId === victim.jobId);
         expect(seen.nowMs - (live?.assignedAtMs ?? seen.nowMs)).toBeGreaterThanOrEqual(PREEMPTION_GRACE_MS);
       }
     },
   });
+  const { endedAtMs } = simulated;
+  const preemptions = simulated.preemptions.flatMap(({ victims: asked, forJobId }) => asked.map((victim) => ({ victim, forJobId })));
   const evicted = new Set(preemptions.map(({ victim, forJobId }) => `${forJobId}>${victim.jobId}`));
   for (const { victim, forJobId } of preemptions) {
     expect(evicted.has(`${victim.jobId}>${forJobId}`)).toBe(false);

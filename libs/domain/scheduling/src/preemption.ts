@@ -13,9 +13,9 @@ export const PREEMPTION_GRACE_MS = 600_000;
 export const PREEMPTIONS_PER_JOB_MAX = 3;
 export const PREEMPTIONS_PER_PASS_MAX = 20;
 
-/** Asks a running job to write a checkpoint and go back into the queue. */
+/** Asks all running jobs of a worker to write a checkpoint and go back into the queue. */
 export interface Preemption {
-  readonly victim: { readonly jobId: string; readonly attemptId: string; readonly epoch: number };
+  readonly victims: readonly { readonly jobId: string; readonly attemptId: string; readonly epoch: number }[];
   readonly workerId: string;
   readonly forJobId: string;
   readonly deadlineMs: number;
@@ -76,7 +76,7 @@ export class Preemptions {
     if (victim === undefined) return null;
     const { jobId, attemptId, epoch, workerId } = victim.running;
     this.taken.add(jobId);
-    this.chosen.push({ victim: { jobId, attemptId, epoch }, workerId, forJobId: job.id, deadlineMs: PREEMPTION_DEADLINE_MS });
+    this.chosen.push({ victims: [{ jobId, attemptId, epoch }], workerId, forJobId: job.id, deadlineMs: PREEMPTION_DEADLINE_MS });
     return workerId;
   }
 

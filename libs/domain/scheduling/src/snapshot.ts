@@ -27,6 +27,10 @@ export interface QueuedJob {
   readonly memoryBytesEstimate: number;
   /** Measured peak relative to the estimate for jobs of this shape; 1 while none was measured. */
   readonly memoryCorrection: number;
+  /** Jobs of equal keys may run beside each other on one worker. Null: it runs alone, because it may not share, or because its last attempt failed and is not to take others down with it. */
+  readonly shareKey: string | null;
+  /** Of the estimate, what it adds on a worker that holds its base model for others. Null where `shareKey` is. */
+  readonly sharedMemoryBytes: number | null;
   /** Size of the base model's weights; null: unknown. */
   readonly weightBytes: number | null;
   /** How long it will hold a worker; null: nothing like it was measured yet. */
@@ -47,6 +51,11 @@ export interface RunningJob {
   readonly epoch: number;
   readonly teamId: string;
   readonly workerId: string;
+  /** This and the next four as of a queued job. */
+  readonly memoryBytesEstimate: number;
+  readonly memoryCorrection: number;
+  readonly shareKey: string | null;
+  readonly sharedMemoryBytes: number | null;
   readonly priority: number;
   readonly queuedAtMs: number;
   readonly assignedAtMs: number;
@@ -71,6 +80,8 @@ export interface SchedulableWorker {
   readonly cordoned: boolean;
   /** Holds a live attempt, perhaps of a job that has been cancelled meanwhile. */
   readonly busy: boolean;
+  /** Jobs it can run at once, of one base model. */
+  readonly slots: number;
   readonly credit: number;
   readonly jobKinds: readonly string[];
   readonly labels: Readonly<Record<string, string>>;

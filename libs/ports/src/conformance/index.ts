@@ -6,4 +6,5 @@ export * from './job-queue';
 export * from './outbox';
 export * from './record-store';
 export * from './scheduling';
+export * from './sharing';
 export * from './store-under-test';

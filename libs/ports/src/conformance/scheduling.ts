@@ -187,9 +187,9 @@ export function schedulingConformance(name: string, open: () => Promise<StoreUnd
         await steps.worker('w');
         await steps.worker('v');
         const [key, other] = [await steps.running(victim, 'w'), await steps.running(second, 'v')];
-        const ask = (of: typeof key, forJobId = urgent) => fleet.preempt({ victim: of, workerId: 'w', forJobId, deadlineMs: 60_000 });
+        const ask = (of: typeof key, workerId = 'w') => fleet.preempt({ victims: [of], workerId, forJobId: urgent, deadlineMs: 60_000 });
         expect(await ask({ ...key, epoch: 9 })).toBe('stale');
-        const answers = await Promise.all([ask(key), ask(key), ask(other)]);
+        const answers = await Promise.all([ask(key), ask(key), ask(other, 'v')]);
         expect(answers.filter((answer) => answer === 'applied')).toHaveLength(1);
         const [asked, worker] = answers[2] === 'applied' ? [other, 'v'] : [key, 'w'];
         expect(await fleet.listStopRequests(worker)).toMatchObject([{ key: asked, reason: 'preempted' }]);
@@ -204,7 +204,7 @@ export function schedulingConformance(name: string, open: () => Promise<StoreUnd
         await steps.worker('w');
         const key = await steps.running(victim, 'w');
         await records.cancelJob(steps.teamId, urgent);
-        expect(await fleet.preempt({ victim: key, workerId: 'w', forJobId: urgent, deadlineMs: 1 })).toBe('stale');
+        expect(await fleet.preempt({ victims: [key], workerId: 'w', forJobId: urgent, deadlineMs: 1 })).toBe('stale');
         expect(await fleet.listStopRequests('w')).toEqual([]);
       });
     });

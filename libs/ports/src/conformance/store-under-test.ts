@@ -73,11 +73,11 @@ export class StoreSteps {
   }
 
   /** As the scheduler would: from what the snapshot says of both. */
-  async placement(jobId: string, workerId: string): Promise<Placement> {
+  async placement(jobId: string, workerId: string, besideJobIds: readonly string[] = []): Promise<Placement> {
     const { jobs, workers } = await this.store.fleet.schedulingSnapshot(100);
     const [job, worker] = [jobs.find(({ id }) => id === jobId), workers.find(({ id }) => id === workerId)];
     if (job === undefined || worker === undefined) throw new Error(`the snapshot lacks ${job === undefined ? jobId : workerId}`);
-    return { jobId, jobEpoch: job.epoch, workerId, workerBootId: worker.bootId, workerSessionId: worker.sessionId, resumeCheckpointId: job.resumeCheckpointId };
+    return { jobId, jobEpoch: job.epoch, workerId, workerBootId: worker.bootId, workerSessionId: worker.sessionId, workerSlots: worker.slots, resumeCheckpointId: job.resumeCheckpointId, besideJobIds };
   }
 
   /** A new attempt of a queued job, not acknowledged yet. */

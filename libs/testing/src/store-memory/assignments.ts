@@ -1,5 +1,5 @@
 import { statusAfterStop } from '@tunefleet/domain-jobs';
-import type { AttemptRecord, FleetStore, JobRecord } from '@tunefleet/ports';
+import type { AttemptRecord, FleetStore, JobRecord, WorkerRecord } from '@tunefleet/ports';
 import { say } from './events';
 import { fenceOf } from './fence';
 import { readSnapshot } from './snapshot';
@@ -37,14 +37,15 @@ export function assignmentMethods(tables: Tables): AssignmentMethods {
       const nowMs = tables.nowMs();
       if (worker?.sessionId !== placement.workerSessionId || worker.bootId !== placement.workerBootId || worker.status !== 'online' || worker.cordoned || worker.credit <= 0) return null;
       if (job?.status !== 'queued' || job.epoch !== placement.jobEpoch || (job.notBefore?.getTime() ?? 0) > nowMs) return null;
-      if (tables.isBusy(worker.id) || tables.liveOf(job.id) !== undefined) return null;
+      const slot = freeSlot(tables, worker, job, placement.besideJobIds);
+      if (slot === null || tables.liveOf(job.id) !== undefined) return null;
       const attempt: AttemptRecord = {
         id: tables.newId('attempt'),
         jobId: job.id,
         epoch: job.epoch + 1,
         workerId: worker.id,
         workerBootId: worker.bootId,
-        slot: 0,
+        slot,
         status: 'assigned',
         outcome: null,
         leaseExpiresAt: new Date(nowMs + leaseMs),
@@ -154,6 +155,17 @@ export function assignmentMethods(tables: Tables): AssignmentMethods {
       return job === undefined ? null : jobRecordOf(job);
     },
   };
+}
+
+/** The lowest, if all that are there may run beside the job. */
+function freeSlot(tables: Tables, worker: WorkerRecord, { shareKey }: JobRow, besideJobIds: readonly string[]): number | null {
+  const live = tables.liveOn(worker.id);
+  const isWelcome = live.every(
+    ({ jobId, preemptedForJobId }) => besideJobIds.includes(jobId) && preemptedForJobId === null && shareKey !== null && tables.jobs.get(jobId)?.shareKey === shareKey,
+  );
+  if (!isWelcome || live.length >= worker.slots) return null;
+  for (let slot = 0; slot < worker.slots; slot++) if (live.every((attempt) => attempt.slot !== slot)) return slot;
+  return null;
 }
 
 /** Never shortens. */

@@ -1,5 +1,5 @@
 import { decayedUsage, startOfMonth, type QueuedJob, type RunningJob, type SchedulableWorker, type Snapshot, type TeamAccount } from '@tunefleet/domain-scheduling';
-import type { WorkerRecord } from '@tunefleet/ports';
+import type { AttemptRecord, WorkerRecord } from '@tunefleet/ports';
 import { isUnblocked } from './dependents';
 import type { JobRow, Tables } from './tables';
 import { secondsEstimate } from './usage';
@@ -42,8 +42,7 @@ function queuedJob(tables: Tables, job: JobRow, averages: Map<string, number | n
     queuedAtMs: job.queuedAt?.getTime() ?? 0,
     notBeforeMs: job.notBefore?.getTime() ?? null,
     baseModel: base?.id !== undefined && base.revision !== undefined ? `${base.id}@${base.revision}` : job.baseModel,
-    memoryBytesEstimate: job.memoryBytesEstimate ?? 0,
-    memoryCorrection: (job.shape === null ? null : tables.measurements.get(job.shape)?.memoryRatio) ?? 1,
+    ...memoryOf(tables, job, attempts),
     weightBytes: job.weightBytes,
     secondsEstimate: secondsEstimate(tables, job, checkpoint?.step ?? 0, averages),
     workerSelector: job.workerSelector,
@@ -51,6 +50,17 @@ function queuedJob(tables: Tables, job: JobRow, averages: Map<string, number | n
     resumeCheckpointId: checkpoint?.id ?? null,
     failedWorkerIds: attempts.filter(({ outcome }) => outcome === 'lost' || outcome === 'failed').map(({ workerId }) => workerId),
     lastWorkerId: attempts.at(-1)?.workerId ?? null,
+  };
+}
+
+/** What it takes, and with whom it may share a worker: with nobody after a failure. */
+function memoryOf(tables: Tables, job: JobRow, attempts: readonly AttemptRecord[]): Pick<QueuedJob, 'memoryBytesEstimate' | 'memoryCorrection' | 'shareKey' | 'sharedMemoryBytes'> {
+  const last = attempts.findLast(({ status, outcome }) => status === 'finished' && outcome !== 'revoked')?.outcome;
+  return {
+    memoryBytesEstimate: job.memoryBytesEstimate ?? 0,
+    memoryCorrection: (job.shape === null ? null : tables.measurements.get(job.shape)?.memoryRatio) ?? 1,
+    shareKey: last === 'lost' || last === 'failed' ? null : job.shareKey,
+    sharedMemoryBytes: job.sharedMemoryBytes,
   };
 }
 
@@ -64,6 +74,7 @@ function runningJobs(tables: Tables, averages: Map<string, number | null>): Runn
       epoch: attempt.epoch,
       teamId: job.teamId,
       workerId: attempt.workerId,
+      ...memoryOf(tables, job, job.shareKey === null ? [] : tables.attemptsOf(job.id)),
       priority: job.priority,
       queuedAtMs: job.queuedAt?.getTime() ?? 0,
       assignedAtMs: attempt.assignedAt.getTime(),
@@ -109,6 +120,7 @@ function viewOf(tables: Tables, workerId: string): SchedulableWorker {
     online: worker.status === 'online' && worker.sessionId !== null,
     cordoned: worker.cordoned,
     busy,
+    slots: worker.slots,
     credit: worker.credit,
     jobKinds: worker.jobKinds,
     labels: worker.labels,
@@ -116,8 +128,7 @@ function viewOf(tables: Tables, workerId: string): SchedulableWorker {
     memoryBytesFree: worker.device.memoryBytesFree,
     modelsOnDisk: worker.modelsOnDisk,
     modelInMemory: worker.modelInMemory,
-    // Attempts of one worker end in the order in which they began.
-    idleSinceMs: busy ? null : (tables.lastAttemptOn(workerId)?.finishedAt?.getTime() ?? null),
+    idleSinceMs: busy ? null : tables.lastEndOn(workerId),
   };
 }
 

@@ -1,5 +1,5 @@
 import { stopReasonTexts, type StopReason } from '@tunefleet/domain-jobs';
-import type { FencedResult, FleetStore, StopOrder } from '@tunefleet/ports';
+import type { AttemptRecord, FencedResult, FleetStore, StopOrder } from '@tunefleet/ports';
 import { say } from './events';
 import type { JobRow, Tables } from './tables';
 
@@ -18,13 +18,19 @@ export function stopMethods(tables: Tables): StopMethods {
       }),
     requestStop: async (job, reason, graceMs) => requestStop(tables, job, reason, graceMs),
     stopDrained: async (graceMs) => stopDrained(tables, graceMs),
-    preempt: async ({ victim, forJobId, deadlineMs }) => {
-      const job = tables.jobs.get(victim.jobId);
-      if (tables.jobs.get(forJobId)?.status !== 'queued' || job?.status !== 'running' || job.epoch !== victim.epoch || job.stopReason !== null) return 'stale';
-      if (tables.liveAttempts().some(({ preemptedForJobId }) => preemptedForJobId === forJobId)) return 'stale';
-      if (requestStop(tables, victim, 'preempted', deadlineMs) === 'stale') return 'stale';
-      tables.changeJob(victim.jobId, { preemptions: job.preemptions + 1 });
-      if (tables.live.has(victim.attemptId)) tables.changeAttempt(victim.attemptId, { preemptedForJobId: forJobId });
+    preempt: async ({ victims, workerId, forJobId, deadlineMs }) => {
+      if (tables.jobs.get(forJobId)?.status !== 'queued' || tables.liveAttempts().some(({ preemptedForJobId }) => preemptedForJobId === forJobId)) return 'stale';
+      const mayBeAsked = tables.liveOn(workerId).filter(({ jobId, epoch }) => {
+        const job = tables.jobs.get(jobId) as JobRow;
+        return job.status === 'running' && job.epoch === epoch && job.stopReason === null;
+      });
+      const isVictim = ({ id, epoch }: AttemptRecord): boolean => victims.some((victim) => victim.attemptId === id && victim.epoch === epoch);
+      if (mayBeAsked.length === 0 || !mayBeAsked.every(isVictim)) return 'stale';
+      for (const { id, jobId, epoch } of mayBeAsked) {
+        requestStop(tables, { jobId, epoch }, 'preempted', deadlineMs);
+        tables.changeJob(jobId, { preemptions: (tables.jobs.get(jobId)?.preemptions ?? 0) + 1 });
+        tables.changeAttempt(id, { preemptedForJobId: forJobId });
+      }
       return 'applied';
     },
   };

@@ -1,4 +1,4 @@
-import { controlsConformance, fleetAccessConformance, fleetStoreConformance, outboxConformance, recordStoreConformance, schedulingConformance } from '@tunefleet/ports/conformance';
+import { controlsConformance, fleetAccessConformance, fleetStoreConformance, outboxConformance, recordStoreConformance, schedulingConformance, sharingConformance } from '@tunefleet/ports/conformance';
 import { openStoreMemory, type MemoryStore } from './open-store-memory';
 
 /** A database's clock never says the same time twice; this one goes on a millisecond with every look. */
@@ -14,4 +14,5 @@ fleetStoreConformance('memory', open);
 fleetAccessConformance('memory', open);
 controlsConformance('memory', open);
 schedulingConformance('memory', open);
+sharingConformance('memory', open);
 outboxConformance('memory', open);

@@ -105,6 +105,7 @@ export class Tables {
   private readonly attemptsByJob = new Map<string, string[]>();
   private readonly attemptsByWorker = new Map<string, string[]>();
   private readonly liveByWorker = new Map<string, Set<string>>();
+  private readonly lastEndMs = new Map<string, number>();
   private readonly checkpointsByJob = new Map<string, CheckpointRecord[]>();
   private readonly childrenByJob = new Map<string, string[]>();
 
@@ -154,6 +155,7 @@ export class Tables {
     if (after.status === 'finished') {
       this.live.delete(after.id);
       ofWorker.delete(after.id);
+      this.lastEndMs.set(after.workerId, Math.max(this.lastEndMs.get(after.workerId) ?? 0, after.finishedAt?.getTime() ?? 0));
     } else {
       this.live.add(after.id);
       ofWorker.add(after.id);
@@ -208,8 +210,9 @@ export class Tables {
     return (this.attemptsByJob.get(jobId) ?? []).map((id) => this.attempts.get(id) as AttemptRecord);
   }
 
-  lastAttemptOn(workerId: string): AttemptRecord | undefined {
-    return this.attempts.get(this.attemptsByWorker.get(workerId)?.at(-1) ?? '');
+  /** When an attempt ended there last; null: none has. */
+  lastEndOn(workerId: string): number | null {
+    return this.lastEndMs.get(workerId) ?? null;
   }
 
   attemptsOn(workerId: string): AttemptRecord[] {
@@ -264,7 +267,7 @@ function append(index: Map<string, string[]>, key: string, id: string): void {
 }
 
 export function jobRecordOf(row: JobRow): JobRecord {
-  const { idempotencyKey: _key, idempotencyHash: _hash, weightBytes: _weights, shape: _shape, memoryModel: _model, localitySince: _since, shareKey: _sharing, sharedMemoryBytes: _shared, ...job } = row;
+  const { idempotencyKey: _key, idempotencyHash: _hash, weightBytes: _weights, shape: _shape, memoryModel: _model, localitySince: _since, sharedMemoryBytes: _shared, ...job } = row;
   return job;
 }
 

@@ -1,20 +1,22 @@
 import { correctedRatio, decayedUsage, startOfMonth } from '@tunefleet/domain-scheduling';
 import type { JsonObject } from '@tunefleet/foundation';
 import type { AttemptRecord, UsageDayRecord } from '@tunefleet/ports';
+import { chargedSeconds } from './company';
 import type { JobRow, Tables } from './tables';
 
-/** Charges the team for the time an ended attempt has held its worker. */
+/** Charges the team for the time an ended attempt has held its worker, or shared it. */
 export function chargeUsage(tables: Tables, attempt: AttemptRecord): void {
   const { teamId } = tables.jobs.get(attempt.jobId) as JobRow;
   const endMs = attempt.finishedAt?.getTime() ?? tables.nowMs();
-  const held = Math.max(0, endMs - attempt.assignedAt.getTime()) / 1000;
   const monthMs = startOfMonth(endMs);
+  const charged = chargedSeconds(tables, attempt, attempt.assignedAt.getTime(), endMs);
+  const chargedThisMonth = chargedSeconds(tables, attempt, Math.max(attempt.assignedAt.getTime(), monthMs), endMs);
   const known = tables.usage.get(teamId) ?? { decayedGpuSeconds: 0, decayedAtMs: endMs, monthMs, monthGpuSeconds: 0 };
   tables.usage.set(teamId, {
-    decayedGpuSeconds: held + decayedUsage(known.decayedGpuSeconds, endMs - known.decayedAtMs),
+    decayedGpuSeconds: charged + decayedUsage(known.decayedGpuSeconds, endMs - known.decayedAtMs),
     decayedAtMs: Math.max(known.decayedAtMs, endMs),
     monthMs,
-    monthGpuSeconds: Math.min(held, (endMs - monthMs) / 1000) + (known.monthMs === monthMs ? known.monthGpuSeconds : 0),
+    monthGpuSeconds: chargedThisMonth + (known.monthMs === monthMs ? known.monthGpuSeconds : 0),
   });
 }
 
@@ -26,7 +28,8 @@ export function keepMeasurement(tables: Tables, attempt: AttemptRecord, result: 
   if (job.shape === null) return;
   const known = tables.measurements.get(job.shape);
   const peakBytes = result['peakDeviceBytes'];
-  const isMeasured = job.memoryModel !== null && attempt.microBatchSize !== null && typeof peakBytes === 'number' && peakBytes > 0;
+  const wasAlone = !tables.attemptsOn(attempt.workerId).some(({ id, assignedAt, finishedAt }) => id !== attempt.id && assignedAt < (attempt.finishedAt ?? tables.now()) && (finishedAt === null || finishedAt > attempt.assignedAt));
+  const isMeasured = wasAlone && job.memoryModel !== null && attempt.microBatchSize !== null && typeof peakBytes === 'number' && peakBytes > 0;
   const ratio = isMeasured ? correctedRatio(known?.memoryRatio ?? null, { peakBytes, rows: attempt.microBatchSize, model: job.memoryModel }) : null;
   const heldSeconds = ((attempt.finishedAt?.getTime() ?? 0) - attempt.assignedAt.getTime()) / 1000;
   const pace = attempt.resumeCheckpointId === null && (job.totalSteps ?? 0) > 0 ? heldSeconds / (job.totalSteps ?? 1) : null;
@@ -71,10 +74,10 @@ export function usageByDay(tables: Tables, { from, to, team }: { readonly from: 
       rows.set(`${day} ${name}`, row);
       const untilMs = Math.min(endedMs, dayMs + DAY_MS);
       row.attempts++;
-      row.gpuSeconds += (untilMs - Math.max(beganMs, dayMs)) / 1000;
+      row.gpuSeconds += chargedSeconds(tables, attempt, Math.max(beganMs, dayMs), untilMs);
       if (attempt.status !== 'finished' || attempt.outcome === 'succeeded') continue;
       const savedMs = Math.max(beganMs, ...tables.checkpointsOf(attempt.jobId).filter(({ attemptId }) => attemptId === attempt.id).map(({ createdAt }) => createdAt.getTime()));
-      row.wastedGpuSeconds += Math.max(0, untilMs - Math.max(savedMs, dayMs)) / 1000;
+      row.wastedGpuSeconds += chargedSeconds(tables, attempt, Math.max(savedMs, dayMs), untilMs);
     }
   }
   return [...rows.values()].sort((a, b) => (a.day === b.day ? (a.team < b.team ? -1 : 1) : a.day < b.day ? -1 : 1));

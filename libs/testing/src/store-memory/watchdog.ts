@@ -6,6 +6,8 @@ import type { JobRow, Tables } from './tables';
 
 type WatchdogMethods = Pick<FleetStore, 'listInfraFailures' | 'cordonWorker' | 'listQuiet' | 'noteStuck' | 'skipOrphans' | 'explainDependents' | 'listOverdueStops' | 'listUnevaluated'>;
 
+/** Attempts that ran beside each other and failed within this time of each other: one failure, of what they shared. */
+const TOGETHER_MS = 60_000;
 const PACE_STEPS = 51;
 const PACE_STEPS_MIN = 5;
 
@@ -13,10 +15,14 @@ export function watchdogMethods(tables: Tables): WatchdogMethods {
   return {
     listInfraFailures: async (workerId, withinMs) => {
       const sinceMs = Math.max(tables.nowMs() - withinMs, tables.workers.get(workerId)?.uncordonedAt?.getTime() ?? 0);
-      return tables
+      const failed = tables
         .attemptsOn(workerId)
         .filter(({ outcome, finishedAt, failure }) => (outcome === 'failed' || outcome === 'lost') && (finishedAt?.getTime() ?? 0) > sinceMs && (failure?.class ?? 'infrastructure') === 'infrastructure')
-        .map(({ jobId, failure, outcome }) => ({ jobId, code: failure?.code ?? outcome ?? '' }));
+        .map(({ id, jobId, failure, outcome, assignedAt, finishedAt }) => ({ id, jobId, code: failure?.code ?? outcome ?? '', beganMs: assignedAt.getTime(), endedMs: finishedAt?.getTime() ?? 0 }))
+        .sort((a, b) => a.endedMs - b.endedMs || (a.id < b.id ? -1 : 1));
+      return failed
+        .filter(({ beganMs, endedMs }, index) => !failed.slice(0, index).some((before) => before.endedMs > beganMs && before.endedMs > endedMs - TOGETHER_MS))
+        .map(({ jobId, code }) => ({ jobId, code }));
     },
     cordonWorker: async (workerId, cordonReason) => {
       if (tables.workers.get(workerId)?.cordoned !== false) return false;

@@ -84,7 +84,9 @@ export function firstFit(snapshot: Snapshot): Plan {
       workerId: worker.id,
       workerBootId: worker.bootId,
       workerSessionId: worker.sessionId,
+      workerSlots: worker.slots,
       resumeCheckpointId: job.resumeCheckpointId,
+      besideJobIds: [],
     });
   }
   return { placements, preemptions: [], waiting: new Map(), lookAgainAtMs: null };

@@ -139,7 +139,7 @@ export class IntakeHarness {
   async finish(jobId: string, artifacts: readonly ArtifactRef[]): Promise<string> {
     const job = await this.job(jobId);
     const worker = await this.addWorker();
-    const placement = { jobId, jobEpoch: job.epoch, workerId: worker.id, workerBootId: worker.bootId, workerSessionId: worker.sessionId, resumeCheckpointId: null };
+    const placement = { jobId, jobEpoch: job.epoch, workerId: worker.id, workerBootId: worker.bootId, workerSessionId: worker.sessionId, workerSlots: 1, resumeCheckpointId: null, besideJobIds: [] };
     const attempt = await this.store.fleet.place(placement, 60_000);
     if (attempt === null) throw new Error(`job ${jobId} could not be placed`);
     const key = { jobId, attemptId: attempt.id, epoch: attempt.epoch };

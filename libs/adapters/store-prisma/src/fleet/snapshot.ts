@@ -35,11 +35,17 @@ const ms = (time: string): Prisma.Sql => Prisma.raw(`floor(extract(epoch from ${
 /** The rows of a query as a JSON list, in its order. */
 const listOf = (query: Prisma.Sql): Prisma.Sql => Prisma.sql`(select coalesce(json_agg(r), '[]') from (${query}) r)`;
 
+/** Jobs `j`, alone after a failure: what took its engine down once may do so again, and others with it. */
+const sharing = Prisma.sql`
+  case when j.share_key is not null and not (j.epoch > 0 and coalesce((
+    select a.outcome in ('lost', 'failed') from attempt a where a.job_id = j.id and a.status = 'finished' and a.outcome <> 'revoked' order by a.epoch desc limit 1), false))
+  then j.share_key end as "shareKey", j.shared_memory_bytes as "sharedMemoryBytes"`;
+
 // What only a job has that ran before is looked up for those only.
 const queuedJobs = (limit: number): Prisma.Sql => Prisma.sql`
   select j.id, j.kind, j.epoch, j.team_id as "teamId", j.priority, ${ms('j.queued_at')} as "queuedAtMs", ${ms('j.not_before')} as "notBeforeMs",
     coalesce((j.worker_spec #>> '{base,id}') || '@' || (j.worker_spec #>> '{base,revision}'), j.base_model) as "baseModel",
-    coalesce(j.memory_bytes_estimate, 0) as "memoryBytesEstimate", coalesce(m.memory_ratio, 1) as "memoryCorrection", j.weight_bytes as "weightBytes",
+    coalesce(j.memory_bytes_estimate, 0) as "memoryBytesEstimate", coalesce(m.memory_ratio, 1) as "memoryCorrection", ${sharing}, j.weight_bytes as "weightBytes",
     ${seconds(Prisma.sql`coalesce(c.step, 0)`)} as "secondsEstimate", j.worker_selector as "workerSelector", ${ms('j.locality_since')} as "localitySinceMs", c.id as "resumeCheckpointId",
     case when j.epoch > 0 then array(select a.worker_id from attempt a where a.job_id = j.id and a.outcome in ('lost', 'failed') order by a.epoch) else '{}' end as "failedWorkerIds",
     case when j.epoch > 0 then (select a.worker_id from attempt a where a.job_id = j.id order by a.epoch desc limit 1) end as "lastWorkerId"
@@ -53,7 +59,8 @@ const queuedJobs = (limit: number): Prisma.Sql => Prisma.sql`
   order by j.priority desc, j.queued_at, j.id`;
 
 const runningJobs = Prisma.sql`
-  select a.job_id as "jobId", a.id as "attemptId", a.epoch, j.team_id as "teamId", a.worker_id as "workerId", j.priority, ${ms('j.queued_at')} as "queuedAtMs", ${ms('a.assigned_at')} as "assignedAtMs",
+  select a.job_id as "jobId", a.id as "attemptId", a.epoch, j.team_id as "teamId", a.worker_id as "workerId",
+    coalesce(j.memory_bytes_estimate, 0) as "memoryBytesEstimate", coalesce(m.memory_ratio, 1) as "memoryCorrection", ${sharing}, j.priority, ${ms('j.queued_at')} as "queuedAtMs", ${ms('a.assigned_at')} as "assignedAtMs",
     case when j.epoch = a.epoch then ${ms('j.estimated_finish')} end as "estimatedFinishMs",
     ${seconds(Prisma.sql`coalesce(c.step, 0)`)} as "secondsEstimate", j.preemptions,
     j.status <> 'running' or j.epoch <> a.epoch or j.stop_reason is not null as stopping, a.preempted_for_job_id as "preemptedForJobId"
@@ -64,10 +71,10 @@ const runningJobs = Prisma.sql`
 
 const workers = Prisma.sql`
   select w.id, w.name, w.boot_id as "bootId", coalesce(w.session_id, '') as "sessionId", w.status = 'online' and w.session_id is not null as online, w.cordoned,
-    live.id is not null as busy, w.credit, w.job_kinds as "jobKinds", w.labels, w.device -> 'memoryBytesTotal' as "memoryBytesTotal", w.device -> 'memoryBytesFree' as "memoryBytesFree",
+    live.worker_id is not null as busy, w.slots, w.credit, w.job_kinds as "jobKinds", w.labels, w.device -> 'memoryBytesTotal' as "memoryBytesTotal", w.device -> 'memoryBytesFree' as "memoryBytesFree",
     w.models_on_disk as "modelsOnDisk", w.model_in_memory as "modelInMemory",
-    case when live.id is null then (select ${ms('max(a.finished_at)')} from attempt a where a.worker_id = w.id and a.status = 'finished') end as "idleSinceMs"
-  from worker w left join attempt live on live.worker_id = w.id and live.status <> 'finished'
+    case when live.worker_id is null then (select ${ms('max(a.finished_at)')} from attempt a where a.worker_id = w.id and a.status = 'finished') end as "idleSinceMs"
+  from worker w left join (select distinct worker_id from attempt where status <> 'finished') live on live.worker_id = w.id
   where w.last_seen_at > clock_timestamp() - make_interval(days => ${WORKER_MEMORY_DAYS}::int)
   order by w.id`;
 

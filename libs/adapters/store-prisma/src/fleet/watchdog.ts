@@ -12,6 +12,8 @@ type WatchdogMethods = Pick<FleetStore, 'listInfraFailures' | 'cordonWorker' | '
 /** Steps whose times the usual one is told from. */
 const PACE_STEPS = 51;
 const PACE_STEPS_MIN = 5;
+/** Attempts that ran beside each other and failed within this time of each other: one failure, of what they shared. */
+const TOGETHER_SECONDS = 60;
 /** Schedulers look at no more of a queue; what is behind may be told nothing for long. */
 const QUEUE_LOOKED_AT = 10_000;
 
@@ -22,10 +24,15 @@ export function watchdogMethods(db: Database): WatchdogMethods {
     listInfraFailures: (workerId, withinMs) =>
       db.repeating(async () => {
         const rows = await prisma.$queryRaw<{ job_id: string; code: string }[]>`
-          select a.job_id, coalesce(a.failure ->> 'code', a.outcome) as code from attempt a join worker w on w.id = a.worker_id
-          where a.worker_id = ${workerId} and a.outcome in ('failed', 'lost') and a.finished_at > greatest(${agoMs(withinMs)}, w.uncordoned_at)
-            and coalesce(a.failure ->> 'class', 'infrastructure') = 'infrastructure'
-          order by a.finished_at`;
+          with failed as (
+            select a.id, a.job_id, a.assigned_at, a.finished_at, coalesce(a.failure ->> 'code', a.outcome) as code from attempt a join worker w on w.id = a.worker_id
+            where a.worker_id = ${workerId} and a.outcome in ('failed', 'lost') and a.finished_at > greatest(${agoMs(withinMs)}, w.uncordoned_at)
+              and coalesce(a.failure ->> 'class', 'infrastructure') = 'infrastructure')
+          select f.job_id, f.code from failed f
+          where not exists (
+            select 1 from failed before
+            where (before.finished_at, before.id) < (f.finished_at, f.id) and before.finished_at > f.assigned_at and before.finished_at > f.finished_at - make_interval(secs => ${TOGETHER_SECONDS}::float8))
+          order by f.finished_at`;
         return rows.map(({ job_id, code }) => ({ jobId: job_id, code }));
       }),
 

@@ -16,7 +16,7 @@ export function workerControlMethods(db: Database): WorkerControlMethods {
     listWorkers: () => db.repeating(async () => (await db.statements.$queryRaw<Worker[]>`select ${workerColumns} from worker w order by w.name, w.id`).map(workerRecord)),
 
     listBusyWorkerIds: () =>
-      db.repeating(async () => (await prisma.attempt.findMany({ where: { status: { not: 'finished' } }, select: { workerId: true } })).map(({ workerId }) => workerId)),
+      db.repeating(async () => (await prisma.attempt.findMany({ where: { status: { not: 'finished' } }, select: { workerId: true }, distinct: ['workerId'] })).map(({ workerId }) => workerId)),
 
     setWorkerCordoned: (id, cordoned, reason) =>
       db.transaction(async (tx) => {

@@ -116,11 +116,13 @@ class World {
       this.live.set(jobId, { of, record, endsAtMs: nowMs + 1000 * (this.left.get(jobId) ?? of.seconds) });
     }
     for (const preemption of preemptions) {
-      const victim = this.live.get(preemption.victim.jobId) as Live;
       this.preemptions.push({ ...preemption, atMs: nowMs });
-      this.preempted.set(preemption.victim.jobId, victim.record.preemptions + 1);
-      const record = { ...victim.record, preemptions: victim.record.preemptions + 1, stopping: true, preemptedForJobId: preemption.forJobId };
-      this.live.set(preemption.victim.jobId, { ...victim, record, endsAtMs: Math.min(victim.endsAtMs, nowMs + CHECKPOINT_MS) });
+      for (const { jobId } of preemption.victims) {
+        const victim = this.live.get(jobId) as Live;
+        this.preempted.set(jobId, victim.record.preemptions + 1);
+        const record = { ...victim.record, preemptions: victim.record.preemptions + 1, stopping: true, preemptedForJobId: preemption.forJobId };
+        this.live.set(jobId, { ...victim, record, endsAtMs: Math.min(victim.endsAtMs, nowMs + CHECKPOINT_MS) });
+      }
     }
   }
 
