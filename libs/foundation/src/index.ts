@@ -6,4 +6,5 @@ export * from './errors';
 export * from './ids';
 export * from './json';
 export * from './logger';
+export * from './or-aborted';
 export * from './timers';

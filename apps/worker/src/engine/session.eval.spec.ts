@@ -29,7 +29,8 @@ beforeEach(() => (harness.onMessage = () => undefined));
 
 async function randomAdapter(): Promise<ArtifactRef[]> {
   const base = await harness.base();
-  const { model } = await harness.engine.openModel(base, 'f32');
+  using opened = await harness.engine.openModel(base, 'f32');
+  const { model } = opened;
   const tuner = createTuner(parseTunerSpec({ kind: 'lora', r: 4, target_modules: 'all-linear' }), model);
   const values = Float32Array.from({ length: tuner.parameterCount }, (_, index) => Math.sin(index * 7.3));
   const dir = join(harness.folder, 'adapter');
@@ -132,11 +133,14 @@ test('stops between rows and leaves no result', async () => {
   expect(harness.session.busy).toBe(false);
 });
 
-test('takes one job at a time', async () => {
+test('two jobs at once answer as one after the other', async () => {
   const spec = await evalSpec(rowsOf(4));
-  const first = harness.run('eval', spec);
-  expect(await harness.run('eval', spec)).toMatchObject({ type: 'failed', failure: { class: 'platform', code: 'engine_busy' } });
-  expect((await first).type).toBe('succeeded');
+  const both = [harness.run('eval', spec), harness.run('eval', spec)];
+  expect(harness.session.busy).toBe(true);
+  const answers = await Promise.all(both);
+  const alone = itemsOf(await harness.run('eval', spec));
+  for (const answer of answers) expect(itemsOf(answer)).toEqual(alone);
+  expect(harness.session.busy).toBe(false);
 });
 
 test('frees one model before it loads another, and keeps the last', async () => {
@@ -151,6 +155,18 @@ test('frees one model before it loads another, and keeps the last', async () => 
   const again = harness.run('eval', spec);
   await again;
   expect(harness.of('log', again.runId).map(({ message }) => message)).toContainEqual(expect.stringContaining('already in memory'));
+});
+
+test('beside a job another model is not opened, nor the same in another precision; the job goes to another worker', async () => {
+  const [spec, other] = [await evalSpec(rowsOf(40)), await harness.base('other-model')];
+  const first = harness.run('eval', spec);
+  await new Promise<void>((resolve) => (harness.onMessage = (message) => void (message.type === 'progress' && message.phase === 'score' && resolve())));
+  for (const change of [{ base: other }, { baseQuantisation: { type: 'nf4', doubleQuant: true } }]) {
+    const refused = await harness.run('eval', { ...spec, ...change });
+    expect(refused).toMatchObject({ type: 'failed', failure: { class: 'infrastructure', code: 'other_model_in_use', message: expect.stringContaining('for 1 other run') as string } });
+  }
+  expect(itemsOf(await first)).toHaveLength(40);
+  expect((await harness.run('eval', { ...spec, base: other, candidates: [{ model: 'tiny' }] })).type).toBe('succeeded');
 });
 
 const badRows: [string, object | string, RegExp, string][] = [

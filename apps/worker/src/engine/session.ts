@@ -4,17 +4,13 @@ import { toEngineSchema, type FromEngine, type ToEngine } from '../engine-protoc
 
 type RunMessage = Extract<ToEngine, { type: 'run' }>;
 
-interface ActiveRun {
-  readonly runId: string;
-  readonly stop: StopRequest;
-}
-
 /**
- * The engine's side of the protocol: takes messages, runs one job at a time, answers every run with exactly one of
- * `succeeded`, `failed`, `stopped`. Knows nothing of the channel, so tests drive it directly.
+ * The engine's side of the protocol: takes messages, runs the jobs it is given side by side, answers every run with exactly one of
+ * `succeeded`, `failed`, `stopped`. How many there are is the agent's business. Knows nothing of the channel, so tests drive it directly.
  */
 export class EngineSession {
-  #active: ActiveRun | null = null;
+  /** By run id. */
+  readonly #active = new Map<string, StopRequest>();
 
   constructor(
     private readonly engine: EngineResources,
@@ -23,7 +19,7 @@ export class EngineSession {
   ) {}
 
   get busy(): boolean {
-    return this.#active !== null;
+    return this.#active.size > 0;
   }
 
   /** @param raw as it came from the channel. A message we cannot read is a bug of the agent; it is named on stderr and dropped. */
@@ -39,7 +35,7 @@ export class EngineSession {
         void this.#run(message);
         return;
       case 'stop':
-        if (this.#active?.runId === message.runId) this.#active.stop.request(message.checkpoint);
+        this.#active.get(message.runId)?.request(message.checkpoint);
         return;
       case 'exit':
         this.exit();
@@ -49,28 +45,25 @@ export class EngineSession {
     }
   }
 
-  /** Reports the current run as failed; for errors that escaped it. The process must end afterwards. */
+  /** Reports every run as failed; for errors that escaped theirs, which cannot be told. The process must end afterwards. */
   crash(error: unknown): void {
-    const active = this.#active;
-    this.#active = null;
-    if (active) this.send({ type: 'failed', runId: active.runId, failure: { ...classifyFailure(error), class: 'infrastructure', code: 'engine_crashed' } });
+    const failure = { ...classifyFailure(error), class: 'infrastructure', code: 'engine_crashed' } as const;
+    const runIds = [...this.#active.keys()];
+    this.#active.clear();
+    for (const runId of runIds) this.send({ type: 'failed', runId, failure });
   }
 
   async #run(message: RunMessage): Promise<void> {
     const { runId } = message;
-    if (this.#active !== null) {
-      this.send({
-        type: 'failed',
-        runId,
-        failure: { class: 'platform', code: 'engine_busy', message: `the engine is still running ${this.#active.runId}; it takes one job at a time`, param: null, logTail: [] },
-      });
+    if (this.#active.has(runId)) {
+      process.stderr.write(`engine: dropped a second order to run ${runId}\n`);
       return;
     }
-    const active: ActiveRun = { runId, stop: new StopRequest() };
-    this.#active = active;
-    const answer = await this.#answer(message, active.stop);
-    if (this.#active !== active) return;
-    this.#active = null;
+    const stop = new StopRequest();
+    this.#active.set(runId, stop);
+    const answer = await this.#answer(message, stop);
+    if (this.#active.get(runId) !== stop) return;
+    this.#active.delete(runId);
     this.send(answer);
   }
 

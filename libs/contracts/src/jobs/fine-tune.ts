@@ -71,7 +71,7 @@ export const fineTuneResultSchema = z.object({
   /** Wall time of the training loop of the last attempt, seconds. */
   trainSeconds: z.number(),
   peakRssBytes: z.int().min(0),
-  /** Of the training loop, model included. */
+  /** Of the training loop, model included; 0: other runs shared the device, so nobody can tell. */
   peakDeviceBytes: z.int().min(0),
   /** What was foretold of it before the first step; results of earlier versions lack it. */
   predictedDeviceBytes: z.int().min(0).optional(),

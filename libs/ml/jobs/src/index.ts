@@ -1,6 +1,6 @@
 export { jobRegistry } from './registry';
 export { runJob } from './run-job';
-export { EngineResources, engineResourcesOptions, precisionText, type ComputeDtypeChoice, type EngineResourcesOptions, type LoadContext, type ModelChoice, type OpenedModel } from './runtime/engine-resources';
+export { EngineResources, engineResourcesOptions, precisionText, type BorrowedModel, type ComputeDtypeChoice, type EngineResourcesOptions, type LoadContext, type ModelChoice, type OpenedModel } from './runtime/engine-resources';
 export { classifyFailure } from './runtime/failure';
 export { inputFile, inputFolder } from './runtime/input-files';
 export type { JobContext, JobEvents, JobHandler, JobOutcome, Progress, WrittenFolder } from './runtime/job-context';

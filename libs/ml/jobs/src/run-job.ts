@@ -2,7 +2,6 @@ import { isJobKind } from '@tunefleet/contracts';
 import { errorCode, TunefleetError } from '@tunefleet/foundation';
 import { jobRegistry } from './registry';
 import type { JobContext, JobOutcome } from './runtime/job-context';
-import { resetPeakRss } from './runtime/peak-memory';
 
 /**
  * Runs one job to its end.
@@ -15,7 +14,6 @@ export async function runJob(kind: string, schemaVersion: number, context: JobCo
   if (schemaVersion < 1 || schemaVersion > job.schemaVersion) {
     throw unsupported(`the ${kind} job is written in version ${schemaVersion} of its schema, this engine reads versions up to ${job.schemaVersion}; run the same release everywhere`);
   }
-  resetPeakRss();
   try {
     return await job.run(context);
   } catch (error) {

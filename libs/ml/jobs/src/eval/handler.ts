@@ -6,8 +6,7 @@ import { stopTokens } from '@tunefleet/ml-generation';
 import { availableDeviceBytes } from '../runtime/device-limits';
 import { precisionText, type OpenedModel } from '../runtime/engine-resources';
 import { inputFile } from '../runtime/input-files';
-import type { JobContext, JobOutcome } from '../runtime/job-context';
-import { peakRssBytes } from '../runtime/peak-memory';
+import type { JobContext, JobOutcome, WrittenFolder } from '../runtime/job-context';
 import { yieldToEventLoop } from '../runtime/stop-request';
 import { writeFolder } from '../runtime/written-folder';
 import { Candidates } from './candidates';
@@ -33,7 +32,8 @@ export const EVAL_ITEMS = 'items.jsonl';
 export async function runEval(context: Context): Promise<JobOutcome<EvalResult>> {
   const { spec, events, stop, engine } = context;
   const precision = { ...engine.settlePrecision(spec.computeDtype), quantisation: spec.baseQuantisation ?? null };
-  const opened = await engine.openModel(spec.base, precision, { events, signal: stop.signal });
+  using processPeak = engine.processPeak.start();
+  using opened = await engine.openModel(spec.base, precision, { events, signal: stop.signal });
   const workDir = join(context.outputDir, 'adapters');
   try {
     using candidates = await Candidates.open(context, opened, workDir);
@@ -46,13 +46,14 @@ export async function runEval(context: Context): Promise<JobOutcome<EvalResult>>
       availableBytes: availableDeviceBytes(engine.device),
     };
     using judge = createJudge(spec.metric, options);
-    return await evaluate(context, opened, candidates, options, judge);
+    const scored = await evaluate(context, opened, candidates, options, judge);
+    return { ...scored, result: { ...scored.result, peakRssBytes: processPeak.bytes } };
   } finally {
     await rm(workDir, { recursive: true, force: true });
   }
 }
 
-async function evaluate(context: Context, opened: OpenedModel, candidates: Candidates, options: JudgeOptions, judge: Judge): Promise<JobOutcome<EvalResult>> {
+async function evaluate(context: Context, opened: OpenedModel, candidates: Candidates, options: JudgeOptions, judge: Judge): Promise<{ readonly type: 'succeeded'; readonly folder: WrittenFolder; readonly result: Omit<EvalResult, 'peakRssBytes'> }> {
   const { spec, outputDir, clock } = context;
   const started = clock.monotonic();
   const rows = await prepareRows(context, judge);
@@ -60,7 +61,7 @@ async function evaluate(context: Context, opened: OpenedModel, candidates: Candi
   const folder = await writeFolder(join(outputDir, 'result'), (dir) => scoreRows(context, { judge, rows, candidates, options, tally, path: join(dir, EVAL_ITEMS) }));
   logSummary(context, tally, opened);
   const seconds = (clock.monotonic() - started) / 1000;
-  return { type: 'succeeded', folder, result: { metric: spec.metric.type, candidates: tally.candidates(), comparison: tally.comparison(), seconds, peakRssBytes: peakRssBytes() } };
+  return { type: 'succeeded', folder, result: { metric: spec.metric.type, candidates: tally.candidates(), comparison: tally.comparison(), seconds } };
 }
 
 async function prepareRows({ spec, events, inputFiles, stop }: Context, judge: Judge): Promise<PreparedRow[]> {

@@ -130,7 +130,8 @@ test('trains, reports every step, and leaves a PEFT adapter', async () => {
   expect(validations.at(-1)?.values['valid_loss']).toBe(whole.validLoss);
   expect(seen.progress.at(-1)).toMatchObject({ step: 8, totalSteps: 8, phase: 'save' });
   expect(Object.keys(filesOf(wholeFolder))).toEqual(['README.md', 'adapter_config.json', 'adapter_model.safetensors']);
-  const { model } = await engine.openModel(base, 'f32');
+  using opened = await engine.openModel(base, 'f32');
+  const { model } = opened;
   const adapter = await loadAdapter(model, wholeFolder.dir);
   expect(adapter.values.length).toBe(whole.trainableParameters);
   adapter.dispose();
@@ -221,7 +222,8 @@ test('a tuner that matches nothing, and a device without room, are told before t
 });
 
 test('when the device runs out of memory the step is made again in smaller passes', async () => {
-  const { model } = await engine.openModel(base, 'f32');
+  using opened = await engine.openModel(base, 'f32');
+  const { model } = opened;
   const forward = jest.spyOn(model, 'forward').mockImplementationOnce(() => {
     throw new TunefleetError('out_of_device_memory', 'no room');
   });

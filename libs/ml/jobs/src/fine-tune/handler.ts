@@ -4,11 +4,12 @@ import { errorCode, invariant } from '@tunefleet/foundation';
 import { saveCheckpoint, Trainer, type Batching, type StepResult } from '@tunefleet/ml-training';
 import { precisionText } from '../runtime/engine-resources';
 import type { JobContext, JobOutcome } from '../runtime/job-context';
-import { peakRssBytes } from '../runtime/peak-memory';
+import type { PeakSince } from '../runtime/peak-memory';
 import { ProgressMeter } from '../runtime/progress-meter';
+import type { StepSeat } from '../runtime/step-exchange';
 import { yieldToEventLoop } from '../runtime/stop-request';
 import { writeFolder } from '../runtime/written-folder';
-import { prepareRun, type PreparedRun } from './prepare';
+import { openRun, prepareRun, type PreparedRun } from './prepare';
 
 type Context = JobContext<FineTuneSpec>;
 
@@ -17,13 +18,18 @@ type Context = JobContext<FineTuneSpec>;
  * in PEFT's format; so is every checkpoint, beside the trainer's state.
  */
 export async function runFineTune(context: Context): Promise<JobOutcome<FineTuneResult>> {
-  using run = new FineTuneRun(context, await prepareRun(context));
+  using processPeak = context.engine.processPeak.start();
+  const start = await openRun(context);
+  using _borrowed = start.opened;
+  using run = new FineTuneRun(context, await prepareRun(context, start), processPeak);
   return await run.run();
 }
 
 class FineTuneRun implements Disposable {
   readonly #meter: ProgressMeter;
   readonly #startedMs: number;
+  readonly #seat: StepSeat;
+  readonly #devicePeak: PeakSince;
   #trainer: Trainer;
   #batching: Batching;
   /** Latest value of every train and validation metric, for checkpoints. */
@@ -37,10 +43,20 @@ class FineTuneRun implements Disposable {
   constructor(
     private readonly context: Context,
     private readonly prepared: PreparedRun,
+    private readonly processPeak: PeakSince,
   ) {
-    const { batching, state, notes } = prepared;
+    const { batching, state, notes, shares, sharedPassBytes } = prepared;
+    const { engine, events } = context;
     this.#batching = batching;
     this.#trainer = this.#newTrainer();
+    this.#seat = engine.steps.enter({
+      shares,
+      bytes: sharedPassBytes,
+      onShared: (others) => events.log('info', `steps are made together with those of ${others === 1 ? 'another run' : `${others} other runs`} on this model from here on`),
+      onNotice: (message) => events.log('warn', message),
+    });
+    // Loading has a peak of its own; what was foretold is that of the steps.
+    this.#devicePeak = engine.devicePeak.start();
     this.#meter = new ProgressMeter(context.events, context.clock, this.#trainer.totalSteps);
     this.#startedMs = context.clock.monotonic();
     this.#checkpointedStep = state.step;
@@ -50,8 +66,6 @@ class FineTuneRun implements Disposable {
 
   async run(): Promise<JobOutcome<FineTuneResult>> {
     this.#logStart();
-    // Loading has a peak of its own; what was foretold is that of the steps.
-    this.context.engine.device.resetPeak();
     this.#meter.passesOf(this.#batching.microBatchSize, this.#trainer.state.step);
     // A run that was stopped while it validated does that first.
     if (!(await this.#validateIfDue())) return this.#stopped();
@@ -66,6 +80,8 @@ class FineTuneRun implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#seat[Symbol.dispose]();
+    this.#devicePeak[Symbol.dispose]();
     this.#trainer[Symbol.dispose]();
   }
 
@@ -73,7 +89,7 @@ class FineTuneRun implements Disposable {
   async #trainStep(): Promise<StepResult | null> {
     for (;;) {
       try {
-        return await this.#trainer.trainStep(this.#stopWanted);
+        return await this.#seat.step(this.#trainer, this.#stopWanted);
       } catch (error) {
         const { microBatchSize } = this.#batching;
         if (errorCode(error) !== 'out_of_device_memory' || microBatchSize === 1) throw error;
@@ -140,7 +156,7 @@ class FineTuneRun implements Disposable {
 
   async #succeeded(): Promise<JobOutcome<FineTuneResult>> {
     const { tuner, state, opened } = this.prepared;
-    const { outputDir, clock, engine } = this.context;
+    const { outputDir, clock } = this.context;
     const { lossFirst, lossLast } = state;
     invariant(lossFirst !== null && lossLast !== null, 'a run ends after its last step');
     this.#meter.report(state.step, 'save');
@@ -155,8 +171,8 @@ class FineTuneRun implements Disposable {
       validLoss: this.#validated?.loss ?? null,
       tokensPerSecond: this.#speed.seconds > 0 ? this.#speed.tokens / this.#speed.seconds : 0,
       trainSeconds: (clock.monotonic() - this.#startedMs) / 1000,
-      peakRssBytes: peakRssBytes(),
-      peakDeviceBytes: engine.device.memory.peakBytes,
+      peakRssBytes: this.processPeak.bytes,
+      peakDeviceBytes: this.#devicePeak.isShared ? 0 : this.#devicePeak.bytes,
       predictedDeviceBytes: this.prepared.predictedPeakBytes,
       computeDtype: opened.computeDtype,
       trainableParameters: tuner.parameterCount,
@@ -184,9 +200,9 @@ class FineTuneRun implements Disposable {
   }
 
   #logMemory(): void {
-    const { events, engine } = this.context;
-    const { peakBytes } = engine.device.memory;
-    events.log('info', `memory: ${megabytes(peakBytes)} MB on the device at the peak, ${megabytes(this.prepared.predictedPeakBytes)} MB were foretold; ${megabytes(peakRssBytes())} MB of the process`);
+    const { bytes, isShared } = this.#devicePeak;
+    const foretold = `${megabytes(this.prepared.predictedPeakBytes)} MB were foretold${isShared ? ' for this run alone' : ''}`;
+    this.context.events.log('info', `memory: ${megabytes(bytes)} MB on the device at the peak${isShared ? ', other runs included' : ''}, ${foretold}; ${megabytes(this.processPeak.bytes)} MB of the process`);
   }
 
   /** Asked before every pass through the model. */

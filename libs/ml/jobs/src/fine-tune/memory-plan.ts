@@ -2,7 +2,8 @@ import type { TokenisedDataset } from '@tunefleet/ml-data';
 import { describeCausalLm, type CausalLmDescription } from '@tunefleet/ml-models';
 import type { Device } from '@tunefleet/ml-tensor';
 import { examplesOf, paddedWidth, StepMemory, type Batching, type TrainedModel, type TrainingBatch, type TrainingRun } from '@tunefleet/ml-training';
-import { estimateMemory } from '@tunefleet/ml-tuners';
+import { estimateMemory, type MemoryEstimate, type TrainingShape } from '@tunefleet/ml-tuners';
+import type { SharedPassBytes } from '../runtime/step-exchange';
 
 /** Of the device's bytes, what a processor's process takes beside them: allocators keep freed blocks, kernels have room of their own. Measured, see docs/operate/capacity.md. */
 const PROCESS_SHARE = 0.3;
@@ -43,13 +44,26 @@ export class MemoryPlan implements Disposable {
   boundBytes({ microBatchSize, recomputeBlocks }: Batching, availableBytes: number): number {
     const rows = microBatchSize * this.data.groupSize;
     const { columns } = this;
-    const { tuner: spec, precision: { computeDtype, weightDtype } } = this.trained;
     const shape = { rows, columns, labelled: rows * (columns - 1), recomputeBlocks };
-    const { deviceBytes, weightBytes, optimiserBytes } = estimateMemory({ model: this.#model, spec, computeDtype, weightDtype, ...shape });
-    const inAll = (stepBytes: number): number => (this.device.info.gpu ? stepBytes : stepBytes * (1 + PROCESS_SHARE) + optimiserBytes);
+    const { deviceBytes, weightBytes, optimiserBytes } = this.#estimate(shape);
+    const inAll = (stepBytes: number): number => this.#inProcess(stepBytes, optimiserBytes);
     const estimate = inAll(deviceBytes - weightBytes);
     if (Math.abs(estimate / availableBytes - 1) > FORMULA_ERROR) return estimate;
     return inAll(this.#step.peakBytes(shape) - this.#step.weightBytes);
+  }
+
+  /** Foretold of passes that the run shares, as `boundBytes`. Blocks that are not computed again take more, so that is assumed of all who share. */
+  sharedPassBytes(): SharedPassBytes {
+    const { columns } = this;
+    const of = (tokens: number): MemoryEstimate => this.#estimate({ rows: Math.ceil(tokens / columns), columns: Math.min(columns, tokens), recomputeBlocks: false });
+    const { adapterBytes, gradientBytes, optimiserBytes } = of(columns);
+    return {
+      own: this.#inProcess(adapterBytes + gradientBytes, optimiserBytes),
+      pass: (tokens) => {
+        const { activationBytes, logitsBytes } = of(tokens);
+        return this.#inProcess(activationBytes + logitsBytes, 0);
+      },
+    };
   }
 
   /** Device bytes at the peak of the first epoch, weights included: counted of its passes as they will be. */
@@ -68,6 +82,16 @@ export class MemoryPlan implements Disposable {
   [Symbol.dispose](): void {
     this.#counting?.[Symbol.dispose]();
     this.#counting = null;
+  }
+
+  #estimate(shape: Pick<TrainingShape, 'rows' | 'columns' | 'labelled' | 'recomputeBlocks'>): MemoryEstimate {
+    const { tuner: spec, precision: { computeDtype, weightDtype } } = this.trained;
+    return estimateMemory({ model: this.#model, spec, computeDtype, weightDtype, ...shape });
+  }
+
+  /** On a processor the process takes more than the device counts. */
+  #inProcess(deviceBytes: number, optimiserBytes: number): number {
+    return this.device.info.gpu ? deviceBytes : deviceBytes * (1 + PROCESS_SHARE) + optimiserBytes;
   }
 
   get #step(): StepMemory {

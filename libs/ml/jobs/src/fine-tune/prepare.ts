@@ -4,17 +4,25 @@ import { join } from 'node:path';
 import type { ArtifactRef, FineTuneSpec } from '@tunefleet/contracts';
 import { tokeniseFile, type TokenisedDataset, type TokenisedFile } from '@tunefleet/ml-data';
 import { chooseBatching, fingerprintOf, SavedCheckpoint, startState, type Batching, type Objective, type RunChoices, type RunIdentity, TrainingRun, type TrainerState, type TrainingSettings } from '@tunefleet/ml-training';
-import { createTuner, loadAdapter, parseTunerSpec, specHalfOf, textPositions, type LoadedAdapter, type Tuner, type TunerSpec } from '@tunefleet/ml-tuners';
+import { createTuner, loadAdapter, parseTunerSpec, sharedPasses, specHalfOf, textPositions, type LoadedAdapter, type SharedPasses, type Tuner, type TunerSpec } from '@tunefleet/ml-tuners';
 import { availableDeviceBytes, stemDiskBytes, tokensPerPass } from '../runtime/device-limits';
-import type { OpenedModel } from '../runtime/engine-resources';
+import type { BorrowedModel, OpenedModel } from '../runtime/engine-resources';
 import { inputFile, inputFolder } from '../runtime/input-files';
 import type { JobContext } from '../runtime/job-context';
+import type { SharedPassBytes } from '../runtime/step-exchange';
 import { chooseKeptStems } from './keep-stems';
 import { MemoryPlan } from './memory-plan';
 import { groupSizeOf, prepareObjective } from './objective';
 import { startValues } from './start-values';
 
 type Context = JobContext<FineTuneSpec>;
+
+/** What a run is about, with its base model. */
+export interface OpenedRun {
+  readonly opened: BorrowedModel;
+  readonly tunerSpec: TunerSpec;
+  readonly checkpoint: SavedCheckpoint | null;
+}
 
 /** All a run needs before its first step. */
 export interface PreparedRun {
@@ -32,18 +40,25 @@ export interface PreparedRun {
   readonly choices: RunChoices;
   /** Foretold peak of its steps on the device, weights included. */
   readonly predictedPeakBytes: number;
+  /** With which runs on the same model it may share passes; null: with none. */
+  readonly shares: SharedPasses | null;
+  readonly sharedPassBytes: SharedPassBytes;
   readonly state: TrainerState;
   /** What `notes` of the checkpoint said; empty at a fresh start. */
   readonly notes: Readonly<Record<string, number>>;
 }
 
-/** @throws TunefleetError for the user: bad rows, a tuner or start adapter that does not fit, too little memory, a foreign checkpoint */
-export async function prepareRun(context: Context): Promise<PreparedRun> {
-  const { spec, events, stop, engine, resumeDir } = context;
+/** Dispose the model when the run has ended. @throws TunefleetError as `openModel`, `parseTunerSpec` and `SavedCheckpoint.open` */
+export async function openRun({ spec, events, stop, engine, resumeDir }: Context): Promise<OpenedRun> {
   const checkpoint = resumeDir === null ? null : await SavedCheckpoint.open(resumeDir);
   const tunerSpec = parseTunerSpec(spec.tuner);
   const precision = { ...(checkpoint?.choices ?? engine.settlePrecision(spec.computeDtype)), quantisation: specHalfOf(tunerSpec).baseQuantisation?.(tunerSpec) ?? null };
-  const opened = await engine.openModel(spec.base, precision, { events, signal: stop.signal });
+  return { opened: await engine.openModel(spec.base, precision, { events, signal: stop.signal }), tunerSpec, checkpoint };
+}
+
+/** @throws TunefleetError for the user: bad rows, a tuner or start adapter that does not fit, too little memory, a foreign checkpoint */
+export async function prepareRun(context: Context, { opened, tunerSpec, checkpoint }: OpenedRun): Promise<PreparedRun> {
+  const { spec, events, engine } = context;
   const tuner = createTuner(tunerSpec, opened.model);
   const training = await tokenise(context, opened, tunerSpec, spec.trainingFile, 'training_file');
   const validation = spec.validationFile ? await tokenise(context, opened, tunerSpec, spec.validationFile, 'validation_file') : null;
@@ -76,8 +91,10 @@ export async function prepareRun(context: Context): Promise<PreparedRun> {
     withStartPolicy: (use) => withStartAdapter(context, opened, (adapter) => use(adapter?.hook ?? null)),
   });
   const predictedPeakBytes = plan.peakBytes(new TrainingRun({ model: opened.model, tuner, dataset: training, settings, batching, objective, state }), batching);
+  // Where hidden states are kept, passes leave out what the others' begin with.
+  const shares = keptStems === null ? sharedPasses(tunerSpec, opened.model) : null;
   if (checkpoint !== null) events.log('info', `going on after step ${checkpoint.step} from its checkpoint`);
-  return { opened, tuner, training, validation, settings, objective, extras, identity, batching, choices: { ...passes, keptStemBytes: keptStems?.bytes ?? 0, computeDtype: opened.computeDtype, weightDtype: opened.weightDtype }, predictedPeakBytes, state, notes: checkpoint?.notes ?? {} };
+  return { opened, tuner, training, validation, settings, objective, extras, identity, batching, choices: { ...passes, keptStemBytes: keptStems?.bytes ?? 0, computeDtype: opened.computeDtype, weightDtype: opened.weightDtype }, predictedPeakBytes, shares, sharedPassBytes: plan.sharedPassBytes(), state, notes: checkpoint?.notes ?? {} };
 }
 
 const PROGRESS_INTERVAL_MS = 500;

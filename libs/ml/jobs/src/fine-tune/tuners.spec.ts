@@ -74,7 +74,8 @@ test.each(Object.entries(TUNERS))('%s', async (name, fields) => {
   expect([...stopped.losses, ...resumed.losses]).toEqual(whole.losses);
   expect(hashesOf(succeeded(resumed.outcome).folder)).toEqual(hashesOf(written.folder));
 
-  const { model } = await engine.openModel(base, 'f32');
+  using opened = await engine.openModel(base, 'f32');
+  const { model } = opened;
   const ids = Int32Array.from({ length: 12 }, (_, i) => 40 + ((i * 7) % 50));
   const alone = read(model, ids, null);
   const handles = () => engine.device.memory.liveHandles - engine.device.cachedScalars;
@@ -87,6 +88,7 @@ test.each(Object.entries(TUNERS))('%s', async (name, fields) => {
   adapter.dispose();
   expect(handles()).toBe(before);
   expect(read(model, ids, null)).toEqual(alone);
+  opened[Symbol.dispose]();
 
   const startAdapter = written.folder.files.map(({ name }) => input(name, readFileSync(join(written.folder.dir, name))));
   const onwards = run({ ...spec, startAdapter, epochs: 1 });

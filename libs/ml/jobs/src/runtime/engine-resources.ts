@@ -1,12 +1,14 @@
 import { join } from 'node:path';
 import { totalmem } from 'node:os';
 import type { BaseModelRef } from '@tunefleet/contracts';
-import { TunefleetError } from '@tunefleet/foundation';
+import { orAborted, TunefleetError } from '@tunefleet/foundation';
 import { cacheDirectory, describeCausalLm, loadCausalLm, ModelResolver, modelResolverOptions, type CausalLm, type Precision, type Quantisation, type ResolvedModel } from '@tunefleet/ml-models';
 import { probeDevice, type Device, type DeviceProbe, type FloatDType } from '@tunefleet/ml-tensor';
 import { TextTokenizer } from '@tunefleet/ml-tokenizers';
 import type { JobEvents } from './job-context';
 import { LoadReporter } from './load-reporter';
+import { PeakMemory, peakRssBytes, resetPeakRss } from './peak-memory';
+import { StepExchange } from './step-exchange';
 
 /** A base model by name; without a revision its default branch is meant. */
 export interface ModelChoice {
@@ -16,7 +18,7 @@ export interface ModelChoice {
 
 export type ComputeDtypeChoice = 'auto' | FloatDType;
 
-/** A base model ready for use. It belongs to `EngineResources`: borrowed until the next `openModel` or `close`. */
+/** A base model ready for use. It belongs to `EngineResources`. */
 export interface OpenedModel extends Precision {
   readonly model: CausalLm;
   readonly tokenizer: TextTokenizer;
@@ -27,6 +29,9 @@ export interface OpenedModel extends Precision {
   /** With the revision resolved. */
   readonly base: BaseModelRef;
 }
+
+/** Dispose it when it is not used any more: no other model can be opened meanwhile. */
+export type BorrowedModel = OpenedModel & Disposable;
 
 /** Where loading reports and what ends it early. */
 export interface LoadContext {
@@ -48,13 +53,21 @@ export function engineResourcesOptions(device: Device, environment: NodeJS.Proce
   return { device, resolver: new ModelResolver(modelResolverOptions(environment)), tokenCacheDirectory: join(cacheDirectory(environment), 'tokens') };
 }
 
-/** What an engine process keeps between jobs: the device, and the base model used last, so that the next job on it starts at once. */
+/** What the runs of an engine process share: the device, and the base model used last, which is kept so that the next job on it starts at once. */
 export class EngineResources {
   readonly device: Device;
   readonly resolver: ModelResolver;
   readonly tokenCacheDirectory: string | null;
   readonly tokeniserThread: string | undefined;
+  /** Where runs take their training steps. */
+  readonly steps: StepExchange;
+  /** Of what is on the device, and of the process. */
+  readonly devicePeak: PeakMemory;
+  readonly processPeak = new PeakMemory({ read: peakRssBytes, reset: resetPeakRss });
   #opened: OpenedModel | null = null;
+  #borrowers = 0;
+  /** The model that is now resolved and loaded; never rejects. */
+  #opening: Promise<void> | null = null;
   #probe: DeviceProbe | null = null;
 
   constructor({ device, resolver, tokenCacheDirectory, tokeniserThread }: EngineResourcesOptions) {
@@ -62,6 +75,8 @@ export class EngineResources {
     this.resolver = resolver;
     this.tokenCacheDirectory = tokenCacheDirectory;
     this.tokeniserThread = tokeniserThread;
+    this.steps = new StepExchange(device);
+    this.devicePeak = new PeakMemory({ read: () => device.memory.peakBytes, reset: () => device.resetPeak() });
   }
 
   /** Speed of the device, measured at the first call. */
@@ -75,21 +90,32 @@ export class EngineResources {
   }
 
   /**
-   * The model with its weights on the device: the one kept from the last job, or freshly loaded after that one was freed.
-   * @throws what `ModelResolver.resolve` and `loadCausalLm` throw; `invalid_input` for bf16 where the device has none; `out_of_device_memory`
+   * The model with its weights on the device: the one kept from the last job, or freshly loaded after that one was freed. Models are loaded one after the other.
+   * @throws what `ModelResolver.resolve` and `loadCausalLm` throw; `unavailable` while another model, or this one in another precision, is borrowed; `invalid_input` for bf16
+   * where the device has none; `out_of_device_memory`
    */
-  async openModel(base: ModelChoice, choice: ComputeDtypeChoice | Precision, { events, signal }: LoadContext = {}): Promise<OpenedModel> {
+  async openModel(base: ModelChoice, choice: ComputeDtypeChoice | Precision, context: LoadContext = {}): Promise<BorrowedModel> {
     const precision = typeof choice === 'string' ? this.settlePrecision(choice) : choice;
+    while (this.#opening !== null) await orAborted(this.#opening, context.signal, 'stopped while another run loaded its model');
     const known = this.#kept(base, precision);
     if (known !== null) {
-      events?.log('info', `${base.id} is already in memory`);
-      return known;
+      context.events?.log('info', `${base.id} is already in memory`);
+      return this.#lend(known);
     }
+    const opening = this.#open(base, precision, context);
+    this.#opening = opening.then(noop, noop).then(() => void (this.#opening = null));
+    return opening;
+  }
+
+  async #open(base: ModelChoice, precision: Precision, { events, signal }: LoadContext): Promise<BorrowedModel> {
     const reporter = new LoadReporter(events, base.id);
     try {
+      this.#refuseBesideBorrowed(base, precision);
       const resolved = await this.resolver.resolve(base.id, { revision: base.revision, onProgress: (progress) => reporter.fetched(progress), signal });
       for (const notice of resolved.notices) events?.log('warn', notice);
-      return this.#kept({ id: base.id, revision: resolved.revision }, precision) ?? (await this.#load(resolved, precision, { reporter, events, signal }));
+      const pinned = { id: base.id, revision: resolved.revision };
+      this.#refuseBesideBorrowed(pinned, precision);
+      return this.#lend(this.#kept(pinned, precision) ?? (await this.#load(resolved, precision, { reporter, events, signal })));
     } finally {
       // Also after a failure: the old model may be gone, a download may have ended.
       events?.model(this.modelInMemory, await this.resolver.cached());
@@ -115,10 +141,30 @@ export class EngineResources {
     this.#opened = null;
   }
 
-  #kept({ id, revision }: ModelChoice, { computeDtype, weightDtype, quantisation = null }: Precision): OpenedModel | null {
+  #lend(opened: OpenedModel): BorrowedModel {
+    let isBorrowed = true;
+    this.#borrowers++;
+    const giveBack = (): void => {
+      if (isBorrowed) this.#borrowers--;
+      isBorrowed = false;
+    };
+    return { ...opened, [Symbol.dispose]: giveBack };
+  }
+
+  #kept(base: ModelChoice, precision: Precision): OpenedModel | null {
     const opened = this.#opened;
-    const same = opened?.base.id === id && opened.base.revision === revision && opened.computeDtype === computeDtype && opened.weightDtype === weightDtype && sameQuantisation(opened.quantisation ?? null, quantisation);
-    return same ? opened : null;
+    return opened?.base.id === base.id && opened.base.revision === base.revision && samePrecision(opened, precision) ? opened : null;
+  }
+
+  /** A revision that is not known yet may turn out to be the borrowed one. */
+  #refuseBesideBorrowed({ id, revision }: ModelChoice, precision: Precision): void {
+    const opened = this.#opened;
+    if (opened === null || this.#borrowers === 0) return;
+    if (opened.base.id === id && (revision ?? opened.base.revision) === opened.base.revision && samePrecision(opened, precision)) return;
+    const wanted = revision === undefined ? id : nameOf({ id, revision });
+    throw new TunefleetError('unavailable', `this engine holds ${nameOf(opened.base)} in ${precisionText(opened)} for ${this.#borrowers} other ${this.#borrowers === 1 ? 'run' : 'runs'}, so it cannot open ${wanted} in ${precisionText(precision)}; it can once they have ended, another worker can now`, {
+      reason: 'other_model_in_use',
+    });
   }
 
   async #load({ id, revision, folder, config }: ResolvedModel, { computeDtype, weightDtype, quantisation = null }: Precision, { reporter, events, signal }: LoadContext & { readonly reporter: LoadReporter }): Promise<OpenedModel> {
@@ -164,6 +210,10 @@ function weightText({ weightDtype, quantisation }: Precision): string {
   return quantisation?.type ?? weightDtype;
 }
 
+function samePrecision(a: Precision, b: Precision): boolean {
+  return a.computeDtype === b.computeDtype && a.weightDtype === b.weightDtype && sameQuantisation(a.quantisation ?? null, b.quantisation ?? null);
+}
+
 function sameQuantisation(a: Quantisation | null, b: Quantisation | null): boolean {
   return a?.type === b?.type && a?.doubleQuant === b?.doubleQuant;
 }
@@ -175,3 +225,5 @@ function nameOf({ id, revision }: BaseModelRef): string {
 function gigabytes(bytes: number): string {
   return (bytes / 1e9).toFixed(1);
 }
+
+function noop(): void {}
