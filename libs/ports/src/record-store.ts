@@ -4,6 +4,7 @@ import type { MemoryModel } from '@tunefleet/domain-scheduling';
 import type { JsonObject } from '@tunefleet/foundation';
 import type {
   AdapterRecord,
+  AttemptCompany,
   AttemptRecord,
   CheckpointRecord,
   DatasetVersionRecord,
@@ -29,6 +30,8 @@ export interface RecordStore {
   getTeam(name: string): Promise<TeamAccountRecord | null>;
   /** Changes what is given; null lifts a bound. Null: no such team. */
   setTeamQuota(name: string, changes: Partial<TeamQuota>): Promise<TeamAccountRecord | null>;
+  /** Whether the team's jobs may share workers. */
+  sharesWorkers(teamId: string): Promise<boolean>;
   /** Days in UTC (`YYYY-MM-DD`), both included; by day, then team's name. Days without use are left out. */
   usageByDay(request: { readonly from: string; readonly to: string; readonly team?: string }): Promise<readonly UsageDayRecord[]>;
 
@@ -76,6 +79,8 @@ export interface RecordStore {
   /** All points of a job, by step then name; `sinceStep` exclusive. */
   listMetrics(jobId: string, request: { name?: string; sinceStep?: number; limit: number }): Promise<readonly MetricPointRecord[]>;
   listAttempts(jobId: string): Promise<readonly AttemptRecord[]>;
+  /** Of each of the job's attempts, by its id. */
+  listCompany(jobId: string): Promise<ReadonlyMap<string, AttemptCompany>>;
 
   listAdapters(teamId: string): Promise<readonly AdapterRecord[]>;
   getAdapterByName(teamId: string, name: string): Promise<AdapterRecord | null>;

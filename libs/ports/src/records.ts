@@ -83,6 +83,8 @@ export interface JobRecord {
   readonly trainingDatasetId: string | null;
   readonly validationDatasetId: string | null;
   readonly memoryBytesEstimate: number | null;
+  /** Jobs with the same key may run beside it on one worker; null: none may, or it is not validated yet. */
+  readonly shareKey: string | null;
   readonly epoch: number;
   readonly infraFailures: number;
   readonly resourceFailures: number;
@@ -149,6 +151,14 @@ export interface AttemptRecord {
   readonly assignedAt: Date;
   readonly acknowledgedAt: Date | null;
   readonly finishedAt: Date | null;
+}
+
+/** Whom an attempt shares its worker with, and what its team is charged for it. */
+export interface AttemptCompany {
+  /** Jobs that were there at any time, once each, in the order in which they came. */
+  readonly beside: readonly { readonly jobId: string; readonly teamId: string; /** Both are there now. */ readonly isLive: boolean }[];
+  /** So far: of every second the nth part while n attempts are live on the worker. 0 for one that was taken back. */
+  readonly gpuSeconds: number;
 }
 
 export interface CheckpointRecord {

@@ -1,6 +1,7 @@
 import { decayedUsage, startOfMonth } from '@tunefleet/domain-scheduling';
 import { TunefleetError } from '@tunefleet/foundation';
 import type { RecordStore, TeamAccountRecord, TeamRecord, WorkerRecord } from '@tunefleet/ports';
+import { chargedSeconds, companyOf } from './company';
 import { insertEvents } from './events';
 import { newestFirst, pageOrThrow, unknownAfter } from './jobs';
 import { stopDrained } from './stops';
@@ -18,7 +19,7 @@ export function recordMethods(tables: Tables): Rest {
   return { ...teamMethods(tables), ...fileMethods(tables), ...progressMethods(tables), ...adapterMethods(tables), ...workerControlMethods(tables) };
 }
 
-function teamMethods(tables: Tables): Pick<RecordStore, 'ensureTeam' | 'listTeams' | 'getTeam' | 'setTeamQuota' | 'usageByDay' | 'ping' | 'memoryCorrection'> {
+function teamMethods(tables: Tables): Pick<RecordStore, 'ensureTeam' | 'listTeams' | 'getTeam' | 'setTeamQuota' | 'sharesWorkers' | 'usageByDay' | 'ping' | 'memoryCorrection'> {
   const byName = (name: string): TeamRecord | undefined => [...tables.teams.values()].find((team) => team.name === name);
   return {
     ensureTeam: async (name) => {
@@ -38,6 +39,7 @@ function teamMethods(tables: Tables): Pick<RecordStore, 'ensureTeam' | 'listTeam
       tables.announce('schedule');
       return account(tables, team);
     },
+    sharesWorkers: async (teamId) => tables.quotaOf(teamId).sharesWorkers,
     usageByDay: async (request) => usageByDay(tables, request),
     memoryCorrection: async (shape) => tables.measurements.get(shape)?.memoryRatio ?? 1,
     ping: async () => undefined,
@@ -50,7 +52,7 @@ function account(tables: Tables, { id, name }: TeamRecord): TeamAccountRecord {
   const jobs = [...tables.jobs.values()].filter(({ teamId }) => teamId === id);
   const usage = tables.usage.get(id);
   const live = tables.liveAttempts().filter(({ jobId }) => tables.jobs.get(jobId)?.teamId === id);
-  const liveSeconds = live.reduce((sum, { assignedAt }) => sum + (nowMs - Math.max(assignedAt.getTime(), monthMs)) / 1000, 0);
+  const liveSeconds = live.reduce((sum, attempt) => sum + chargedSeconds(tables, attempt, Math.max(attempt.assignedAt.getTime(), monthMs), nowMs), 0);
   return {
     id,
     name,
@@ -114,7 +116,7 @@ function fileMethods(tables: Tables): Pick<RecordStore, 'createFile' | 'getFile'
   };
 }
 
-function progressMethods(tables: Tables): Pick<RecordStore, 'listEvents' | 'appendEvent' | 'appendEventOnce' | 'listCheckpoints' | 'getCheckpoint' | 'listMetrics' | 'listAttempts'> {
+function progressMethods(tables: Tables): Pick<RecordStore, 'listEvents' | 'appendEvent' | 'appendEventOnce' | 'listCheckpoints' | 'getCheckpoint' | 'listMetrics' | 'listAttempts' | 'listCompany'> {
   return {
     listEvents: async (jobId, { after, limit }) => pageOrThrow([...(tables.events.get(jobId) ?? [])].reverse(), after, limit),
     appendEvent: async ({ jobId, ...event }) => {
@@ -133,6 +135,7 @@ function progressMethods(tables: Tables): Pick<RecordStore, 'listEvents' | 'appe
         .slice(0, limit)
         .map((point) => ({ name: point.name, step: point.step, value: point.value })),
     listAttempts: async (jobId) => tables.attemptsOf(jobId),
+    listCompany: async (jobId) => companyOf(tables, jobId),
   };
 }
 
@@ -160,7 +163,7 @@ function workerControlMethods(tables: Tables): Pick<RecordStore, 'listWorkers' |
   };
   return {
     listWorkers: async () => [...tables.workers.values()].sort((a, b) => (`${a.name} ${a.id}` < `${b.name} ${b.id}` ? -1 : 1)),
-    listBusyWorkerIds: async () => tables.liveAttempts().map(({ workerId }) => workerId),
+    listBusyWorkerIds: async () => [...new Set(tables.liveAttempts().map(({ workerId }) => workerId))],
     setWorkerCordoned: async (id, cordoned, reason) =>
       change(id, cordoned ? { cordoned, cordonReason: reason ?? null } : { cordoned, cordonReason: null, drain: null, drainDeadline: null, uncordonedAt: tables.now() }),
     drainWorker: async (id, { mode, deadlineMs, graceMs }) => {

@@ -8,6 +8,7 @@ import { Prisma, type Attempt, type Checkpoint, type Job } from '../generated/cl
 import { attemptColumns, jobColumns } from '../records/columns';
 import { insertEvents } from '../records/job-events';
 import { attemptRecord, checkpointRecord, jobRecord } from '../records/mapping';
+import { lockWorkerTime } from './charged-seconds';
 import { lockFence } from './fence';
 
 type AssignmentMethods = Pick<
@@ -108,7 +109,8 @@ async function revoke(tx: Statements, key: AttemptKey, reason: string): Promise<
   const fence = await lockFence(tx, key);
   if (fence === null || fence.finished) return fence?.outcome === 'revoked' ? 'applied' : 'stale';
   await tx.$executeRaw`
-    update attempt set status = 'finished', outcome = 'revoked', finished_at = clock_timestamp() where id = ${key.attemptId}`;
+    with mine as materialized (select worker_id, ${lockWorkerTime(Prisma.sql`worker_id`)} from attempt where id = ${key.attemptId})
+    update attempt set status = 'finished', outcome = 'revoked', finished_at = clock_timestamp() from mine where id = ${key.attemptId}`;
   await announce(tx, 'schedule');
   if (!fence.live) return 'stale';
   const status = statusAfterStop(fence.stopReason);

@@ -8,6 +8,8 @@ import { announcement } from '../database/wake-channel';
 import { skipDependents } from '../records/dependents';
 import { insertEvents, type NewEvent } from '../records/job-events';
 import { boundedFailure, jsonText } from '../records/mapping';
+import { Prisma } from '../generated/client';
+import { lockWorkerTime } from './charged-seconds';
 import { lockFence, type Fence } from './fence';
 import { keepMeasurement } from './measurements';
 import { chargeUsage } from './usage';
@@ -91,8 +93,9 @@ async function staleEnd(tx: Statements, key: AttemptKey, fence: Fence, outcome: 
 
 async function finishAttempt(tx: Statements, key: AttemptKey, outcome: AttemptOutcome, failure: End['failure']): Promise<void> {
   await tx.$executeRaw`
+    with mine as materialized (select worker_id, ${lockWorkerTime(Prisma.sql`worker_id`)} from attempt where id = ${key.attemptId})
     update attempt set status = 'finished', outcome = ${outcome}, failure = ${failure === null ? null : jsonText(boundedFailure(failure))}::jsonb, finished_at = clock_timestamp()
-    where id = ${key.attemptId}
+    from mine where id = ${key.attemptId}
     returning ${announcement('schedule')}::text`;
   await chargeUsage(tx, key.attemptId);
 }

@@ -6,6 +6,8 @@ import type { Database } from '../database/database';
 import { isUniqueViolation } from '../database/database-errors';
 import type { Statements } from '../database/statements';
 import { WAKE_CHANNEL } from '../database/wake-channel';
+import { Prisma } from '../generated/client';
+import { lockWorkerTime } from './charged-seconds';
 import { preempt } from './preempting';
 import { readSnapshot } from './snapshot';
 import { noteWaiting } from './waiting-notes';
@@ -50,7 +52,7 @@ async function placeAll(db: Database, wanted: readonly Wanted[]): Promise<readon
 }
 
 async function lockWorkers(tx: Statements, wanted: readonly Wanted[]): Promise<void> {
-  await tx.$queryRaw`select 1 as locked from worker where id = any(${wanted.map(({ placement }) => placement.workerId)}::text[]) order by id for update`;
+  await tx.$queryRaw`select ${lockWorkerTime(Prisma.sql`id`)}::text from worker where id = any(${wanted.map(({ placement }) => placement.workerId)}::text[]) order by id for update`;
 }
 
 interface PlacedRow {

@@ -77,7 +77,7 @@ export function datasetVersionRecord(row: DatasetVersion): DatasetVersionRecord 
 }
 
 export function jobRecord(row: Job): JobRecord {
-  const { idempotencyKey: _key, idempotencyHash: _hash, weightBytes: _weights, shape: _shape, memoryModel: _model, localitySince: _since, shareKey: _sharing, sharedMemoryBytes: _shared, ...job } = row;
+  const { idempotencyKey: _key, idempotencyHash: _hash, weightBytes: _weights, shape: _shape, memoryModel: _model, localitySince: _since, sharedMemoryBytes: _shared, ...job } = row;
   return {
     ...job,
     kind: kindOf(row.kind),

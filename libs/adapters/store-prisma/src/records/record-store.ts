@@ -1,6 +1,7 @@
 import { newId } from '@tunefleet/foundation';
 import type { RecordStore } from '@tunefleet/ports';
 import type { Database } from '../database/database';
+import { companyMethods } from './company';
 import { fileMethods } from './files';
 import { controlMethods } from './job-controls';
 import { intakeMethods } from './job-intake';
@@ -53,5 +54,5 @@ export function prismaRecordStore(db: Database): RecordStore {
         await prisma.$queryRaw`select 1`;
       }),
   };
-  return { ...fileMethods(db), ...jobMethods(db), ...intakeMethods(db), ...controlMethods(db), ...progressMethods(db), ...workerControlMethods(db), ...teamMethods(db), ...usageMethods(db), ...others };
+  return { ...fileMethods(db), ...jobMethods(db), ...intakeMethods(db), ...controlMethods(db), ...progressMethods(db), ...workerControlMethods(db), ...teamMethods(db), ...usageMethods(db), ...companyMethods(db), ...others };
 }

@@ -2,16 +2,20 @@ import { decayedUsage, startOfMonth } from '@tunefleet/domain-scheduling';
 import type { RecordStore, TeamAccountRecord } from '@tunefleet/ports';
 import type { Database, Transaction } from '../database/database';
 import { announce } from '../database/wake-channel';
+import { chargedSeconds } from '../fleet/charged-seconds';
 import { Prisma } from '../generated/client';
 import { toNumber } from './mapping';
 
-type TeamMethods = Pick<RecordStore, 'listTeams' | 'getTeam' | 'setTeamQuota'>;
+type TeamMethods = Pick<RecordStore, 'listTeams' | 'getTeam' | 'setTeamQuota' | 'sharesWorkers'>;
 
 export function teamMethods(db: Database): TeamMethods {
   return {
     listTeams: () => db.repeating(() => readTeams(db.prisma, null)),
 
     getTeam: (name) => db.repeating(async () => (await readTeams(db.prisma, name))[0] ?? null),
+
+    sharesWorkers: (teamId) =>
+      db.repeating(async () => (await db.statements.$queryRaw<unknown[]>`select 1 as found from team_quota where team_id = ${teamId} and shares_workers`).length > 0),
 
     setTeamQuota: (name, { storageBytes, ...changes }) =>
       db.transaction(async (tx) => {
@@ -53,8 +57,10 @@ async function readTeams(db: Pick<Transaction, '$queryRaw'>, name: string | null
       (select count(*) from job j where j.team_id = t.id and j.status = 'running') as running,
       (select count(*) from job j where j.team_id = t.id and j.status in ('validating_files', 'queued')) as queued,
       (select coalesce(sum(f.bytes), 0)::bigint from file f where f.team_id = t.id and f.deleted_at is null) as stored,
-      (select coalesce(sum(extract(epoch from clock_timestamp() - greatest(a.assigned_at, date_trunc('month', clock_timestamp() at time zone 'utc') at time zone 'utc'))), 0)::float8
-        from attempt a join job j on j.id = a.job_id where j.team_id = t.id and a.status <> 'finished') as live_month_seconds
+      (select coalesce(sum(${chargedSeconds(Prisma.sql`greatest(a.assigned_at, now.month)`, Prisma.sql`now.at`)}), 0)::float8
+        from attempt a join job j on j.id = a.job_id
+          cross join lateral (select clock_timestamp() as at, date_trunc('month', clock_timestamp() at time zone 'utc') at time zone 'utc' as month) now
+        where j.team_id = t.id and a.status <> 'finished') as live_month_seconds
     from team t left join team_quota q on q.team_id = t.id left join team_usage u on u.team_id = t.id
     ${name === null ? Prisma.empty : Prisma.sql`where t.name = ${name}`}
     order by t.name`;

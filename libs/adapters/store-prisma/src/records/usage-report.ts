@@ -1,5 +1,6 @@
 import type { RecordStore, UsageDayRecord } from '@tunefleet/ports';
 import type { Database } from '../database/database';
+import { chargedSeconds } from '../fleet/charged-seconds';
 import { Prisma } from '../generated/client';
 import { toNumber } from './mapping';
 
@@ -11,6 +12,8 @@ interface UsageRow {
   readonly attempts: bigint;
 }
 
+const ENDED = Prisma.sql`least(a.ended, day.ends)`;
+
 /** From the attempts themselves, so it agrees with the history of every job. Attempts that were taken back before they ran are nobody's use. */
 export function usageMethods(db: Database): Pick<RecordStore, 'usageByDay'> {
   return {
@@ -18,7 +21,7 @@ export function usageMethods(db: Database): Pick<RecordStore, 'usageByDay'> {
       db.repeating(async () => {
         const rows = await db.prisma.$queryRaw<UsageRow[]>`
           with held as (
-            select j.team_id, a.id, a.assigned_at as began, coalesce(a.finished_at, clock_timestamp()) as ended,
+            select j.team_id, a.id, a.worker_id, a.assigned_at as began, coalesce(a.finished_at, clock_timestamp()) as ended,
               case when a.status <> 'finished' or a.outcome = 'succeeded' then null
                 else greatest(a.assigned_at, (select max(c.created_at) from checkpoint c where c.attempt_id = a.id)) end as lost_from
             from attempt a join job j on j.id = a.job_id
@@ -30,10 +33,9 @@ export function usageMethods(db: Database): Pick<RecordStore, 'usageByDay'> {
             from generate_series(${from}::date::timestamp, ${to}::date::timestamp, interval '1 day') d
           )
           select t.name as team, to_char(day.day, 'YYYY-MM-DD') as day, count(*) as attempts,
-            sum(extract(epoch from least(held.ended, day.ends) - greatest(held.began, day.starts)))::float8 as gpu_seconds,
-            coalesce(sum(greatest(0, extract(epoch from least(held.ended, day.ends) - greatest(held.lost_from, day.starts))))
-              filter (where held.lost_from is not null), 0)::float8 as wasted_gpu_seconds
-          from held join day on held.began < day.ends and held.ended > day.starts join team t on t.id = held.team_id
+            sum(${chargedSeconds(Prisma.sql`greatest(a.began, day.starts)`, ENDED)})::float8 as gpu_seconds,
+            coalesce(sum(${chargedSeconds(Prisma.sql`greatest(a.lost_from, day.starts)`, ENDED)}) filter (where a.lost_from is not null), 0)::float8 as wasted_gpu_seconds
+          from held a join day on a.began < day.ends and a.ended > day.starts join team t on t.id = a.team_id
           ${team === undefined ? Prisma.empty : Prisma.sql`where t.name = ${team}`}
           group by day.day, t.name order by day.day, t.name`;
         return rows.map(usageDayRecord);
