@@ -122,8 +122,11 @@ describe('copies', () => {
   test('a clone has what was asked for, but for what is changed; what was left open is settled anew', async () => {
     const id = await queued({ seed: 11, metadata: { owner: 'me' }, hyperparameters: { n_epochs: 2, learning_rate_multiplier: 2 }, priority: 4 });
     const more = await server.upload(trainingRows(200));
-    const clone = await client.jobs.clone(id, { training_file: more, seed: 12, hyperparameters: { learning_rate: 0.001 }, priority: 5 });
-    expect(clone).toMatchObject({ source: { job_id: id, relation: 'clone' }, priority: 5, metadata: { owner: 'me' } });
+    const clone = await client.jobs.clone(id, { training_file: more, seed: 12, hyperparameters: { learning_rate: 0.001 }, priority: 5, share: false });
+    expect(clone).toMatchObject({ source: { job_id: id, relation: 'clone' }, priority: 5, metadata: { owner: 'me' }, spec: { share: false } });
+    const again = await client.jobs.clone(clone.id, { metadata: null, share: null });
+    expect(again).toMatchObject({ metadata: null, spec: { seed: 12 } });
+    expect(again.spec).not.toHaveProperty('share');
     await until('the clone to be queued', async () => (await client.jobs.get(clone.id)).status === 'queued');
     const [original, copy] = [await client.jobs.get(id), await client.jobs.get(clone.id)];
     expect(original.worker_spec).toMatchObject({ seed: 11, epochs: 2, learningRate: 4e-4, tuner: { r: 4 } });
@@ -132,7 +135,7 @@ describe('copies', () => {
     await expect(client.jobs.clone(id, { colour: 'red' })).rejects.toMatchObject({ status: 400, reason: 'unknown_parameter', param: 'colour' });
     await expect(client.jobs.clone(id, { training_file: 'file-none' })).rejects.toMatchObject({ status: 400, reason: 'file_not_found', param: 'training_file' });
     const unchanged = jobDetailSchema.parse(await (await server.post(`/api/v1/jobs/${id}/clone`, '')).json());
-    for (const each of [id, clone.id, unchanged.id]) await client.jobs.cancel(each);
+    for (const each of [id, clone.id, again.id, unchanged.id]) await client.jobs.cancel(each);
   }, TEST_MS);
 
   test('an eval is cloned by its own fields', async () => {

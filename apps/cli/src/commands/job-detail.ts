@@ -1,4 +1,4 @@
-import type { JobDetail } from '@tunefleet/contracts';
+import type { Company, JobDetail } from '@tunefleet/contracts';
 import { renderFields, renderTable } from '../render/table';
 import { waitingText } from '../render/waiting';
 import { formatBytes, formatCount, formatTime, oneLine } from '../render/text';
@@ -20,6 +20,8 @@ export function describeJob(job: JobDetail): string {
     ['step', `${job.step}/${job.total_steps ?? '?'}`],
     ['tokens/s', job.tokens_per_second === null ? null : formatCount(job.tokens_per_second)],
     ['memory needed', job.memory_bytes_estimate === null ? null : formatBytes(job.memory_bytes_estimate)],
+    ['worker', job.may_share_worker === null ? null : job.may_share_worker ? 'may be shared' : 'to itself'],
+    ['beside it now', companyText(job.shares_worker_with)],
     ['created', formatTime(job.created_at)],
     ['started', formatTime(job.started_at)],
     ['finished', formatTime(job.finished_at)],
@@ -55,11 +57,19 @@ function describeAttempts(attempts: readonly AttemptView[]): string[] {
         { header: 'step', value: (attempt) => String(attempt.step), align: 'right' },
         { header: 'started', value: (attempt) => formatTime(attempt.assigned_at) },
         { header: 'ended', value: (attempt) => formatTime(attempt.finished_at) },
+        { header: 'GPU seconds', value: (attempt) => attempt.gpu_seconds.toFixed(0), align: 'right' },
+        { header: 'beside it', value: (attempt) => companyText(attempt.shared_worker_with) ?? '' },
         { header: 'error', value: (attempt) => (attempt.error === null ? '' : `${attempt.error.class}/${attempt.error.code}: ${oneLine(attempt.error.message)}`) },
       ],
       attempts,
     ),
   ];
+}
+
+/** Null: nobody. */
+function companyText({ jobs, other_teams_jobs: others }: Company): string | null {
+  const ofOthers = others === 0 ? [] : [`${others} of other teams`];
+  return jobs.length + others === 0 ? null : [...jobs, ...ofOthers].join(', ');
 }
 
 function outcomeOf({ outcome, status, stop_reason, stuck }: AttemptView): string {

@@ -19,3 +19,7 @@ test('what does not go together is refused', () => {
   expect(() => requestOf('--beta', '0.2')).toThrow('--beta goes with --method dpo, not supervised');
   expect(() => requestOf('--method', 'ppo')).toThrow(/Allowed choices are supervised, dpo, pretraining/);
 });
+
+test('sharing is declined, or left to the team', () => {
+  expect([requestOf().share, requestOf('--no-share').share]).toEqual([undefined, false]);
+});

@@ -24,6 +24,7 @@ export interface CreateJobOptions {
   readonly computeDtype?: 'auto' | 'f32' | 'bf16';
   readonly priority?: number;
   readonly workerLabel?: Readonly<Record<string, string>>;
+  readonly share?: boolean;
   readonly after?: readonly string[];
   readonly metadata?: Readonly<Record<string, string>>;
   readonly tuner?: string;
@@ -64,6 +65,7 @@ export function addCreateOptions(command: Command): Command {
     .addOption(new Option('--compute-dtype <dtype>', 'arithmetic').choices(['auto', 'f32', 'bf16']))
     .option('--priority <number>', 'from 50 up: class high, before all others; below 0: low, after them; within a class it orders your own jobs', wholeNumber(-100, 100))
     .option('--worker-label <key=value>', 'run only on a worker with this label; repeatable', keyValue)
+    .option('--no-share', 'a worker to itself, also where the team lets its small jobs share')
     .option('--after <ids>', 'start only when these jobs have succeeded', nameList)
     .option('--metadata <key=value>', 'label; repeatable', keyValue)
     .option('--watch', 'show the job until it ends');
@@ -97,6 +99,8 @@ export function createJobRequest(options: CreateJobOptions, trainingFile: string
       compute_dtype: options.computeDtype,
       priority: options.priority,
       worker_selector: options.workerLabel === undefined ? undefined : { ...options.workerLabel },
+      // Commander's default of a --no-… option is true: as the team has it.
+      share: options.share === false ? false : undefined,
       after: options.after === undefined ? undefined : [...options.after],
       metadata: options.metadata,
     }),

@@ -1,5 +1,5 @@
 import { Option, type Command } from 'commander';
-import type { PutQuota, TeamView } from '@tunefleet/contracts';
+import type { ChangeTeam, TeamView } from '@tunefleet/contracts';
 import { TunefleetError } from '@tunefleet/foundation';
 import { serverCommand } from '../connection/command';
 import { positiveNumber } from '../render/arguments';
@@ -7,8 +7,9 @@ import { renderTable } from '../render/table';
 import { formatBytes } from '../render/text';
 
 /** Undefined: as it is; null: no bound. */
-interface QuotaOptions {
+interface TeamOptions {
   readonly weight?: number;
+  readonly shareWorkers?: boolean;
   readonly running?: number | null;
   readonly gpuHours?: number | null;
   readonly queued?: number | null;
@@ -22,31 +23,28 @@ export function registerTeams(program: Command): void {
     output.result(list, () => renderTable(COLUMNS, list.data));
   });
 
-  serverCommand<QuotaOptions>(
+  serverCommand<TeamOptions>(
     teams
       .command('set')
       .argument('<name>')
       .option('--weight <number>', 'a team of weight 2 is due twice the GPU time of one of weight 1', positiveNumber)
+      .option('--share-workers', 'its small jobs may share a worker with others on the same base model')
+      .option('--no-share-workers', 'each of its jobs has a worker to itself')
       .addOption(new Option('--running <jobs>', 'jobs at once; "none": no bound').argParser(bound))
       .addOption(new Option('--gpu-hours <hours>', 'of a calendar month; "none": no bound').argParser(bound))
       .addOption(new Option('--queued <jobs>', 'jobs that wait; "none": no bound').argParser(bound))
       .addOption(new Option('--storage <bytes>', 'of files; "none": no bound').argParser(bound))
-      .description("change a team's weight and quotas; what is not given stays"),
+      .description("change a team's weight, quotas and whether its jobs share workers; what is not given stays"),
     async ({ client, output, options }, [name = '']) => {
-      const team = await client.teams.setQuota(name, quotaOf(await client.teams.get(name), options));
+      const team = await client.teams.change(name, changesOf(options));
       output.result(team, () => renderTable(COLUMNS, [team]));
     },
   );
 }
 
-export function quotaOf({ weight, quotas }: Pick<TeamView, 'weight' | 'quotas'>, options: QuotaOptions): PutQuota {
-  const bounds = {
-    running_jobs: options.running === undefined ? quotas.running_jobs : options.running,
-    gpu_hours_per_month: options.gpuHours === undefined ? quotas.gpu_hours_per_month : options.gpuHours,
-    queued_jobs: options.queued === undefined ? quotas.queued_jobs : options.queued,
-    storage_bytes: options.storage === undefined ? quotas.storage_bytes : options.storage,
-  };
-  return { weight: options.weight ?? weight, ...Object.fromEntries(Object.entries(bounds).filter(([, value]) => value !== null)) };
+export function changesOf({ weight, shareWorkers, running, gpuHours, queued, storage }: TeamOptions): ChangeTeam {
+  const all = { weight, shares_workers: shareWorkers, running_jobs: running, gpu_hours_per_month: gpuHours, queued_jobs: queued, storage_bytes: storage };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 }
 
 function bound(text: string): number | null {
@@ -59,6 +57,7 @@ function bound(text: string): number | null {
 const COLUMNS = [
   { header: 'team', value: (team: TeamView) => team.name },
   { header: 'weight', value: (team: TeamView) => String(team.weight), align: 'right' },
+  { header: 'shares workers', value: (team: TeamView) => (team.shares_workers ? 'yes' : 'no') },
   { header: 'running', value: ({ usage, quotas }: TeamView) => ofBound(String(usage.running_jobs), quotas.running_jobs, String), align: 'right' },
   { header: 'queued', value: ({ usage, quotas }: TeamView) => ofBound(String(usage.queued_jobs), quotas.queued_jobs, String), align: 'right' },
   { header: 'GPU-hours this month', value: ({ usage, quotas }: TeamView) => ofBound(usage.gpu_hours_month.toFixed(2), quotas.gpu_hours_per_month, String), align: 'right' },

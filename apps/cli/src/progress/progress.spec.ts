@@ -32,6 +32,7 @@ const job: JobSummary = {
   estimated_start: null,
   worker_selector: {},
   memory_bytes_estimate: null,
+  may_share_worker: null,
   after: [],
   source: null,
   stop_requested: null,

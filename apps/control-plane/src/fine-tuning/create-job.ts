@@ -8,7 +8,7 @@ export type CreateJobBody = z.output<typeof createFineTuningJobSchema>;
 const SEED_MAX = 2_147_483_647;
 
 /** What remains of a request besides names that must be looked up. @throws invalid_input for what is asked twice or cannot be had */
-export function settleRequest(body: CreateJobBody): Pick<FineTuneRequest, 'method' | 'hyperparameters' | 'seed' | 'suffix' | 'maxSequenceLength' | 'computeDtype'> {
+export function settleRequest(body: CreateJobBody): Pick<FineTuneRequest, 'method' | 'hyperparameters' | 'seed' | 'suffix' | 'maxSequenceLength' | 'computeDtype' | 'share'> {
   const method = methodOf(body);
   const hyperparameters = hyperparametersOf(body, method);
   refuseContradictions(hyperparameters);
@@ -19,6 +19,7 @@ export function settleRequest(body: CreateJobBody): Pick<FineTuneRequest, 'metho
     suffix: body.suffix ?? null,
     maxSequenceLength: body.max_seq_length ?? null,
     computeDtype: body.compute_dtype ?? 'auto',
+    ...(body.share === undefined ? {} : { share: body.share }),
   };
 }
 

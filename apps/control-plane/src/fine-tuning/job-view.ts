@@ -11,6 +11,7 @@ import type { CheckpointRecord, JobEventRecord, JobRecord, TeamRecord } from '@t
 import { unixSeconds, unixSecondsOrNull } from '../http/time';
 import { sourceView } from '../jobs/job-source';
 import { checkpointModelName } from '../jobs/model-names';
+import { mayShareWorker } from '../jobs/sharing-view';
 import { waitingView } from '../jobs/waiting-view';
 
 export function requestOf(job: JobRecord): FineTuneRequest {
@@ -61,6 +62,7 @@ export function fineTuningJobView(job: JobRecord, team: TeamRecord, adapterId: s
       max_seq_length: request.maxSequenceLength,
       compute_dtype: request.computeDtype,
       memory_bytes_estimate: job.memoryBytesEstimate,
+      may_share_worker: mayShareWorker(job),
       started_at: unixSecondsOrNull(job.startedAt),
       result,
     },

@@ -19,10 +19,10 @@ class ZodPipe<T extends z.ZodType> implements PipeTransform<unknown, z.infer<T>>
   }
 }
 
-/** The JSON body. Null means the same as absent: SDKs send fields that the caller set to null. */
-export function ValidBody(schema: z.ZodType): ParameterDecorator {
+/** The JSON body. Null means the same as absent, unless `nulls` are meant: SDKs send fields that the caller set to null. */
+export function ValidBody(schema: z.ZodType, { nulls = false } = {}): ParameterDecorator {
   return (target, key, index) => {
-    Body(new ZodPipe(schema, withoutNulls))(target, key, index);
+    Body(new ZodPipe(schema, nulls ? asSent : withoutNulls))(target, key, index);
     describeHandler(target, key, { body: schema });
   };
 }
@@ -37,6 +37,10 @@ export function ValidQuery(schema: z.ZodType): ParameterDecorator {
 
 /** Fields whose content is the user's own: a null in there is theirs. */
 const OPAQUE = new Set(['metadata', 'tuner']);
+
+function asSent(input: unknown): unknown {
+  return input;
+}
 
 function withoutNulls(input: unknown): unknown {
   if (typeof input !== 'object' || input === null || Array.isArray(input)) return input;

@@ -26,10 +26,11 @@ export async function checkFineTune(job: JobRecord, deps: IntakeDeps): Promise<C
     records.listWorkers(),
   ]);
   const plan = planFineTune({ request, base: base.ref, model: base.model, tuner, startAdapter: named.adapter?.artifacts ?? null, ...files, workers });
-  const [correction, training, validation] = await sideBySide([
+  const [correction, training, validation, mayShare] = await sideBySide([
     records.memoryCorrection(plan.shape),
     recordDataset(deps, files.training),
     files.validation === null ? null : recordDataset(deps, files.validation),
+    plan.sharing !== null && records.sharesWorkers(job.teamId),
   ]);
   requireFit(plan.memory, workers, { correction, workerSelector: job.workerSelector, advice: 'choose a smaller base model, a lower rank, shorter rows or a smaller max_seq_length' });
   return {
@@ -41,6 +42,7 @@ export async function checkFineTune(job: JobRecord, deps: IntakeDeps): Promise<C
       weightBytes: plan.memory['weights'] ?? 0,
       shape: plan.shape,
       memoryModel: plan.memoryModel,
+      ...(mayShare && plan.sharing !== null ? { sharing: plan.sharing } : {}),
       trainingDatasetId: training.id,
       validationDatasetId: validation?.id ?? null,
     },

@@ -3,11 +3,12 @@ import type { MemoryModel } from '@tunefleet/domain-scheduling';
 import { TunefleetError } from '@tunefleet/foundation';
 import type { CausalLmDescription } from '@tunefleet/ml-models/specs';
 import { specHalfOf, textPositions, type TunerSpec } from '@tunefleet/ml-tuners/specs';
-import type { WorkerRecord } from '@tunefleet/ports';
+import type { JobAdmission, WorkerRecord } from '@tunefleet/ports';
 import type { CheckedFile } from './check-file';
 import { settleHyperparameters, stepsOf } from './hyperparameters';
 import { fineTuneShape } from './job-shape';
 import { dtypeForEstimate, fineTuneMemory, fineTuneMemoryModel, type MemoryNeed } from './memory';
+import { planSharing, type Sharing } from './sharing';
 import { settleSequenceLength, settleTextRows } from './sequence-length';
 
 type FileFacts = Pick<CheckedFile, 'artifact' | 'report' | 'lengths'>;
@@ -32,6 +33,8 @@ export interface FineTunePlan {
   readonly memoryModel: MemoryModel;
   /** Key of what is measured of jobs like this one. */
   readonly shape: string;
+  /** With whom it may share a worker, if its team lets it; null: with nobody. */
+  readonly sharing: NonNullable<JobAdmission['sharing']> | null;
   readonly notices: readonly string[];
 }
 
@@ -73,14 +76,18 @@ export function planFineTune(facts: FineTuneFacts): FineTunePlan {
     validateEverySteps: hyperparameters.validate_every_steps,
   });
   const sized = { model, tuner, tokens: length.tokensExpected, dtype: dtypeForEstimate(request.computeDtype, workers), rowsPerExample: request.method === 'dpo' ? 2 : 1 };
+  const memory = fineTuneMemory(sized);
+  const tokensExpected = isText ? examples * length.maxSequenceLength : training.lengths.tokensExpected;
+  const shared = planSharing({ request, workerSpec, model, tuner, examples, tokensExpected, memory });
   return {
     settled: { hyperparameters, tuner: workerSpec.tuner, maxSequenceLength: length.maxSequenceLength },
     workerSpec,
     totalSteps: stepsOf(hyperparameters, examples),
-    memory: fineTuneMemory(sized),
+    memory,
     memoryModel: fineTuneMemoryModel(sized),
     shape: fineTuneShape({ base, tuner, tokens: length.tokensExpected, batchSize: hyperparameters.batch_size, pairs: request.method === 'dpo' }),
-    notices: [...repetitionNotices(training, validation), ...length.notices],
+    sharing: 'sharing' in shared ? shared.sharing : null,
+    notices: [...repetitionNotices(training, validation), ...length.notices, ...sharingNotices(request, shared)],
   };
 }
 
@@ -91,6 +98,11 @@ function repetitionNotices(training: FileFacts, validation: FileFacts | null): s
   const overlap = validation?.report.overlap ?? 0;
   if (overlap > 0) notices.push(`validation_file: ${rows(overlap)} also in training_file: the validation loss will look better than it is`);
   return notices;
+}
+
+/** Said to those who asked for it. */
+function sharingNotices({ share }: FineTuneRequest, shared: Sharing): string[] {
+  return share === true && 'alone' in shared ? [`share: the job gets a worker to itself: ${shared.alone}`] : [];
 }
 
 function rows(count: number): string {

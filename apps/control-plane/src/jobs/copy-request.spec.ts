@@ -17,6 +17,7 @@ const job = {
     tuner: { kind: 'lora', r: 4 },
     maxSequenceLength: 128,
     computeDtype: 'f32',
+    share: false,
     requestHash: 'hash',
     fineTunedModel: 'ft:base:me:mine:1',
     asked: { hyperparameters, tuner: { kind: 'lora', r: 4 }, maxSequenceLength: 128 },
@@ -26,12 +27,12 @@ const job = {
 const parametersOf = (changes: Readonly<Record<string, unknown>>) => copyFineTune(job, changes).method?.supervised?.hyperparameters;
 
 test('a copy has all the original was asked for', () => {
-  expect(copyFineTune(job, {})).toMatchObject({ model: 'base', validation_file: 'file-2', suffix: 'mine', seed: 5, priority: 7, metadata: { owner: 'me' }, worker_selector: { gpu: 'a100' }, max_seq_length: 128 });
+  expect(copyFineTune(job, {})).toMatchObject({ model: 'base', validation_file: 'file-2', suffix: 'mine', seed: 5, priority: 7, metadata: { owner: 'me' }, worker_selector: { gpu: 'a100' }, max_seq_length: 128, share: false });
   expect(parametersOf({})).toEqual(hyperparameters);
 });
 
 test('null drops a field, as if the original had not had it', () => {
-  const dropped = ['validation_file', 'suffix', 'seed', 'metadata', 'max_seq_length', 'tuner', 'worker_selector'];
+  const dropped = ['validation_file', 'suffix', 'seed', 'metadata', 'max_seq_length', 'tuner', 'worker_selector', 'share'];
   const copy: Record<string, unknown> = copyFineTune(job, { ...Object.fromEntries(dropped.map((name) => [name, null])), priority: 1 });
   for (const name of dropped) expect([name, copy[name]]).toEqual([name, undefined]);
   expect(copy['priority']).toBe(1);

@@ -31,6 +31,7 @@ export function copyFineTune(job: JobRecord, changes: CloneJob): FineTuneBody {
     compute_dtype: computeDtype,
     priority: job.priority,
     worker_selector: job.workerSelector,
+    ...(request.share === undefined ? {} : { share: request.share }),
   };
   return checked(createFineTuningJobSchema, {
     ...without(original, dropped),

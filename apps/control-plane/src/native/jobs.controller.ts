@@ -86,7 +86,7 @@ export class JobsController {
   async clone(
     @Caller() team: TeamRecord,
     @Param('id') id: string,
-    @ValidBody(cloneJobSchema) changes: z.output<typeof cloneJobSchema>,
+    @ValidBody(cloneJobSchema, { nulls: true }) changes: z.output<typeof cloneJobSchema>,
     @Repeats() hints: RepeatHints,
     @Res({ passthrough: true }) reply: FastifyReply,
   ): Promise<JobDetail> {

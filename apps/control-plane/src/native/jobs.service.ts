@@ -2,14 +2,15 @@ import { Inject, Injectable } from '@nestjs/common';
 import type { JobDetail, JobKind } from '@tunefleet/contracts';
 import { STOP_GRACE_MS } from '@tunefleet/domain-jobs';
 import { TunefleetError } from '@tunefleet/foundation';
-import type { JobRecord, RecordStore } from '@tunefleet/ports';
+import type { AttemptCompany, AttemptRecord, JobRecord, RecordStore } from '@tunefleet/ports';
+import { companyView } from '../jobs/sharing-view';
 import { RECORD_STORE } from '../tokens';
 import { attemptView, jobSummary } from './views';
 
 /** Jobs of every kind. */
 @Injectable()
 export class JobsService {
-  constructor(@Inject(RECORD_STORE) private readonly records: Pick<RecordStore, 'getJob' | 'cancelJob' | 'pauseJob' | 'resumeJob' | 'setJobPriority' | 'listAttempts' | 'listWorkers' | 'getAdapterByJob'>) {}
+  constructor(@Inject(RECORD_STORE) private readonly records: Pick<RecordStore, 'getJob' | 'cancelJob' | 'pauseJob' | 'resumeJob' | 'setJobPriority' | 'listAttempts' | 'listCompany' | 'listWorkers' | 'getAdapterByJob'>) {}
 
   /** @throws not_found */
   async get(teamId: string, id: string, kind?: JobKind): Promise<JobRecord> {
@@ -40,8 +41,10 @@ export class JobsService {
   }
 
   async detail(teamId: string, job: JobRecord): Promise<JobDetail> {
-    const [attempts, adapter, workers] = await Promise.all([this.records.listAttempts(job.id), this.records.getAdapterByJob(teamId, job.id), this.records.listWorkers()]);
+    const [attempts, company, adapter, workers] = await Promise.all([this.records.listAttempts(job.id), this.records.listCompany(job.id), this.records.getAdapterByJob(teamId, job.id), this.records.listWorkers()]);
     const names = new Map(workers.map(({ id, name }) => [id, name]));
+    const companyOf = ({ id }: AttemptRecord): AttemptCompany => company.get(id) ?? { beside: [], gpuSeconds: 0 };
+    const besideNow = attempts.filter(({ status }) => status !== 'finished').flatMap((attempt) => companyOf(attempt).beside.filter(({ isLive }) => isLive));
     return {
       ...jobSummary(job),
       spec: { ...job.spec },
@@ -49,7 +52,8 @@ export class JobsService {
       result: job.result === null ? null : { ...job.result },
       result_files: [...job.resultFileIds],
       adapter_id: adapter?.id ?? null,
-      attempts: attempts.map((attempt) => attemptView(attempt, names.get(attempt.workerId) ?? attempt.workerId)),
+      shares_worker_with: companyView(besideNow, teamId),
+      attempts: attempts.map((attempt) => attemptView(attempt, { workerName: names.get(attempt.workerId) ?? attempt.workerId, teamId, company: companyOf(attempt) })),
     };
   }
 }

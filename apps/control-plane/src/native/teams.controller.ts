@@ -1,7 +1,7 @@
-import { Controller, Get, Inject, Param, Put } from '@nestjs/common';
-import { putQuotaSchema, teamListSchema, teamSchema, type TeamView } from '@tunefleet/contracts';
+import { Controller, Get, Inject, Param, Patch, Put } from '@nestjs/common';
+import { changeTeamSchema, putQuotaSchema, teamListSchema, teamSchema, type TeamView } from '@tunefleet/contracts';
 import { TunefleetError } from '@tunefleet/foundation';
-import type { RecordStore, TeamAccountRecord } from '@tunefleet/ports';
+import type { RecordStore, TeamAccountRecord, TeamQuota } from '@tunefleet/ports';
 import type { z } from 'zod';
 import { Operation } from '../http/operation';
 import { ValidBody } from '../http/zod-pipe';
@@ -23,6 +23,12 @@ export class TeamsController {
     return this.view(name, await this.records.getTeam(name));
   }
 
+  @Patch(':name')
+  @Operation("Change a team's weight, quotas and whether its jobs may share workers: what is left out stays, null lifts a bound", { answer: teamSchema })
+  async change(@Param('name') name: string, @ValidBody(changeTeamSchema, { nulls: true }) changes: z.output<typeof changeTeamSchema>): Promise<TeamView> {
+    return this.view(name, await this.records.setTeamQuota(name, changesOf(changes)));
+  }
+
   @Put(':name/quota')
   @Operation("Set a team's weight and quotas, all of them: what is left out has no bound", { answer: teamSchema })
   async setQuota(@Param('name') name: string, @ValidBody(putQuotaSchema) quota: z.output<typeof putQuotaSchema>): Promise<TeamView> {
@@ -42,12 +48,19 @@ export class TeamsController {
   }
 }
 
+function changesOf(changes: z.output<typeof changeTeamSchema>): Partial<TeamQuota> {
+  const { weight, shares_workers: sharesWorkers, running_jobs: runningJobs, gpu_hours_per_month: gpuHoursPerMonth, queued_jobs: queuedJobs, storage_bytes: storageBytes } = changes;
+  const all = { weight, sharesWorkers, runningJobs, gpuHoursPerMonth, queuedJobs, storageBytes };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+}
+
 function teamView({ id, name, quota, ...usage }: TeamAccountRecord): TeamView {
   return {
     id,
     object: 'team',
     name,
     weight: quota.weight,
+    shares_workers: quota.sharesWorkers,
     quotas: { running_jobs: quota.runningJobs, gpu_hours_per_month: quota.gpuHoursPerMonth, queued_jobs: quota.queuedJobs, storage_bytes: quota.storageBytes },
     usage: {
       running_jobs: usage.runningJobs,

@@ -1,8 +1,9 @@
 import type { AdapterView, CheckpointView, Failure, JobDetail, JobError, JobEvent, JobSummary, WorkerView } from '@tunefleet/contracts';
-import type { AdapterRecord, AttemptRecord, CheckpointRecord, JobEventRecord, JobRecord, WorkerRecord } from '@tunefleet/ports';
+import type { AdapterRecord, AttemptCompany, AttemptRecord, CheckpointRecord, JobEventRecord, JobRecord, WorkerRecord } from '@tunefleet/ports';
 import { eventData } from '../fine-tuning/job-view';
 import { unixSeconds, unixSecondsOrNull } from '../http/time';
 import { sourceView } from '../jobs/job-source';
+import { companyView, mayShareWorker } from '../jobs/sharing-view';
 import { waitingView } from '../jobs/waiting-view';
 
 // Records as the native API shows them.
@@ -32,6 +33,7 @@ export function jobSummary(job: JobRecord): JobSummary {
     ...waitingView(job),
     worker_selector: { ...job.workerSelector },
     memory_bytes_estimate: job.memoryBytesEstimate,
+    may_share_worker: mayShareWorker(job),
     after: [...job.afterJobIds],
     source: sourceView(job),
     stop_requested: job.stopReason,
@@ -39,7 +41,7 @@ export function jobSummary(job: JobRecord): JobSummary {
   };
 }
 
-export function attemptView(attempt: AttemptRecord, workerName: string): JobDetail['attempts'][number] {
+export function attemptView(attempt: AttemptRecord, { workerName, teamId, company }: { readonly workerName: string; readonly teamId: string; readonly company: AttemptCompany }): JobDetail['attempts'][number] {
   return {
     id: attempt.id,
     epoch: attempt.epoch,
@@ -53,6 +55,8 @@ export function attemptView(attempt: AttemptRecord, workerName: string): JobDeta
     micro_batch_size: attempt.microBatchSize,
     stuck: attempt.stuckAt !== null,
     resume_checkpoint_id: attempt.resumeCheckpointId,
+    shared_worker_with: companyView(company.beside, teamId),
+    gpu_seconds: company.gpuSeconds,
     assigned_at: unixSeconds(attempt.assignedAt),
     acknowledged_at: unixSecondsOrNull(attempt.acknowledgedAt),
     finished_at: unixSecondsOrNull(attempt.finishedAt),

@@ -22,6 +22,8 @@ export const fineTuneRequestSchema = z.object({
   tuner: tunerSpecSchema,
   maxSequenceLength: z.int().nullable(),
   computeDtype: z.enum(['auto', 'f32', 'bf16']),
+  /** False: it shares its worker with no other job. Absent: as the team has it. */
+  share: z.boolean().optional(),
   /** What the request left open, before it was settled: a copy of the job leaves it open again. Absent in jobs of older versions. */
   asked: z
     .object({ hyperparameters: dpoHyperparametersSchema, tuner: tunerSpecSchema.nullable(), maxSequenceLength: z.int().nullable() })

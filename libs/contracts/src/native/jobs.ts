@@ -46,6 +46,8 @@ export const jobSummarySchema = z.object({
   /** Labels its worker must have. */
   worker_selector: workerSelectorSchema,
   memory_bytes_estimate: z.int().min(0).nullable(),
+  /** Other jobs on its base model may run beside it on its worker; null until its files are validated. */
+  may_share_worker: z.boolean().nullable(),
   /** Jobs that must have succeeded before this one starts. */
   after: z.array(z.string()),
   source: jobSourceSchema.nullable(),
@@ -54,6 +56,10 @@ export const jobSummarySchema = z.object({
   error: jobErrorSchema.nullable(),
 });
 export type JobSummary = z.infer<typeof jobSummarySchema>;
+
+/** Jobs beside one on a worker: those of the same team by their ids, of other teams only how many. */
+export const companySchema = z.object({ jobs: z.array(z.string()), other_teams_jobs: z.int().min(0) });
+export type Company = z.infer<typeof companySchema>;
 
 export const attemptSchema = z.object({
   id: z.string(),
@@ -72,6 +78,10 @@ export const attemptSchema = z.object({
   /** Its steps have stopped coming. */
   stuck: z.boolean(),
   resume_checkpoint_id: z.string().nullable(),
+  /** Who shared the worker with it, at any time. */
+  shared_worker_with: companySchema,
+  /** What its team is charged for it, so far: of every second the nth part while n jobs held the worker. */
+  gpu_seconds: z.number().min(0),
   assigned_at: unixSecondsSchema,
   acknowledged_at: unixSecondsSchema.nullable(),
   finished_at: unixSecondsSchema.nullable(),
@@ -84,6 +94,8 @@ export const jobDetailSchema = jobSummarySchema.extend({
   result: z.record(z.string(), z.unknown()).nullable(),
   result_files: z.array(z.string()),
   adapter_id: z.string().nullable(),
+  /** Who shares its worker with it now. */
+  shares_worker_with: companySchema,
   attempts: z.array(attemptSchema),
 });
 export type JobDetail = z.infer<typeof jobDetailSchema>;

@@ -1,6 +1,9 @@
 import { z } from 'zod';
 
 const boundSchema = z.int().min(0).max(1_000_000_000);
+const weightSchema = z.number().min(0.01).max(1000);
+const hoursSchema = z.number().min(0).max(1e9);
+const bytesSchema = z.int().min(0);
 
 /**
  * `GET /api/v1/teams` and `/api/v1/teams/:name`. Quotas: null is no bound. Jobs beyond the bound of running ones wait; jobs and files beyond the
@@ -12,6 +15,8 @@ export const teamSchema = z.object({
   name: z.string(),
   /** A team of weight 2 is due twice the GPU time of one of weight 1. */
   weight: z.number().positive(),
+  /** Its small jobs may share a worker with others on the same base model, those of other teams that allow it, too. */
+  shares_workers: z.boolean(),
   quotas: z.object({
     running_jobs: z.int().nullable(),
     gpu_hours_per_month: z.number().nullable(),
@@ -33,10 +38,21 @@ export const teamListSchema = z.object({ object: z.literal('list'), data: z.arra
 
 /** `PUT /api/v1/teams/:name/quota`: all of it; what is left out, or null, has no bound. */
 export const putQuotaSchema = z.strictObject({
-  weight: z.number().min(0.01).max(1000).default(1),
+  weight: weightSchema.default(1),
   running_jobs: boundSchema.optional(),
-  gpu_hours_per_month: z.number().min(0).max(1e9).optional(),
+  gpu_hours_per_month: hoursSchema.optional(),
   queued_jobs: boundSchema.optional(),
-  storage_bytes: z.int().min(0).optional(),
+  storage_bytes: bytesSchema.optional(),
 });
 export type PutQuota = z.input<typeof putQuotaSchema>;
+
+/** `PATCH /api/v1/teams/:name`: changes what is given; null lifts a bound. `shares_workers` counts for jobs submitted from then on. */
+export const changeTeamSchema = z.strictObject({
+  weight: weightSchema.optional(),
+  shares_workers: z.boolean().optional(),
+  running_jobs: boundSchema.nullable().optional(),
+  gpu_hours_per_month: hoursSchema.nullable().optional(),
+  queued_jobs: boundSchema.nullable().optional(),
+  storage_bytes: bytesSchema.nullable().optional(),
+});
+export type ChangeTeam = z.input<typeof changeTeamSchema>;

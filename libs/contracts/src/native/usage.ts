@@ -20,7 +20,7 @@ export const usageDaySchema = z.object({
   object: z.literal('usage.day'),
   team: z.string(),
   day: z.iso.date(),
-  /** Time its jobs held a worker, loading included. */
+  /** Time its jobs held a worker, loading included; of one that n jobs share, each is charged the nth part. */
   gpu_seconds: z.number().min(0),
   /** Part of it whose work is lost: of attempts that did not succeed, what came after their last checkpoint. */
   wasted_gpu_seconds: z.number().min(0),

@@ -56,7 +56,7 @@ export const methodSchema = z.strictObject({
 });
 
 /**
- * `POST /v1/fine_tuning/jobs`. `tuner`, `max_seq_length`, `compute_dtype`, `priority`, `worker_selector` and `after` are extensions;
+ * `POST /v1/fine_tuning/jobs`. `tuner`, `max_seq_length`, `compute_dtype`, `priority`, `worker_selector`, `share` and `after` are extensions;
  * the tuner's fields are checked by its own schema where the tuner is known.
  */
 export const createFineTuningJobSchema = z.strictObject({
@@ -77,6 +77,8 @@ export const createFineTuningJobSchema = z.strictObject({
   compute_dtype: z.enum(['auto', 'f32', 'bf16']).optional(),
   priority: prioritySchema.optional(),
   worker_selector: workerSelectorSchema.optional(),
+  /** False: a worker to itself, also where the team lets its small jobs share. */
+  share: z.boolean().optional(),
   after: afterJobsSchema.optional(),
 });
 export type CreateFineTuningJob = z.input<typeof createFineTuningJobSchema>;
@@ -149,6 +151,7 @@ export const fineTuningJobSchema = z.object({
     max_seq_length: z.int().nullable(),
     compute_dtype: z.enum(['auto', 'f32', 'bf16']),
     memory_bytes_estimate: z.int().min(0).nullable(),
+    may_share_worker: z.boolean().nullable(),
     started_at: unixSecondsSchema.nullable(),
     result: fineTuneResultSchema.nullable(),
   }),

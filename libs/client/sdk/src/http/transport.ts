@@ -24,7 +24,7 @@ export interface CallOptions {
 export type QueryValue = string | number | undefined;
 
 export interface ApiRequest extends CallOptions {
-  readonly method?: 'GET' | 'POST' | 'PUT' | 'DELETE';
+  readonly method?: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   /** From the root, each part encoded: see `path`. */
   readonly path: string;
   readonly query?: Readonly<Record<string, QueryValue>> | undefined;

@@ -1,4 +1,4 @@
-import { teamListSchema, teamSchema, type PutQuota, type TeamView } from '@tunefleet/contracts';
+import { teamListSchema, teamSchema, type ChangeTeam, type PutQuota, type TeamView } from '@tunefleet/contracts';
 import type { z } from 'zod';
 import { path, type CallOptions, type Transport } from '../http/transport';
 
@@ -12,6 +12,11 @@ export class Teams {
 
   get(name: string, { signal }: CallOptions = {}): Promise<TeamView> {
     return this.transport.json(teamSchema, { path: path('/api/v1', 'teams', name), signal });
+  }
+
+  /** What is left out stays; null lifts a bound. */
+  change(name: string, changes: ChangeTeam, { signal }: CallOptions = {}): Promise<TeamView> {
+    return this.transport.json(teamSchema, { method: 'PATCH', path: path('/api/v1', 'teams', name), json: changes, repeatable: true, signal });
   }
 
   /** All of it: what is left out has no bound. */
