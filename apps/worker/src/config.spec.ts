@@ -35,6 +35,12 @@ test('labels and the time to stop', () => {
   expect(parseWorkerConfig({ ...token, TUNEFLEET_WORKER_STOP_SECONDS: '120' }).stopMs).toBe(120_000);
 });
 
+test('how many jobs at once', () => {
+  const slots = (text?: string) => parseWorkerConfig({ ...token, TUNEFLEET_WORKER_SLOTS: text }).slots;
+  expect([slots(), slots('1'), slots('64')]).toEqual([8, 1, 64]);
+  for (const wrong of ['0', '65', '2.5', 'many']) expect(() => slots(wrong)).toThrow(/TUNEFLEET_WORKER_SLOTS/);
+});
+
 test('how long an engine may be silent', () => {
   expect(parseWorkerConfig({}).engineSilenceMs).toBe(1_800_000);
   expect(parseWorkerConfig({ TUNEFLEET_ENGINE_SILENCE_SECONDS: '60' }).engineSilenceMs).toBe(60_000);

@@ -23,6 +23,7 @@ const environmentSchema = z.object({
     if (typeof labels === 'string') context.addIssue({ code: 'custom', message: labels });
     return typeof labels === 'string' ? {} : labels;
   }),
+  TUNEFLEET_WORKER_SLOTS: z.coerce.number().int().min(1).max(64).default(8),
   TUNEFLEET_WORKER_STOP_SECONDS: z.coerce.number().int().min(1).max(3_600).default(30),
   TUNEFLEET_ENGINE_SILENCE_SECONDS: z.coerce.number().int().min(3).max(86_400).default(ENGINE_SILENCE_MS / 1_000),
   TUNEFLEET_DATA_DIR: z.string().min(1).default('.tunefleet'),
@@ -48,6 +49,8 @@ export interface WorkerConfig {
   readonly name: string;
   /** What it offers besides its device, for jobs that ask for it. */
   readonly labels: Readonly<Record<string, string>>;
+  /** Jobs at once, which then are of one base model and may share its passes. */
+  readonly slots: number;
   /** The whole of a graceful stop: checkpoint, upload, last words. */
   readonly stopMs: number;
   /** An engine that has a job and says nothing for so long is given up. */
@@ -86,6 +89,7 @@ export function parseWorkerConfig(environment: Readonly<Record<string, string | 
     joinToken: env.TUNEFLEET_WORKER_TOKEN ?? null,
     name,
     labels: env.TUNEFLEET_WORKER_LABELS,
+    slots: env.TUNEFLEET_WORKER_SLOTS,
     stopMs: env.TUNEFLEET_WORKER_STOP_SECONDS * 1_000,
     engineSilenceMs: env.TUNEFLEET_ENGINE_SILENCE_SECONDS * 1_000,
     workerDir: join(dataDir, 'workers', name),

@@ -10,6 +10,7 @@ import { ArtifactTransfer } from './artifact-transfer';
 import { Attempt, type AttemptDeps } from './attempt';
 import { attemptFolder, type AttemptFolder } from './attempt-folder';
 import { EngineProcess, type EngineExit, type EngineProcessOptions } from './engine-process';
+import { EngineRuns } from './engine-runs';
 import { loadIdentity, type WorkerIdentity } from './identity';
 import { Membership } from './membership';
 import { ServerLink, type ServerPayload, type WorkerPayload } from './server-link';
@@ -25,6 +26,8 @@ export interface AgentOptions {
   readonly joinToken: string | null;
   readonly name: string;
   readonly labels: Readonly<Record<string, string>>;
+  /** Attempts at once, of one base model; default: 1. */
+  readonly slots?: number;
   readonly version: string;
   readonly workerDir: string;
   readonly artifactCacheBytes: number;
@@ -60,25 +63,30 @@ export interface AgentHealth {
   readonly workerId: string | null;
   readonly connected: boolean;
   readonly engineReady: boolean;
-  readonly attemptId: string | null;
+  readonly attemptIds: readonly string[];
 }
 
-const PROTOCOL_VERSION = 1;
+const PROTOCOL_VERSION = 2;
+/** From this on a control plane knows of slots. */
+const SLOTS_PROTOCOL_VERSION = 2;
 const DEFAULT_CHUNK_BYTES = 256 * 1024;
 const POLL_MS = 20;
 
-/** Joins the three parts of a worker: the session with the control plane, the engine process, and the attempt that is under way. */
+/** Joins the three parts of a worker: the session with the control plane, the engine process, and the attempts that are under way. */
 export class Agent {
   private readonly settings: AgentSettings;
   private readonly parts: AgentParts;
   private readonly engine: Engine;
+  private readonly runs: EngineRuns;
   private readonly link: ServerLink;
   private identity: WorkerIdentity | null = null;
   private device: DeviceReport | null = null;
   private jobKinds: readonly string[] = [];
   private modelInMemory: string | null = null;
   private modelsOnDisk: readonly string[] = [];
-  private attempt: Attempt | null = null;
+  /** By id; until their end is acknowledged. */
+  private readonly attempts = new Map<string, Attempt>();
+  private isServerOfSlots = false;
   private stopping = false;
   private announcedReady = false;
   private chunkBytes = DEFAULT_CHUNK_BYTES;
@@ -96,6 +104,7 @@ export class Agent {
       onMessage: (message) => this.onEngine(message),
       onExit: (exit) => this.onEngineExit(exit),
     });
+    this.runs = new EngineRuns({ engine: this.engine, settings: this.settings, timers, logger });
     this.link = new ServerLink({
       client: this.parts.client,
       membership: this.parts.membership,
@@ -106,7 +115,7 @@ export class Agent {
       logger,
       hello: () => this.hello(),
       beat: (seq) => ({ seq, memoryBytesFree: this.memoryBytesFree(), running: this.running() }),
-      isUrgent: () => this.attempt !== null,
+      isUrgent: () => this.attempts.size > 0,
       onWelcome: (welcome) => this.onWelcome(welcome),
       onMessage: (message) => this.onServer(message),
       onRefused: (reason) => options.onRefused(reason),
@@ -120,13 +129,13 @@ export class Agent {
     this.engine.start();
   }
 
-  /** Graceful: a running attempt writes a checkpoint and is handed back, so that another worker goes on at once. */
+  /** Graceful: running attempts write a checkpoint and are handed back, so that other workers go on at once. */
   async stop(): Promise<void> {
     this.stopping = true;
     const deadline = this.options.clock.monotonic() + this.settings.shutdownMs;
     this.sendCredit();
-    if (this.link.isOpen) this.attempt?.stop('shutdown', Math.ceil((this.settings.shutdownMs * 2) / 3));
-    while (this.attempt !== null && this.link.isOpen && this.options.clock.monotonic() < deadline) await sleep(POLL_MS, undefined, this.options.timers);
+    if (this.link.isOpen) for (const attempt of this.attempts.values()) attempt.stop('shutdown', Math.ceil((this.settings.shutdownMs * 2) / 3));
+    while (this.attempts.size > 0 && this.link.isOpen && this.options.clock.monotonic() < deadline) await sleep(POLL_MS, undefined, this.options.timers);
     await this.kill();
   }
 
@@ -139,7 +148,7 @@ export class Agent {
   }
 
   health(): AgentHealth {
-    return { workerId: this.identity?.workerId ?? null, connected: this.link.isOpen, engineReady: this.engine.isReady, attemptId: this.attempt?.ref.attemptId ?? null };
+    return { workerId: this.identity?.workerId ?? null, connected: this.link.isOpen, engineReady: this.engine.isReady, attemptIds: [...this.attempts.keys()] };
   }
 
   get enginePid(): number | undefined {
@@ -160,25 +169,31 @@ export class Agent {
 
   private onEngine(message: FromEngine): void {
     if (message.type === 'ready') return;
+    for (const attempt of this.attempts.values()) attempt.onEngineAlive();
     if (message.type === 'model') {
       this.modelInMemory = message.inMemory;
       this.modelsOnDisk = message.onDisk;
       this.sendCredit();
       return;
     }
-    this.attempt?.onEngine(message);
+    const isAnswer = message.type === 'succeeded' || message.type === 'failed' || message.type === 'stopped';
+    if (isAnswer) this.runs.answered(message.runId);
+    this.attempts.get(message.runId)?.onEngine(message);
+    if (isAnswer) this.sendCredit();
   }
 
   private onEngineExit(exit: EngineExit): void {
     this.modelInMemory = null;
-    this.attempt?.onEngineExit(exit);
+    const end = this.runs.exited(exit);
+    for (const attempt of [...this.attempts.values()]) attempt.onEngineExit(end);
     this.sendCredit();
   }
 
   private onWelcome(welcome: fleet.Welcome): void {
     this.options.logger.info({ sessionId: welcome.sessionId, running: this.running().length }, 'connected to the control plane');
     if (welcome.artifactChunkBytes > 0) this.chunkBytes = welcome.artifactChunkBytes;
-    this.attempt?.rewind();
+    this.isServerOfSlots = welcome.protocolVersion >= SLOTS_PROTOCOL_VERSION;
+    for (const attempt of this.attempts.values()) attempt.rewind();
     this.sendCredit();
     this.flush();
     this.announceReady();
@@ -189,16 +204,14 @@ export class Agent {
       case 'assign':
         return this.onAssign(message.value);
       case 'lease':
-        if (this.attempt?.is(message.value.attempt) === true) this.attempt.renewLease(message.value.validForMs);
-        return;
+        return this.find(message.value.attempt)?.renewLease(message.value.validForMs);
       case 'stop':
         return this.onStop(message.value);
       case 'eventAck':
-        if (this.attempt?.is(message.value.attempt) === true) this.attempt.onEventAck(message.value);
+        this.find(message.value.attempt)?.onEventAck(message.value);
         return this.flush();
       case 'finishedAck':
-        if (this.attempt?.is(message.value.attempt) === true) this.closeAttempt(this.attempt);
-        return;
+        return this.closeAttempt(this.find(message.value.attempt));
       case 'beat':
       case 'welcome':
       case 'goodbye':
@@ -209,13 +222,13 @@ export class Agent {
   private onAssign(assign: fleet.Assign): void {
     const ref = assign.attempt;
     if (ref === undefined) return;
-    const again = this.attempt?.is(ref) === true;
+    const again = this.find(ref) !== undefined;
     const refusal = again ? null : this.refusal(assign);
     this.link.send({ $case: 'assignAck', value: { attempt: ref, accepted: refusal === null, reason: refusal ?? '' } });
     if (refusal !== null) return this.sendCredit();
     if (again) return;
     this.options.logger.info({ ...ref, kind: assign.kind, resumeStep: assign.resume?.step ?? null }, 'attempt assigned');
-    this.attempt = new Attempt(
+    const attempt = new Attempt(
       { ...assign, attempt: ref },
       {
         settings: this.settings,
@@ -225,16 +238,18 @@ export class Agent {
         clock: this.options.clock,
         ...(this.options.timers === undefined ? {} : { timers: this.options.timers }),
         logger: this.options.logger,
-        engine: this.engine,
+        engine: this.runs,
         onOutput: () => this.flush(),
       },
     );
-    void this.attempt.start();
+    this.attempts.set(ref.attemptId, attempt);
+    void attempt.start();
+    this.sendCredit();
   }
 
   private refusal(assign: fleet.Assign): string | null {
     if (this.stopping) return 'the worker is shutting down';
-    if (this.attempt !== null) return `the worker runs attempt ${this.attempt.ref.attemptId}`;
+    if (this.freeSlots === 0) return `the worker takes ${this.slots} at once and has ${this.occupied.join(', ')}`;
     if (!this.engine.isReady) return 'the engine is not ready';
     if (!this.jobKinds.includes(assign.kind)) return `this worker cannot run ${assign.kind} jobs`;
     return null;
@@ -244,33 +259,54 @@ export class Agent {
     const ref = stop.attempt;
     if (ref === undefined) return;
     const reason = parseStopReason(stop.reason);
-    if (this.attempt?.is(ref) === true) return this.attempt.stop(reason, stop.graceMs);
+    const attempt = this.find(ref);
+    if (attempt !== undefined) return attempt.stop(reason, stop.graceMs);
     // Nothing of it is here: say so, so that the record does not wait for it.
     this.link.send({ $case: 'finished', value: { attempt: ref, lastSeq: 0, outcome: { $case: 'stopped', value: { reason } } } });
   }
 
-  /** Sends what the attempt has to say, as far as the window goes. */
+  private find(ref: fleet.AttemptRef | undefined): Attempt | undefined {
+    const attempt = this.attempts.get(ref?.attemptId ?? '');
+    return attempt?.is(ref) === true ? attempt : undefined;
+  }
+
+  /** Sends what the attempts have to say, as far as the window of each goes. */
   private flush(): void {
-    for (;;) {
-      if (this.attempt === null || !this.link.isOpen) return;
-      const message: WorkerPayload | null = this.attempt.nextMessage();
-      if (message === null) return;
-      this.link.send(message);
+    for (const attempt of this.attempts.values()) {
+      for (let message = this.nextOf(attempt); message !== null; message = this.nextOf(attempt)) this.link.send(message);
     }
   }
 
-  private closeAttempt(attempt: Attempt): void {
+  private nextOf(attempt: Attempt): WorkerPayload | null {
+    return this.link.isOpen ? attempt.nextMessage() : null;
+  }
+
+  private closeAttempt(attempt: Attempt | undefined): void {
     attempt
-      .close()
+      ?.close()
       .catch((error: unknown) => this.options.logger.warn({ err: error, ...attempt.ref }, 'the attempt left files behind'))
       .finally(() => {
-        if (this.attempt === attempt) this.attempt = null;
+        if (this.attempts.get(attempt.ref.attemptId) === attempt) this.attempts.delete(attempt.ref.attemptId);
         this.sendCredit();
       });
   }
 
+  private get slots(): number {
+    return this.options.slots ?? 1;
+  }
+
+  /** Attempts, and what the engine still has of ones that are over. */
+  private get occupied(): readonly string[] {
+    return [...new Set([...this.attempts.keys(), ...this.runs.ids])];
+  }
+
+  private get freeSlots(): number {
+    return Math.max(0, this.slots - this.occupied.length);
+  }
+
   private sendCredit(): void {
-    const jobs = !this.stopping && this.attempt === null && this.engine.isReady ? 1 : 0;
+    const free = this.stopping || !this.engine.isReady ? 0 : this.freeSlots;
+    const jobs = this.isServerOfSlots ? free : Math.min(free, this.occupied.length === 0 ? 1 : 0);
     this.link.send({ $case: 'credit', value: { jobs, modelsOnDisk: [...this.modelsOnDisk], modelInMemory: this.modelInMemory ?? '' } });
   }
 
@@ -294,12 +330,12 @@ export class Agent {
       running: this.running(),
       labels: { ...labels },
       jobKinds: [...this.jobKinds],
-      slots: 1,
+      slots: this.slots,
     };
   }
 
   private running(): fleet.RunningAttempt[] {
-    return this.attempt === null || this.attempt.isOver ? [] : [this.attempt.running()];
+    return [...this.attempts.values()].filter(({ isOver }) => !isOver).map((attempt) => attempt.running());
   }
 
   /** The device's own figure is the engine's at start; main memory can be read at any time. */

@@ -4,19 +4,22 @@ import { link, mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import type { ArtifactRef } from '@tunefleet/contracts';
-import { TunefleetError } from '@tunefleet/foundation';
+import { orAborted, TunefleetError } from '@tunefleet/foundation';
 
 /** Appends to the file what is missing of the artifact's bytes. */
 export type FetchArtifact = (artifact: ArtifactRef, file: string, signal: AbortSignal) => Promise<void>;
 
 /**
  * Artifacts on this worker's disk, by hash. A file is there only when its hash was checked. Least recently used ones go first when the
- * bound is passed; those the running attempt holds are never removed.
+ * bound is passed; those that attempts hold are never removed.
  */
 export class ArtifactCache {
   private readonly filesDir: string;
   private readonly partsDir: string;
-  private readonly pinned = new Set<string>();
+  /** How often each is held. */
+  private readonly held = new Map<string, number>();
+  /** On their way. */
+  private readonly arriving = new Map<string, Promise<unknown>>();
 
   constructor(
     dir: string,
@@ -32,9 +35,26 @@ export class ArtifactCache {
     await mkdir(this.partsDir, { recursive: true });
   }
 
-  /** The local file of an artifact, downloaded if need be, and pinned until `release`. @throws incompatible_artifact when its hash is wrong */
+  /**
+   * The local file of an artifact, downloaded if need be: by whoever asks first, while others wait. Held until as many `release`s, also after a failure.
+   * @throws incompatible_artifact when its hash is wrong, cancelled
+   */
   async ensure(artifact: ArtifactRef, fetch: FetchArtifact, signal: AbortSignal): Promise<string> {
-    this.pinned.add(artifact.sha256);
+    const { sha256 } = artifact;
+    this.held.set(sha256, (this.held.get(sha256) ?? 0) + 1);
+    for (;;) {
+      const arriving = this.arriving.get(sha256);
+      if (arriving === undefined) break;
+      await orAborted(arriving, signal, `download of ${artifact.name} was abandoned`);
+    }
+    const arrival = this.bring(artifact, fetch, signal);
+    // Should it fail, whoever waits tries it with what it may use.
+    const settled = arrival.then(noop, noop).then(() => this.arriving.delete(sha256));
+    this.arriving.set(sha256, settled);
+    return arrival;
+  }
+
+  private async bring(artifact: ArtifactRef, fetch: FetchArtifact, signal: AbortSignal): Promise<string> {
     const file = this.fileOf(artifact.sha256);
     if ((await sizeOf(file)) === artifact.bytes) {
       const now = new Date();
@@ -62,8 +82,13 @@ export class ArtifactCache {
     await this.evict();
   }
 
-  release(): void {
-    this.pinned.clear();
+  /** Lets go of what `ensure` was asked for, by hash. */
+  release(sha256s: readonly string[]): void {
+    for (const sha256 of sha256s) {
+      const left = (this.held.get(sha256) ?? 0) - 1;
+      if (left > 0) this.held.set(sha256, left);
+      else this.held.delete(sha256);
+    }
   }
 
   private async evict(): Promise<void> {
@@ -74,7 +99,7 @@ export class ArtifactCache {
     const oldestFirst = entries.sort((a, b) => (a.info?.mtimeMs ?? 0) - (b.info?.mtimeMs ?? 0));
     for (const { sha256, info } of oldestFirst) {
       if (total <= this.maxBytes) return;
-      if (this.pinned.has(sha256)) continue;
+      if (this.held.has(sha256)) continue;
       await rm(this.fileOf(sha256), { force: true });
       total -= info?.size ?? 0;
     }
@@ -97,3 +122,5 @@ async function hashOf(file: string): Promise<string> {
   await pipeline(createReadStream(file), hash);
   return hash.digest('hex');
 }
+
+function noop(): void {}

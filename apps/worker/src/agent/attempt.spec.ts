@@ -3,10 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { fleet } from '@tunefleet/contracts';
 import { ManualClock, silentLogger, systemClock, type Clock } from '@tunefleet/foundation';
-import type { ToEngine } from '../engine-protocol';
 import { Attempt, type AttemptDeps } from './attempt';
 import { attemptFolder } from './attempt-folder';
-import type { EngineExit } from './engine-process';
+import type { EngineEnd } from './engine-runs';
 import { defaultAgentSettings, type AgentSettings } from './settings';
 
 const ref = { jobId: 'ftjob-1', attemptId: 'att-1', epoch: 1 };
@@ -14,14 +13,13 @@ const assign: fleet.Assign & { attempt: fleet.AttemptRef } = { attempt: ref, kin
 
 let workDir: string;
 let attempt: Attempt;
-let toEngine: ToEngine[];
-let kills: number;
+/** What was asked of the engine. */
+let asked: unknown[];
 let wake: () => void;
 
 beforeEach(async () => {
   workDir = await mkdtemp(join(tmpdir(), 'attempt-'));
-  toEngine = [];
-  kills = 0;
+  asked = [];
   wake = () => undefined;
   await begin(defaultAgentSettings);
 });
@@ -38,13 +36,19 @@ async function begin(settings: AgentSettings, clock: Clock = new ManualClock(0))
     folder: attemptFolder(workDir),
     clock,
     logger: silentLogger,
-    engine: { send: (message) => toEngine.push(message) > 0, kill: () => kills++, recentLines: [] },
+    engine: {
+      begin: ({ runId }) => asked.push(['begin', runId]) > 0,
+      end: (runId, { checkpoint, killAfterMs }) => asked.push(['end', runId, { checkpoint, killAfterMs }]),
+      ask: (runId, checkpoint) => asked.push(['ask', runId, checkpoint]),
+      kill: (runId) => asked.push(['kill', runId]),
+      recentLines: [],
+    },
     onOutput: () => wake(),
   });
   await attempt.start();
 }
 
-const exit = (changes: Partial<EngineExit>): EngineExit => ({ code: null, signal: 'SIGKILL', outOfMemory: false, logTail: ['last line'], crashes: 1, ...changes });
+const exit = (changes: Partial<EngineEnd>): EngineEnd => ({ code: null, signal: 'SIGKILL', outOfMemory: false, logTail: ['last line'], crashes: 1, runIds: ['att-1'], killedFor: null, ...changes });
 
 /** What the attempt says last, once it has something to say. */
 async function ending(): Promise<fleet.Finished['outcome']> {
@@ -56,16 +60,19 @@ async function ending(): Promise<fleet.Finished['outcome']> {
 }
 
 test.each([
-  [true, 'resource', 'out_of_memory'],
-  [false, 'infrastructure', 'engine_crashed'],
-])('an engine that dies, killed for lack of memory: %s, is a failure of the class %s', async (outOfMemory, failureClass, code) => {
-  attempt.onEngineExit(exit({ outOfMemory }));
+  [{ outOfMemory: true }, 'resource', 'out_of_memory'],
+  [{ outOfMemory: false }, 'infrastructure', 'engine_crashed'],
+  [{ outOfMemory: true, runIds: ['att-0', 'att-1'] }, 'infrastructure', 'out_of_memory'],
+  [{ outOfMemory: false, runIds: ['att-0', 'att-1'] }, 'infrastructure', 'engine_crashed'],
+  [{ killedFor: 'att-0', runIds: ['att-0', 'att-1'] }, 'infrastructure', 'engine_killed'],
+])('an engine that dies, %j, is a failure of the class %s, %s', async (how, failureClass, code) => {
+  attempt.onEngineExit(exit(how));
   expect(await ending()).toMatchObject({ $case: 'failed', value: { failureClass, code, logTail: ['last line'] } });
 });
 
 test('an engine that was killed because it did not stop has not failed', async () => {
   attempt.stop('paused', 50);
-  expect(toEngine.at(-1)).toEqual({ type: 'stop', runId: 'att-1', checkpoint: true });
+  expect(asked.at(-1)).toEqual(['end', 'att-1', { checkpoint: true, killAfterMs: 50 }]);
   attempt.onEngineExit(exit({ outOfMemory: true }));
   expect(await ending()).toEqual({ $case: 'stopped', value: { reason: 'paused' } });
 });
@@ -73,7 +80,8 @@ test('an engine that was killed because it did not stop has not failed', async (
 test('a cancel goes over a pause: the checkpoint is given up', () => {
   attempt.stop('paused', 60_000);
   attempt.stop('cancelled', 0);
-  expect(toEngine.slice(-2)).toEqual([true, false].map((checkpoint) => ({ type: 'stop', runId: 'att-1', checkpoint })));
+  const { stopMs } = defaultAgentSettings;
+  expect(asked.slice(-2)).toEqual([{ checkpoint: true, killAfterMs: 60_000 }, { checkpoint: false, killAfterMs: stopMs }].map((how) => ['end', 'att-1', how]));
 });
 
 test('an engine that is silent for too long is asked, killed, and not waited for should even that not end it', async () => {
@@ -84,6 +92,5 @@ test('an engine that is silent for too long is asked, killed, and not waited for
   expect(first).toMatchObject({ $case: 'events', value: { events: [{ payload: { $case: 'log', value: { level: 'warn', dataJson: '{"code":"stuck","phase":null}' } } }] } });
   attempt.onEventAck({ attempt: ref, seq: 1, stale: false });
   expect(await ending()).toMatchObject({ $case: 'failed', value: { failureClass: 'infrastructure', code: 'stuck' } });
-  expect(toEngine.at(-1)).toEqual({ type: 'stop', runId: 'att-1', checkpoint: false });
-  expect(kills).toBe(1);
+  expect(asked.slice(-2)).toEqual([['ask', 'att-1', false], ['kill', 'att-1']]);
 });

@@ -8,7 +8,7 @@ import type { ArtifactTransfer } from './artifact-transfer';
 import type { AttemptFolder } from './attempt-folder';
 import { EventLog } from './event-log';
 import { toEventPayload, toFailed } from './event-payload';
-import type { EngineExit } from './engine-process';
+import type { EngineEnd, EngineRuns } from './engine-runs';
 import { EngineWatch } from './engine-watch';
 import { LeaseClock } from './lease-clock';
 import type { WorkerPayload } from './server-link';
@@ -24,7 +24,7 @@ export interface AttemptDeps {
   readonly clock: Clock;
   readonly timers?: Timers;
   readonly logger: Logger;
-  readonly engine: { send(message: ToEngine): boolean; kill(): void; readonly recentLines: readonly string[] };
+  readonly engine: Pick<EngineRuns, 'begin' | 'end' | 'ask' | 'kill' | 'recentLines'>;
   /** There may be something to send. */
   readonly onOutput: () => void;
 }
@@ -53,6 +53,8 @@ export class Attempt {
   /** The engine has been given up; it is killed unless it answers within its grace. */
   private givenUp: Failure | null = null;
   private readonly transfers = new AbortController();
+  /** Hashes of what it holds in the cache. */
+  private readonly held: string[] = [];
   /** Uploads, one after the other. */
   private uploads: Promise<void> = Promise.resolve();
   private readonly timers: Timers;
@@ -95,10 +97,15 @@ export class Attempt {
       if (this.phase !== 'preparing') return;
       this.phase = 'running';
       this.watch.start();
-      if (!this.deps.engine.send(run)) this.fail(engineFailure('engine_crashed', 'the engine is not running', this.deps.engine.recentLines));
+      if (!this.deps.engine.begin(run)) this.fail(engineFailure('engine_crashed', 'the engine is not running', this.deps.engine.recentLines));
     } catch (error) {
       if (this.phase === 'preparing') this.failPreparing(error);
     }
+  }
+
+  /** The engine spoke, of this attempt or another: it is alive. */
+  onEngineAlive(): void {
+    this.watch.heard();
   }
 
   onEngine(message: Exclude<FromEngine, { type: 'ready' }>): void {
@@ -130,12 +137,12 @@ export class Attempt {
     }
   }
 
-  /** The engine process died with this attempt in it, or was killed because it did not stop in time. */
-  onEngineExit(exit: EngineExit): void {
+  /** The engine process died with this attempt in it, or was killed because it, or another one, did not stop in time. */
+  onEngineExit(end: EngineEnd): void {
     if (this.phase !== 'running' && this.phase !== 'stopping') return;
     if (this.stopReason !== null) return this.end(stoppedOutcome(this.stopReason));
     if (this.givenUp !== null) return this.fail(this.givenUp);
-    this.fail(exit.outOfMemory ? outOfMemory(exit) : engineFailure('engine_crashed', describeExit(exit), exit.logTail));
+    this.fail(failureOf(end, this.ref.attemptId));
   }
 
   renewLease(validForMs: number): void {
@@ -167,12 +174,8 @@ export class Attempt {
     this.phase = 'stopping';
     // From here on the grace bounds the engine.
     this.watch.stop();
-    this.deps.engine.send({ type: 'stop', runId: this.ref.attemptId, checkpoint: plan.checkpoint });
     this.killTimer?.cancel();
-    this.killTimer = this.timers.after(plan.killAfterMs, () => {
-      this.deps.logger.warn({ ...this.ref, waitMs: plan.killAfterMs }, 'the engine did not stop in time and is killed');
-      this.deps.engine.kill();
-    });
+    this.deps.engine.end(this.ref.attemptId, plan);
   }
 
   /** What to send next, in order: events, then the end. Null: nothing now. */
@@ -205,11 +208,11 @@ export class Attempt {
     this.transfers.abort();
     this.killTimer?.cancel();
     await this.uploads;
-    this.deps.cache.release();
+    this.deps.cache.release(this.held.splice(0));
     await this.deps.folder.remove();
   }
 
-  private async prepare(): Promise<ToEngine> {
+  private async prepare(): Promise<ToEngine & { type: 'run' }> {
     const { folder } = this.deps;
     const outputDir = await folder.create();
     const inputFiles: Record<string, string> = {};
@@ -233,6 +236,7 @@ export class Attempt {
   }
 
   private fetch(artifact: ArtifactRef): Promise<string> {
+    this.held.push(artifact.sha256);
     return this.deps.cache.ensure(artifact, (wanted, file, signal) => this.deps.transfer.download(this.ref, wanted, file, signal), this.transfers.signal);
   }
 
@@ -242,7 +246,7 @@ export class Attempt {
       this.events.add(payload, this.deps.clock.now());
       this.deps.onOutput();
     } catch (error) {
-      this.deps.engine.kill();
+      this.abandonRun();
       this.fail({ class: 'platform', code: 'event_buffer_full', message: errorMessage(error), param: null, logTail: [] });
     }
   }
@@ -258,11 +262,16 @@ export class Attempt {
     const { engine, logger, settings } = this.deps;
     const failure = (this.givenUp = engineFailure('stuck', message, engine.recentLines));
     logger.error({ ...this.ref, graceMs: settings.stopMs }, `${message}; the engine is given up`);
-    engine.send({ type: 'stop', runId: this.ref.attemptId, checkpoint: false });
+    engine.ask(this.ref.attemptId, false);
     this.killTimer = this.timers.after(settings.stopMs, () => {
-      engine.kill();
+      engine.kill(this.ref.attemptId);
       if (this.phase === 'running') this.fail(failure);
     });
+  }
+
+  /** What the engine makes of it counts no more. */
+  private abandonRun(): void {
+    this.deps.engine.end(this.ref.attemptId, { checkpoint: false, killAfterMs: this.deps.settings.stopMs });
   }
 
   private queueUpload(upload: () => Promise<void>): void {
@@ -291,7 +300,7 @@ export class Attempt {
       this.outcome ??= toFailed(failure, []);
       return this.deps.onOutput();
     }
-    this.deps.engine.kill();
+    this.abandonRun();
     this.fail(failure);
   }
 
@@ -328,13 +337,27 @@ function engineFailure(code: string, message: string, logTail: readonly string[]
   return { class: 'infrastructure', code, message, param: null, logTail: [...logTail] };
 }
 
+/** Of an attempt that nobody had asked to stop. Only one that was alone can be to blame. */
+function failureOf(end: EngineEnd, attemptId: string): Failure {
+  const { logTail, outOfMemory, runIds, killedFor } = end;
+  if (killedFor !== null && killedFor !== attemptId) {
+    return engineFailure('engine_killed', 'the engine was ended because another job in it did not stop in time; this one goes on from its last checkpoint', logTail);
+  }
+  const others = runIds.length - 1;
+  if (others > 0) {
+    const why = outOfMemory ? 'the system killed the engine for lack of memory' : describeExit(end);
+    return engineFailure(outOfMemory ? 'out_of_memory' : 'engine_crashed', `${why}; ${others} other ${others === 1 ? 'job was' : 'jobs were'} in it, so nobody can tell whose doing it was`, logTail);
+  }
+  return outOfMemory ? outOfMemoryAlone(end) : engineFailure('engine_crashed', describeExit(end), logTail);
+}
+
 /** Tried once more with half the examples per pass. */
-function outOfMemory({ logTail }: EngineExit): Failure {
+function outOfMemoryAlone({ logTail }: EngineEnd): Failure {
   const message = "the system killed the engine for lack of memory; lower micro_batch_size, max_seq_length or batch_size if it happens again";
   return { class: 'resource', code: 'out_of_memory', message, param: null, logTail: [...logTail] };
 }
 
-function describeExit({ code, signal, crashes }: EngineExit): string {
+function describeExit({ code, signal, crashes }: EngineEnd): string {
   const how = signal === null ? `with code ${code}` : `on signal ${signal}`;
   // Not every system says whether it was its out-of-memory killer.
   const hint = signal === 'SIGKILL' ? '; the system may have run out of memory' : '';

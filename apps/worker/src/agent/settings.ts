@@ -18,6 +18,8 @@ export interface AgentSettings {
    * cancel takes one pass at the most, and less than two seconds however long a pass is.
    */
   readonly stopMs: number;
+  /** The same, at the least, while other runs are in the engine: it is busy with passes of theirs, too, and killing it would cost them what they did since their checkpoints. */
+  readonly sharedStopMs: number;
   /** The same with a checkpoint to write, when the control plane grants no other time. */
   readonly checkpointStopMs: number;
   /** The most that the control plane may grant for a checkpoint. */
@@ -39,6 +41,7 @@ export const defaultAgentSettings: AgentSettings = {
   reconnectRunningMaxMs: 3_000,
   transfer: { firstMs: 500, factor: 2, maxMs: 15_000 },
   stopMs: 1_500,
+  sharedStopMs: 20_000,
   checkpointStopMs: 20_000,
   checkpointStopMsMax: 600_000,
   shutdownMs: 30_000,

@@ -1,3 +1,4 @@
+import type { Failure } from '@tunefleet/contracts';
 import { classifyFailure, runJob, StopRequest, type EngineResources, type JobEvents } from '@tunefleet/ml-jobs';
 import { assertNever, errorMessage, systemClock } from '@tunefleet/foundation';
 import { toEngineSchema, type FromEngine, type ToEngine } from '../engine-protocol';
@@ -84,8 +85,16 @@ export class EngineSession {
       return { type: 'succeeded', runId, result: { ...outcome.result }, dir: outcome.folder.dir, files: [...outcome.folder.files] };
     } catch (error) {
       process.stderr.write(`engine: run ${runId} failed: ${error instanceof Error ? (error.stack ?? error.message) : errorMessage(error)}\n`);
-      return { type: 'failed', runId, failure: classifyFailure(error) };
+      return { type: 'failed', runId, failure: this.#failureOf(error) };
     }
+  }
+
+  /** Memory that several runs share is nobody's fault: by itself the run may well fit. */
+  #failureOf(error: unknown): Failure {
+    const failure = classifyFailure(error);
+    const others = this.#active.size - 1;
+    if (failure.class !== 'resource' || others <= 0) return failure;
+    return { ...failure, class: 'infrastructure', code: 'no_memory_beside_others', message: `beside ${others === 1 ? 'another job' : `${others} other jobs`} in this engine: ${failure.message}`.slice(0, 4000) };
   }
 
   #eventsOf(runId: string): JobEvents {

@@ -17,6 +17,7 @@ await runWorkerProcess({
     reconnectRunningMaxMs: 100,
     transfer: { firstMs: 50, factor: 2, maxMs: 200 },
     stopMs: 500,
+    sharedStopMs: 1_000,
     checkpointStopMs: 2_000,
     checkpointStopMsMax: 10_000,
     shutdownMs: 5_000,
