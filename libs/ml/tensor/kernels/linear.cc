@@ -8,22 +8,26 @@
 namespace tunefleet {
 namespace {
 
-/** Outputs whose weights are read side by side, and rows they are multiplied with at once: twelve sums, which registers hold. */
-constexpr int kOutputs = 4;
-constexpr int kRows = 3;
+/**
+ * Rows and outputs whose dot products are summed side by side: with the vectors they are made of as many as there are registers. A single row meets more
+ * outputs, so that as much is under way at once.
+ */
+constexpr int kRows = 4;
+constexpr int kOutputs = 3;
+constexpr int kOutputsOfOneRow = 4;
 /** Weights that are worth handing to another thread. */
 constexpr int64_t kWeightsPerChunk = 1 << 14;
 
 /** sums[r][o] = x_r . w_o, each summed in eight lanes from the first element to the last, whatever else is computed beside it. */
 template <int Rows, int Outputs, typename Weight>
-inline void dots(const float* x, const Weight* w, int64_t size, float (&sums)[kRows][kOutputs]) {
+inline void dots(const float* x, const Weight* w, int64_t size, float (&sums)[Rows][Outputs]) {
   f32x8 lanes[Rows][Outputs] = {};
   int64_t at = 0;
   for (; at + kLanes <= size; at += kLanes) {
     f32x8 weights[Outputs];
     for (int o = 0; o < Outputs; ++o) {
       weights[o] = load(w + o * size + at);
-      // A row is too short for the processor to see that the next one follows.
+      // A row is too short for the processor to see that the next ones follow.
       if (Rows == 1) __builtin_prefetch(w + (o + Outputs) * size + at);
     }
     for (int r = 0; r < Rows; ++r) {
@@ -48,18 +52,22 @@ struct Product {
   int64_t out;
   const float* bias;      // [out]
   const float* residual;  // [rows, out]
+  const float* narrow;    // [rows, rank]
+  const float* update;    // [rank, out]
+  int64_t rank;
   float* y;
 };
 
 template <int Rows, int Outputs, typename Weight>
 inline void finish_block(const Product& p, const Weight* w, int64_t row, int64_t output) {
-  float sums[kRows][kOutputs];
-  dots<Rows, Outputs>(p.x + row * p.in, w, p.in, sums);
+  float sums[Rows][Outputs];
+  dots(p.x + row * p.in, w, p.in, sums);
   for (int r = 0; r < Rows; ++r) {
     for (int o = 0; o < Outputs; ++o) {
       const int64_t at = (row + r) * p.out + output + o;
       float value = sums[r][o];
       if (p.bias) value += p.bias[output + o];
+      for (int64_t i = 0; i < p.rank; ++i) value += p.narrow[(row + r) * p.rank + i] * p.update[i * p.out + output + o];
       if (p.residual) value += p.residual[at];
       p.y[at] = value;
     }
@@ -74,72 +82,83 @@ void all_rows(const Product& p, const Weight* w, int64_t output) {
   for (; row < p.rows; ++row) finish_block<1, Outputs>(p, w, row, output);
 }
 
-/** @param Source called with (output, count, scratch) gives the f32 weights of some outputs, in place or written to scratch */
-template <typename Source>
-void multiply(const Product& p, Source&& weights_of) {
-  const int64_t groups = (p.out + kOutputs - 1) / kOutputs;
-  parallel_ranges(groups, std::max<int64_t>(1, kWeightsPerChunk / (kOutputs * p.in)), [&](int64_t begin, int64_t end) {
+/** @param Source called with (output, count, scratch) gives the weights of some outputs, in place or written to scratch */
+template <int Outputs, typename Source>
+void multiply_by(const Product& p, Source&& weights_of) {
+  const int64_t groups = (p.out + Outputs - 1) / Outputs;
+  parallel_ranges(groups, std::max<int64_t>(1, kWeightsPerChunk / (Outputs * p.in)), [&](int64_t begin, int64_t end) {
     thread_local std::vector<float> scratch;
-    scratch.resize(kOutputs * p.in);
+    scratch.resize(Outputs * p.in);
     for (int64_t group = begin; group < end; ++group) {
-      const int64_t output = group * kOutputs;
-      const int64_t count = std::min<int64_t>(kOutputs, p.out - output);
+      const int64_t output = group * Outputs;
+      const int64_t count = std::min<int64_t>(Outputs, p.out - output);
       const auto* w = weights_of(output, count, scratch.data());
-      if (count == kOutputs) all_rows<kOutputs>(p, w, output);
+      if (count == Outputs) all_rows<Outputs>(p, w, output);
       else for (int64_t o = 0; o < count; ++o) all_rows<1>(p, w + o * p.in, output + o);
     }
   });
 }
 
-Product product_of(const View& x, int64_t out, const std::vector<View>& extras, int64_t bias_count, const View& y) {
-  const float* bias = bias_count > 0 ? extras.front().floats() : nullptr;
-  const float* residual = static_cast<int64_t>(extras.size()) > bias_count ? extras.back().floats() : nullptr;
-  return {x.floats(), x.dim(0), x.dim(1), out, bias, residual, y.floats()};
+template <typename Source>
+void multiply(const Product& p, Source&& weights_of) {
+  if (p.rows == 1) multiply_by<kOutputsOfOneRow>(p, weights_of);
+  else multiply_by<kOutputs>(p, weights_of);
 }
 
-/** Bias and residual, checked. */
-std::vector<View> extras_of(Call& call, int first, int64_t bias_count, int64_t residual_count, const Shape& output) {
-  std::vector<View> extras;
-  for (int index = first; index < first + bias_count + residual_count; ++index) extras.push_back(call.input(index));
-  if (bias_count > 0) require(extras.front().shape() == Shape{output[1]}, "the bias has one number per output");
-  if (residual_count > 0) require(extras.back().shape() == output, "the residual has the shape of the output");
-  return extras;
+template <typename Weight>
+void multiply_plain(const Product& p, const Weight* weights) {
+  multiply(p, [&](int64_t output, int64_t, float*) { return weights + output * p.in; });
 }
+
+/** What is added to a product, as inputs of an op: each is there or not. */
+class Additions {
+ public:
+  explicit Additions(Attributes& attributes) : biases_(attributes.integer("B")), residuals_(attributes.integer("R")), updates_(attributes.integer("U")) {}
+
+  /** Runs body(product) with a product of x [rows, in] and [out, in] that writes output 0. @param first of their inputs */
+  template <typename Body>
+  void with(Call& call, const View& x, int64_t out, int first, Body&& body) const {
+    const Shape shape{x.dim(0), out};
+    std::vector<View> views;
+    for (int index = first; index < first + biases_ + residuals_ + updates_; ++index) views.push_back(call.input(index));
+    const View* next = views.data();
+    const View* bias = biases_ > 0 ? next++ : nullptr;
+    const View* residual = residuals_ > 0 ? next++ : nullptr;
+    const View* narrow = updates_ > 0 ? next++ : nullptr;
+    const View* update = updates_ > 0 ? next++ : nullptr;
+    if (bias) require(bias->shape() == Shape{out}, "the bias has one number per output");
+    if (residual) require(residual->shape() == shape, "the residual has the shape of the output");
+    if (update) require(narrow->rank() == 2 && narrow->dim(0) == x.dim(0) && update->shape() == Shape{narrow->dim(1), out}, "a low-rank update wants [rows, rank] and [rank, out]");
+    const View y = call.output(0, shape);
+    body(Product{x.floats(), x.dim(0), x.dim(1), out, bias ? bias->floats() : nullptr, residual ? residual->floats() : nullptr, narrow ? narrow->floats() : nullptr,
+                 update ? update->floats() : nullptr, update ? update->dim(0) : 0, y.floats()});
+  }
+
+  static constexpr const char* kAttributes[] = {"B: int >= 0", "R: int >= 0", "U: int >= 0"};
+  static constexpr const char* kInputs[] = {"bias: B * float", "residual: R * float", "update: U * float"};
+
+ private:
+  const int64_t biases_;
+  const int64_t residuals_;
+  const int64_t updates_;
+};
 
 class Linear {
  public:
-  explicit Linear(Attributes& attributes) : biases_(attributes.integer("B")), residuals_(attributes.integer("R")) {}
+  explicit Linear(Attributes& attributes) : additions_(attributes) {}
 
   void operator()(Call& call) const {
     const View x = call.input(0);
     const View w = call.input(1);
     require(x.rank() == 2 && w.rank() == 2 && x.dim(1) == w.dim(1), "a linear map wants [rows, in] and [out, in]");
-    const Shape shape{x.dim(0), w.dim(0)};
-    const std::vector<View> extras = extras_of(call, 2, biases_, residuals_, shape);
-    const View y = call.output(0, shape);
-    const Product p = product_of(x, w.dim(0), extras, biases_, y);
-    if (w.dtype() == TF_FLOAT) {
-      const float* weights = w.floats();
-      multiply(p, [&](int64_t output, int64_t, float*) { return weights + output * p.in; });
-      return;
-    }
-    const uint16_t* weights = w.data<uint16_t>();
-    if (p.rows == 1) {
-      multiply(p, [&](int64_t output, int64_t, float*) { return weights + output * p.in; });
-      return;
-    }
-    multiply(p, [&](int64_t output, int64_t count, float* scratch) {
-      const uint16_t* from = weights + output * p.in;
-      int64_t i = 0;
-      for (; i + kLanes <= count * p.in; i += kLanes) store(scratch + i, load(from + i));
-      for (; i < count * p.in; ++i) scratch[i] = widen(from[i]);
-      return static_cast<const float*>(scratch);
+    additions_.with(call, x, w.dim(0), 2, [&](const Product& p) {
+      if (w.dtype() == TF_FLOAT) multiply_plain(p, w.floats());
+      else multiply_plain(p, w.data<uint16_t>());
     });
   }
 
  private:
-  const int64_t biases_;
-  const int64_t residuals_;
+  const Additions additions_;
 };
 
 /** Scales of blocks of weights, themselves quantised or not: see ops/linear/quantised-weights.ts. */
@@ -169,6 +188,9 @@ class BlockScales {
   int64_t count_;
 };
 
+/** Bytes of packed weights: those of the next rows are fetched while these are multiplied. */
+constexpr int64_t kReadAhead = 1024;
+
 /** Two weights per byte, by a table of pairs. */
 struct PackedWeights {
   const uint8_t* packed;
@@ -184,6 +206,7 @@ struct PackedWeights {
       const float scale = scales[block];
       for (; at + kLanes <= stop; at += kLanes, to += kLanes) {
         f32x8 weights;
+        __builtin_prefetch(packed + at / 2 + kReadAhead);
         for (int pair = 0; pair < kLanes / 2; ++pair) std::memcpy(reinterpret_cast<char*>(&weights) + 8 * pair, table + 2 * packed[at / 2 + pair], 8);
         store(to, weights * scale);
       }
@@ -235,27 +258,24 @@ class Quantisation {
 
 class LinearFourBit {
  public:
-  explicit LinearFourBit(Attributes& attributes) : quantisation_(attributes), biases_(attributes.integer("B")), residuals_(attributes.integer("R")) {}
+  explicit LinearFourBit(Attributes& attributes) : quantisation_(attributes), additions_(attributes) {}
 
   void operator()(Call& call) const {
     const View x = call.input(0);
     require(x.rank() == 2, "a linear map wants [rows, in]");
-    const Shape shape{x.dim(0), quantisation_.out};
-    const std::vector<View> extras = extras_of(call, 1 + quantisation_.inputs(), biases_, residuals_, shape);
-    const View y = call.output(0, shape);
-    const Product p = product_of(x, quantisation_.out, extras, biases_, y);
-    quantisation_.with(call, 1, p.in, [&](const PackedWeights& weights) {
-      multiply(p, [&](int64_t output, int64_t count, float* scratch) {
-        weights.write(output * p.in, (output + count) * p.in, scratch);
-        return static_cast<const float*>(scratch);
+    quantisation_.with(call, 1, x.dim(1), [&](const PackedWeights& weights) {
+      additions_.with(call, x, quantisation_.out, 1 + quantisation_.inputs(), [&](const Product& p) {
+        multiply(p, [&](int64_t output, int64_t count, float* scratch) {
+          weights.write(output * p.in, (output + count) * p.in, scratch);
+          return static_cast<const float*>(scratch);
+        });
       });
     });
   }
 
  private:
   const Quantisation quantisation_;
-  const int64_t biases_;
-  const int64_t residuals_;
+  const Additions additions_;
 };
 
 class Dequantise {
@@ -274,17 +294,23 @@ class Dequantise {
   const int64_t in_;
 };
 
+std::vector<const char*> joined(const std::vector<std::vector<const char*>>& lists) {
+  std::vector<const char*> all;
+  for (const auto& list : lists) all.insert(all.end(), list.begin(), list.end());
+  return all;
+}
+
 }  // namespace
 
 std::vector<OpDefinition> linear_ops() {
+  const std::vector<const char*> quantisation{"out: int", "block_size: int", "scale_block_size: int", "scale_offset: float", "S: int >= 1", "C: int >= 0"};
+  const std::vector<const char*> packed{"packed: uint8", "table: float", "scales: S * float", "scale_codes: C * uint8"};
+  const std::vector<const char*> flags(std::begin(Additions::kAttributes), std::end(Additions::kAttributes));
+  const std::vector<const char*> additions(std::begin(Additions::kInputs), std::end(Additions::kInputs));
   return {
-      define_op<Linear>("TunefleetLinear", {"T: {float, bfloat16}", "B: int >= 0", "R: int >= 0"}, {"x: float", "weight: T", "bias: B * float", "residual: R * float"}, {"y: float"}),
-      define_op<LinearFourBit>("TunefleetLinearFourBit",
-                               {"out: int", "block_size: int", "scale_block_size: int", "scale_offset: float", "S: int >= 1", "C: int >= 0", "B: int >= 0", "R: int >= 0"},
-                               {"x: float", "packed: uint8", "table: float", "scales: S * float", "scale_codes: C * uint8", "bias: B * float", "residual: R * float"}, {"y: float"}),
-      define_op<Dequantise>("TunefleetDequantise",
-                            {"out: int", "in: int", "block_size: int", "scale_block_size: int", "scale_offset: float", "S: int >= 1", "C: int >= 0"},
-                            {"packed: uint8", "table: float", "scales: S * float", "scale_codes: C * uint8"}, {"y: float"}),
+      define_op<Linear>("TunefleetLinear", joined({{"T: {float, bfloat16}"}, flags}), joined({{"x: float", "weight: T"}, additions}), {"y: float"}),
+      define_op<LinearFourBit>("TunefleetLinearFourBit", joined({quantisation, flags}), joined({{"x: float"}, packed, additions}), {"y: float"}),
+      define_op<Dequantise>("TunefleetDequantise", joined({{"in: int"}, quantisation}), packed, {"y: float"}),
   };
 }
 

@@ -15,10 +15,10 @@ export interface RawQuantisedWeights {
  * f32 unless said otherwise. A backend need not have them: whoever uses one composes the same of the others where it is missing.
  */
 export interface FusedOps {
-  /** x Wᵀ + bias + residual. Each row of the result is the same bits whatever rows are beside it. @param x [N, in]   @param weight [out, in] f32 or bf16   @param bias [out]   @param residual [N, out] */
-  linear(x: Raw, weight: Raw, bias: Raw | null, residual: Raw | null): Raw;
+  /** x Wᵀ and what is added. Each row of the result is the same bits whatever rows are beside it. @param x [N, in]   @param weight [out, in] f32 or bf16   @returns [N, out] */
+  linear(x: Raw, weight: Raw, additions: Additions<Raw>): Raw;
   /** As `linear`, from weights that are dequantised a few rows at a time. */
-  linearFourBit(x: Raw, weights: RawQuantisedWeights, bias: Raw | null, residual: Raw | null): Raw;
+  linearFourBit(x: Raw, weights: RawQuantisedWeights, additions: Additions<Raw>): Raw;
   /** [out, in] */
   dequantise(weights: RawQuantisedWeights): Raw;
   /** @param x [.., C]   @param weight [C]   @returns as `x`, and the inverse root mean squares [.., 1] */
@@ -38,6 +38,16 @@ export interface FusedOps {
   rope(x: Raw, cosine: Raw, sine: Raw, back: boolean): Raw;
   /** @param q [B, H, 1, D]   @param k [B, K, S, D]   @param v alike   @param mask added to scores, S numbers or B rows of them   @returns [B, H * D] */
   singleQueryAttention(q: Raw, k: Raw, v: Raw, mask: Raw | null, options: { readonly scale: number; readonly softcap: number | null }): Raw;
+}
+
+/** What is added to a product. */
+export interface Additions<T> {
+  /** [out] */
+  readonly bias?: T | null;
+  /** [N, out] */
+  readonly residual?: T | null;
+  /** narrow [N, R] times update [R, out]. */
+  readonly lowRank?: { readonly narrow: T; readonly update: T } | null;
 }
 
 export interface HeadSizes {

@@ -1,5 +1,6 @@
+import type { Raw } from './backend';
 import type { Device } from './device';
-import type { FusedOps, HeadSizes, RawQuantisedWeights } from './fused-ops';
+import type { Additions, FusedOps, HeadSizes, RawQuantisedWeights } from './fused-ops';
 import type { QuantisedWeights } from './ops/linear/quantised-weights';
 import type { Tensor } from './tensor';
 
@@ -10,12 +11,12 @@ export class FusedPrimitives {
     private readonly ops: FusedOps,
   ) {}
 
-  linear(x: Tensor, weight: Tensor, bias: Tensor | null, residual: Tensor | null): Tensor {
-    return this.device.adopt(this.ops.linear(x.raw, weight.raw, bias?.raw ?? null, residual?.raw ?? null));
+  linear(x: Tensor, weight: Tensor, additions: Additions<Tensor> = {}): Tensor {
+    return this.device.adopt(this.ops.linear(x.raw, weight.raw, rawAdditions(additions)));
   }
 
-  linearFourBit(x: Tensor, weights: QuantisedWeights, bias: Tensor | null, residual: Tensor | null): Tensor {
-    return this.device.adopt(this.ops.linearFourBit(x.raw, rawOf(weights), bias?.raw ?? null, residual?.raw ?? null));
+  linearFourBit(x: Tensor, weights: QuantisedWeights, additions: Additions<Tensor> = {}): Tensor {
+    return this.device.adopt(this.ops.linearFourBit(x.raw, rawOf(weights), rawAdditions(additions)));
   }
 
   dequantise(weights: QuantisedWeights): Tensor {
@@ -61,6 +62,10 @@ export class FusedPrimitives {
 /** Whether fused ops may compute with `x`. */
 export function isFused(x: Tensor): x is Tensor & { readonly device: { readonly fused: FusedPrimitives } } {
   return x.device.fused !== null && x.dtype === 'f32';
+}
+
+function rawAdditions({ bias, residual, lowRank }: Additions<Tensor>): Additions<Raw> {
+  return { bias: bias?.raw ?? null, residual: residual?.raw ?? null, lowRank: lowRank ? { narrow: lowRank.narrow.raw, update: lowRank.update.raw } : null };
 }
 
 function rawOf({ packed, table, scales, ...rest }: QuantisedWeights): RawQuantisedWeights {

@@ -1,5 +1,5 @@
 import type { Raw } from '../../backend';
-import type { FusedOps, HeadSizes, RawQuantisedWeights } from '../../fused-ops';
+import type { Additions, FusedOps, HeadSizes, RawQuantisedWeights } from '../../fused-ops';
 import { TF, type OpAttribute } from './binding';
 
 /** How the backend runs an op by name. */
@@ -25,12 +25,12 @@ export class FusedKernels implements FusedOps {
     }
   }
 
-  linear(x: Raw, weight: Raw, bias: Raw | null, residual: Raw | null): Raw {
-    return this.one('TunefleetLinear', [this.runner.type('T', TF[weight.dtype]), ...this.extras(bias, residual)], [x, weight, bias, residual]);
+  linear(x: Raw, weight: Raw, additions: Additions<Raw>): Raw {
+    return this.one('TunefleetLinear', [this.runner.type('T', TF[weight.dtype]), ...this.counts(additions)], [x, weight, ...added(additions)]);
   }
 
-  linearFourBit(x: Raw, weights: RawQuantisedWeights, bias: Raw | null, residual: Raw | null): Raw {
-    return this.one('TunefleetLinearFourBit', [...this.quantisation(weights), ...this.extras(bias, residual)], [x, ...partsOf(weights), bias, residual]);
+  linearFourBit(x: Raw, weights: RawQuantisedWeights, additions: Additions<Raw>): Raw {
+    return this.one('TunefleetLinearFourBit', [...this.quantisation(weights), ...this.counts(additions)], [x, ...partsOf(weights), ...added(additions)]);
   }
 
   dequantise(weights: RawQuantisedWeights): Raw {
@@ -80,8 +80,8 @@ export class FusedKernels implements FusedOps {
     return this.runner.run(name, attributes, inputs.flatMap((input) => (input ? [input.id] : [])), outputs);
   }
 
-  private extras(bias: Raw | null, residual: Raw | null): OpAttribute[] {
-    return [this.runner.int('B', bias ? 1 : 0), this.runner.int('R', residual ? 1 : 0)];
+  private counts({ bias, residual, lowRank }: Additions<Raw>): OpAttribute[] {
+    return [this.runner.int('B', bias ? 1 : 0), this.runner.int('R', residual ? 1 : 0), this.runner.int('U', lowRank ? 2 : 0)];
   }
 
   private quantisation({ scales, blockSize, outSize }: RawQuantisedWeights): OpAttribute[] {
@@ -96,6 +96,10 @@ export class FusedKernels implements FusedOps {
       runner.int('C', plain ? 0 : 1),
     ];
   }
+}
+
+function added({ bias = null, residual = null, lowRank }: Additions<Raw>): (Raw | null)[] {
+  return [bias, residual, lowRank?.narrow ?? null, lowRank?.update ?? null];
 }
 
 /** In the order of the op's inputs. */

@@ -2,6 +2,7 @@ import type { Device } from '../../device';
 import type { DType } from '../../dtype';
 import type { Tensor } from '../../tensor';
 import { isFused } from '../../fused-primitives';
+import type { Additions } from '../../fused-ops';
 import { dequantise, fitsFused, type QuantisedWeights } from './quantised-weights';
 
 /** A frozen weight matrix, in a dtype of its own and kept the way round that this device multiplies fastest, or quantised. */
@@ -44,23 +45,23 @@ export function quantisedMatrix(parts: readonly [QuantisedWeights, ...QuantisedW
 
 /** x Wᵀ: [N, in] -> [N, out] in the dtype of `x`. No gradient recorded. */
 export function multiplyForward(x: Tensor, weight: FrozenMatrix): Tensor {
-  return fewRows(x, weight, null, null) ?? multiply(x, weight, weight.layout === 'outIn');
+  return fewRows(x, weight) ?? multiply(x, weight, weight.layout === 'outIn');
 }
 
 /**
- * x Wᵀ + bias + residual for a few rows, where weights are read once and what is done with them is next to nothing.
+ * x Wᵀ and what is added, for a few rows, where weights are read once and what is done with them is next to nothing.
  * @returns null where there are many rows or this device has no such op
  */
-export function fewRows(x: Tensor, { value, layout, quantised }: FrozenMatrix, bias: Tensor | null, residual: Tensor | null): Tensor | null {
+export function fewRows(x: Tensor, { value, layout, quantised }: FrozenMatrix, additions: Additions<Tensor> = {}): Tensor | null {
   if (!isFused(x) || x.dim(0) > FEW_ROWS || layout !== 'outIn') return null;
   const { fused, primitives } = x.device;
-  if (!quantised) return value.dtype === 'f32' || value.dtype === 'bf16' ? fused.linear(x, value, bias, residual) : null;
+  if (!quantised) return value.dtype === 'f32' || value.dtype === 'bf16' ? fused.linear(x, value, additions) : null;
   const fits = quantised.every(fitsFused);
   const [only] = quantised as readonly [QuantisedWeights];
-  if (fits && quantised.length === 1) return fused.linearFourBit(x, only, bias, residual);
-  if (fits && !bias && !residual) return x.device.scope(() => primitives.concat(quantised.map((part) => fused.linearFourBit(x, part, null, null)), 1));
+  if (fits && quantised.length === 1) return fused.linearFourBit(x, only, additions);
+  if (fits && !Object.values(additions).some(Boolean)) return x.device.scope(() => primitives.concat(quantised.map((part) => fused.linearFourBit(x, part)), 1));
   using dense = dequantise(quantised);
-  return fused.linear(x, dense, bias, residual);
+  return fused.linear(x, dense, additions);
 }
 
 /** Measured: with more the products of whole matrices are faster, see docs/experiments.md. */

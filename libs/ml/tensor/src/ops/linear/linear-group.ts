@@ -36,9 +36,10 @@ export function linearGroup(x: Tensor, maps: readonly FrozenMap[], { lora = null
     run: () => {
       const narrow = lora ? narrowProduct(p, x, lora) : null;
       const known: Tensor[] = [];
+      const plain = !lora || (lora.decomposition === null && lora.shifts.length === 0);
       const outputs = maps.map((map, index) => {
         const b = lora?.b[index] ?? null;
-        const whole = lora ? null : fewRows(x, map.weight, map.bias, residual);
+        const whole = plain && fewRows(x, map.weight, { bias: map.bias, residual, lowRank: narrow && b ? { narrow: narrow.product, update: b } : null });
         if (whole) return whole;
         let base = multiplyForward(x, map.weight);
         const gain = decomposition?.gains[index];
