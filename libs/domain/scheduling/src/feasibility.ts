@@ -38,10 +38,10 @@ export class Feasibilities {
     const needBytes = memoryNeed(job);
     const from = pool.firstThatHolds(needBytes);
     const excluded = this.exclusions(job, pool, from);
-    const { busy, blocked, largestAvailableBytes } = this.levels.at(pool, from, job, excluded);
+    const { busy, busyToShare, blocked, largestAvailableBytes } = this.levels.at(pool, from, job, excluded);
     const impossible = this.impossibleReason(job, pool, from, needBytes);
     const isShort = largestAvailableBytes > 0 && !fits(needBytes, largestAvailableBytes);
-    return { pool, needBytes, from, excluded, busy, impossible, blocked: blocked ?? (isShort ? { code: 'no_fitting_worker', text: tooLarge(needBytes, largestAvailableBytes, 'free for a job') } : null) };
+    return { pool, needBytes, from, excluded, busy: job.shareKey !== null && pool.hasSlots ? busyToShare : busy, impossible, blocked: blocked ?? (isShort ? { code: 'no_fitting_worker', text: tooLarge(needBytes, largestAvailableBytes, 'free for a job') } : null) };
   }
 
   private impossibleReason(job: QueuedJob, pool: WorkerPool, from: number, needBytes: number): WaitingReason | null {

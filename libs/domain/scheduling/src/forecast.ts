@@ -22,11 +22,14 @@ export class Forecast {
     nowMs: number,
   ) {
     this.freeAtMs = Float64Array.from(fleet.workers, (worker) => (worker.cordoned || worker.busy ? Infinity : nowMs));
+    // The last of those that share it.
+    const ends = new Map<number, number>();
     for (const running of snapshot.running) {
       const index = fleet.indexOf.get(running.workerId);
-      if (index !== undefined && fleet.workers[index]?.cordoned === false) this.freeAtMs[index] = expectedEndMs(running, nowMs);
+      if (index !== undefined && fleet.workers[index]?.cordoned === false) ends.set(index, Math.max(ends.get(index) ?? 0, expectedEndMs(running, nowMs)));
     }
-    for (const { job, worker } of placed) this.freeAtMs[worker] = endOf(job, nowMs);
+    for (const { job, worker } of placed) ends.set(worker, Math.max(ends.get(worker) ?? 0, endOf(job, nowMs)));
+    for (const [worker, endMs] of ends) this.freeAtMs[worker] = endMs;
   }
 
   /** Puts the job on the worker that will be free first. @returns when it starts; Infinity: cannot be told */

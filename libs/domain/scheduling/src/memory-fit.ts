@@ -8,6 +8,11 @@ export function memoryNeed(job: Pick<QueuedJob, 'memoryBytesEstimate' | 'memoryC
   return job.memoryBytesEstimate * job.memoryCorrection;
 }
 
+/** What it adds on a worker that holds its base model for others; all of its need where nobody said. */
+export function sharedMemoryNeed(job: Pick<QueuedJob, 'memoryBytesEstimate' | 'memoryCorrection' | 'sharedMemoryBytes'>): number {
+  return (job.sharedMemoryBytes ?? job.memoryBytesEstimate) * job.memoryCorrection;
+}
+
 export function fits(needBytes: number, memoryBytes: number): boolean {
   return needBytes <= memoryBytes * MEMORY_SHARE;
 }

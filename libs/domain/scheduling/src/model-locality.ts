@@ -13,7 +13,7 @@ export const LOCALITY_WAIT_MAX_MS = 60_000;
 export interface LocalityWait {
   readonly reason: WaitingReason;
   readonly untilMs: number;
-  /** The busy worker it waits for. */
+  /** The busy worker it waits for, for itself. */
   readonly workerId: string;
 }
 
@@ -40,7 +40,7 @@ export class ModelLocality {
     running: readonly RunningJob[],
     private readonly nowMs: number,
   ) {
-    for (const job of running) this.endsMs.set(job.workerId, expectedEndMs(job, nowMs));
+    for (const job of running) this.endsMs.set(job.workerId, Math.max(this.endsMs.get(job.workerId) ?? 0, expectedEndMs(job, nowMs)));
     fleet.workers.forEach((worker, index) => {
       if (!worker.online || worker.cordoned || !worker.busy || worker.modelInMemory === null) return;
       this.busyByModel.set(worker.modelInMemory, [...(this.busyByModel.get(worker.modelInMemory) ?? []), index]);

@@ -4,9 +4,11 @@ import { Forecast } from './forecast';
 import { Matching, type Applicant } from './matching';
 import { fits, memoryAvailable } from './memory-fit';
 import { ModelLocality } from './model-locality';
-import { Preemptions, PREEMPTION_DEADLINE_MS, type Preemption } from './preemption';
+import { Preemptions, PREEMPTION_DEADLINE_MS, type FreedWorker, type Preemption } from './preemption';
 import { quotaReason } from './quota';
+import { SharedWorkers } from './shared-workers';
 import type { QueuedJob, SchedulableWorker, Snapshot } from './snapshot';
+import { Succession } from './succession';
 import { teamStates, type TeamState } from './team-shares';
 import type { WaitingJob, WaitingReason } from './waiting-reason';
 import { fleetOf, isIdle, type Fleet } from './worker-pool';
@@ -33,6 +35,17 @@ export interface Plan {
   readonly lookAgainAtMs: number | null;
 }
 
+/** Why a job got no worker of its own. */
+interface Refusal {
+  readonly reason: WaitingReason;
+  readonly feasible: Feasibility;
+  /** The busy worker for which it passes free ones by. */
+  readonly awaitedWorkerId?: string;
+}
+
+/** What a place beside others helps against, or what has a claim on a worker that others share. */
+const MAY_JOIN: ReadonlySet<WaitingReason['code']> = new Set(['workers_busy', 'no_fitting_worker', 'model_locality']);
+
 /** A worker that has just ended a job may not have told yet that its memory is free again: it is held for so long for a job that needs it. */
 const MEMORY_RETURN_MS = 30_000;
 
@@ -43,6 +56,7 @@ const MEMORY_RETURN_MS = 30_000;
 export function plan(snapshot: Snapshot, nowMs: number = snapshot.nowMs): Plan {
   const pass = new Pass(snapshot, nowMs);
   pass.place();
+  pass.share();
   return pass.result();
 }
 
@@ -53,7 +67,9 @@ class Pass {
   private readonly feasibilities: Feasibilities;
   private readonly matching: Matching;
   private readonly locality: ModelLocality;
-  private readonly reasons = new Map<string, { readonly reason: WaitingReason; readonly feasible: Feasibility }>();
+  private readonly reasons = new Map<string, Refusal>();
+  private readonly joined: { readonly job: QueuedJob; readonly worker: number }[] = [];
+  private shared: SharedWorkers | null = null;
   private lookAgainAtMs = Infinity;
   private turn = 0;
 
@@ -72,27 +88,68 @@ class Pass {
   place(): void {
     this.queue.inTurn((job, team) => {
       const feasible = this.feasibilities.of(job);
-      const reason = this.placeOne({ job, feasible, turn: this.turn++ }, team);
-      if (reason === null) {
+      const refusal = this.placeOne({ job, feasible, turn: this.turn++ }, team);
+      if (refusal === null) {
         team.runningJobs += 1;
         return true;
       }
-      this.reasons.set(job.id, { reason, feasible });
+      this.reasons.set(job.id, { ...refusal, feasible });
       return false;
     });
   }
 
+  /** Fills the slots of workers, once everybody has had its pick of free ones: in the order of the queue, and not at the cost of those before. */
+  share(): void {
+    const { snapshot, fleet, nowMs } = this;
+    if (!fleet.hasSlots || !snapshot.jobs.some(({ id, shareKey }) => shareKey !== null && this.reasons.has(id))) return;
+    const placed = this.matching.placed();
+    const shared = new SharedWorkers(fleet, snapshot.running, placed);
+    if (shared.isEmpty) return;
+    const succession = new Succession(fleet, snapshot.running, placed, nowMs);
+    this.shared = shared;
+    this.queue.inTurn((job, team) => {
+      const refusal = this.reasons.get(job.id);
+      if (refusal === undefined || !MAY_JOIN.has(refusal.reason.code)) return false;
+      const { feasible, awaitedWorkerId } = refusal;
+      if (feasible.impossible !== null) return false;
+      if (job.shareKey !== null && awaitedWorkerId === undefined && !this.isReturning(succession, feasible)) {
+        const excuse = quotaReason(team, nowMs);
+        if (excuse !== null) {
+          this.reasons.set(job.id, { reason: excuse, feasible });
+          return false;
+        }
+        const worker = shared.join({ job, feasible }, succession);
+        if (worker !== null) {
+          succession.joined(worker, job);
+          this.reasons.delete(job.id);
+          this.joined.push({ job, worker });
+          team.runningJobs += 1;
+          return true;
+        }
+      }
+      succession.wait(job, feasible, awaitedWorkerId);
+      return false;
+    });
+  }
+
+  /** A worker of its own is as good as there. */
+  private isReturning(succession: Succession, feasible: Feasibility): boolean {
+    const untilMs = succession.returnsUntilMs(feasible);
+    if (untilMs !== null) this.lookAgainAt(untilMs);
+    return untilMs !== null;
+  }
+
   /** @returns why it has to wait; null: it has a worker */
-  private placeOne(applicant: Applicant, team: TeamState): WaitingReason | null {
+  private placeOne(applicant: Applicant, team: TeamState): Omit<Refusal, 'feasible'> | null {
     const { job, feasible } = applicant;
     const excuse = feasible.impossible ?? quotaReason(team, this.nowMs) ?? this.notYet(job);
-    if (excuse !== null) return excuse;
+    if (excuse !== null) return { reason: excuse };
     if (feasible.blocked !== null) {
       this.holdForReturningMemory(applicant);
-      return feasible.blocked;
+      return { reason: feasible.blocked };
     }
     const free = this.matching.bestFree(applicant);
-    if (free === null) return this.matching.makeRoom(applicant) ? null : feasible.busy;
+    if (free === null) return this.matching.makeRoom(applicant) ? null : { reason: feasible.busy };
     const wait = this.locality.waitFor(applicant, this.fleet.workers[free] as SchedulableWorker);
     if (wait === null) {
       this.matching.take(free, applicant);
@@ -100,7 +157,7 @@ class Pass {
     }
     this.matching.reservations.hold(free, { jobId: job.id, turn: applicant.turn, fromMs: wait.untilMs });
     this.lookAgainAt(wait.untilMs);
-    return wait.reason;
+    return { reason: wait.reason, awaitedWorkerId: wait.workerId };
   }
 
   private notYet({ notBeforeMs }: QueuedJob): WaitingReason | null {
@@ -123,7 +180,7 @@ class Pass {
   }
 
   result(): Plan {
-    const placed = this.matching.placed();
+    const placed = [...this.matching.placed(), ...this.joined];
     const forecast = new Forecast(this.fleet, this.snapshot, placed, this.nowMs);
     const preemptions = new Preemptions(this.fleet, this.snapshot, this.teams, this.nowMs);
     const waiting = new Map<string, WaitingJob>();
@@ -135,21 +192,16 @@ class Pass {
       const startMs = isForeseeable ? forecast.next(job, feasible) : Infinity;
       const isBusy = found.reason.code === 'workers_busy';
       const freed = isBusy ? (preemptions.pendingFor(job.id) ?? (startMs - this.nowMs > PREEMPTION_DEADLINE_MS ? preemptions.ask(job, feasible) : null)) : null;
-      const { code, text } = freed === null ? found.reason : this.preemptionPending(freed);
+      const { code, text } = freed === null ? found.reason : preemptionPending(freed);
       waiting.set(job.id, { code, text, position: waiting.size + 1, estimatedStartMs: startMs === Infinity ? null : Math.round(startMs) });
       return isForeseeable;
     });
     return {
-      placements: placed.map(({ job, worker }) => placementOf(job, this.fleet.workers[worker] as SchedulableWorker)),
+      placements: placed.map(({ job, worker }) => placementOf(job, this.fleet.workers[worker] as SchedulableWorker, this.shared?.jobIdsOn(worker) ?? [])),
       preemptions: preemptions.chosen,
       waiting,
       lookAgainAtMs: this.lookAgainAtMs === Infinity ? null : this.lookAgainAtMs,
     };
-  }
-
-  private preemptionPending(workerId: string): WaitingReason {
-    const name = this.fleet.workers[this.fleet.indexOf.get(workerId) ?? -1]?.name ?? workerId;
-    return { code: 'preemption_pending', text: `waiting for worker ${name}: a job of a lower priority class writes its checkpoint there and makes room` };
   }
 
   private lookAgainAt(ms: number): void {
@@ -157,7 +209,12 @@ class Pass {
   }
 }
 
-function placementOf(job: QueuedJob, worker: SchedulableWorker): Placement {
+function preemptionPending({ workerName, jobs }: FreedWorker): WaitingReason {
+  const who = jobs === 1 ? 'a job of a lower priority class writes its checkpoint there and makes room' : `${jobs} jobs of a lower priority class write their checkpoints there and make room`;
+  return { code: 'preemption_pending', text: `waiting for worker ${workerName}: ${who}` };
+}
+
+function placementOf(job: QueuedJob, worker: SchedulableWorker, jobIds: readonly string[]): Placement {
   return {
     jobId: job.id,
     jobEpoch: job.epoch,
@@ -166,6 +223,6 @@ function placementOf(job: QueuedJob, worker: SchedulableWorker): Placement {
     workerSessionId: worker.sessionId,
     workerSlots: worker.slots,
     resumeCheckpointId: job.resumeCheckpointId,
-    besideJobIds: [],
+    besideJobIds: jobIds.filter((id) => id !== job.id),
   };
 }

@@ -10,6 +10,8 @@ export interface PoolLevel {
   readonly blocked: WaitingReason | null;
   /** What to say when those that could take one are given to others. */
   readonly busy: WaitingReason;
+  /** The same for a job that may also run beside others. */
+  readonly busyToShare: WaitingReason;
   /** Of those that are ready for a job; 0: none is. */
   readonly largestAvailableBytes: number;
 }
@@ -98,9 +100,11 @@ export class PoolLevels {
 }
 
 function levelOf(pool: WorkerPool, asked: Asked, counts: Counts, largestAvailableBytes: number): KnownLevel {
+  const areBusy = `${counted(counts.open, 'fits and is', 'fit and are')} busy`;
   return {
     blocked: blockedReason(pool, asked, counts),
-    busy: { code: 'workers_busy', text: `waiting for a free worker: ${counted(counts.open, 'fits and is', 'fit and are')} busy` },
+    busy: { code: 'workers_busy', text: `waiting for a free worker: ${areBusy}` },
+    busyToShare: { code: 'workers_busy', text: `waiting for a free worker or a place beside jobs on its base model: ${areBusy}` },
     largestAvailableBytes,
     counts,
   };

@@ -1,4 +1,4 @@
-import type { Snapshot, TeamAccount } from './snapshot';
+import type { RunningJob, Snapshot, TeamAccount } from './snapshot';
 
 export const USAGE_HALF_LIFE_MS = 7 * 24 * 3_600_000;
 
@@ -21,18 +21,21 @@ export function decayedUsage(gpuSeconds: number, elapsedMs: number): number {
 
 /**
  * What every team has had. A job counts with its estimate from the moment it is placed (the entry penalty), so that a burst of jobs cannot
- * slip through before any of them has run.
+ * slip through before any of them has run. Those that share a worker now count as if they had shared it equally all the time, until they end and are
+ * charged for what they had.
  * @see Kay & Lauder 1988, "A fair share scheduler", for the decay; Slurm's fair-share factor for the weights
  */
 export function teamStates(snapshot: Pick<Snapshot, 'jobs' | 'running' | 'teams'>, nowMs: number): ReadonlyMap<string, TeamState> {
   const states = new Map<string, TeamState>();
   const live = new Map<string, { gpuSeconds: number; count: number; monthGpuSeconds: number }>();
   const monthStartMs = startOfMonth(nowMs);
-  for (const { teamId, assignedAtMs, secondsEstimate } of snapshot.running) {
+  const sharers = sharersByWorker(snapshot.running);
+  for (const { teamId, workerId, assignedAtMs, secondsEstimate } of snapshot.running) {
+    const share = 1 / (sharers.get(workerId) ?? 1);
     const sum = live.get(teamId) ?? { gpuSeconds: 0, count: 0, monthGpuSeconds: 0 };
-    sum.gpuSeconds += Math.max((nowMs - assignedAtMs) / 1000, secondsEstimate ?? ENTRY_SECONDS_DEFAULT);
+    sum.gpuSeconds += share * Math.max((nowMs - assignedAtMs) / 1000, secondsEstimate ?? ENTRY_SECONDS_DEFAULT);
     sum.count += 1;
-    sum.monthGpuSeconds += Math.max(0, nowMs - Math.max(assignedAtMs, monthStartMs)) / 1000;
+    sum.monthGpuSeconds += (share * Math.max(0, nowMs - Math.max(assignedAtMs, monthStartMs))) / 1000;
     live.set(teamId, sum);
   }
   const add = (account: TeamAccount): void => {
@@ -49,6 +52,13 @@ export function teamStates(snapshot: Pick<Snapshot, 'jobs' | 'running' | 'teams'
     if (!states.has(teamId)) add({ id: teamId, name: teamId, weight: 1, decayedGpuSeconds: 0, monthGpuSeconds: 0, quota: { runningJobs: null, gpuHoursPerMonth: null } });
   }
   return states;
+}
+
+/** How many run on each worker. */
+export function sharersByWorker(running: readonly Pick<RunningJob, 'workerId'>[]): ReadonlyMap<string, number> {
+  const sharers = new Map<string, number>();
+  for (const { workerId } of running) sharers.set(workerId, (sharers.get(workerId) ?? 0) + 1);
+  return sharers;
 }
 
 /** The smaller, the more the team is due. */

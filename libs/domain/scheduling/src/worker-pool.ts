@@ -6,6 +6,8 @@ import type { QueuedJob, SchedulableWorker } from './snapshot';
 export interface Fleet {
   readonly workers: readonly SchedulableWorker[];
   readonly indexOf: ReadonlyMap<string, number>;
+  /** Some run several jobs at once. */
+  readonly hasSlots: boolean;
   /** The pool for a job's kind and selector; made once for all jobs that ask for the same. */
   poolOf(job: Pick<QueuedJob, 'kind' | 'workerSelector'>): WorkerPool;
 }
@@ -17,6 +19,8 @@ export interface WorkerPool {
   readonly labelledOnline: number;
   /** Indices into `Fleet.workers`, by memory. */
   readonly members: Int32Array;
+  /** Some of them run several jobs at once. */
+  readonly hasSlots: boolean;
   /** By worker index. */
   has(worker: number): boolean;
   /** Position of the first member that is large enough; `members.length` when none is. */
@@ -31,6 +35,7 @@ export function fleetOf(workers: readonly SchedulableWorker[]): Fleet {
   return {
     workers: sorted,
     indexOf: new Map(sorted.map((worker, index) => [worker.id, index])),
+    hasSlots: sorted.some(({ slots }) => slots > 1),
     poolOf: (job) => {
       const selector = selectorKey(job.workerSelector);
       const [known, key] = selector === '' ? [byKind, job.kind] : [pools, `${job.kind}\n${selector}`];
@@ -59,6 +64,7 @@ function makePool({ kind, workerSelector }: Pick<QueuedJob, 'kind' | 'workerSele
     labelled,
     labelledOnline,
     members: Int32Array.from(members),
+    hasSlots: members.some((index) => (workers[index]?.slots ?? 1) > 1),
     has: (worker) => isMember[worker] === 1,
     firstThatHolds: (needBytes) => {
       let [low, high] = [0, usable.length];

@@ -90,13 +90,14 @@ class World {
   }
 
   snapshotAt(nowMs: number): Snapshot {
-    const busy = new Set([...this.live.values()].map(({ record }) => record.workerId));
+    const live = [...this.live.values()].map(({ record }) => record);
+    const held = (workerId: string): number => live.filter((record) => record.workerId === workerId).length;
     return snapshot(
       [...this.waiting.values()].map(({ job }) => job),
-      this.workers.map((free) => (busy.has(free.id) ? worker(free.id, { ...free, busy: true, credit: 0 }) : free)),
+      this.workers.map((free) => worker(free.id, { ...free, busy: held(free.id) > 0, credit: free.slots - held(free.id) })),
       {
         nowMs,
-        running: [...this.live.values()].map(({ record }) => record),
+        running: live,
         teams: this.teams.map((team) => {
           const used = this.used.get(team.id) ?? { seconds: 0, atMs: nowMs };
           return { ...team, decayedGpuSeconds: decayedUsage(used.seconds, nowMs - used.atMs) };
@@ -111,8 +112,9 @@ class World {
       const { of, job } = this.waiting.get(jobId) as { of: SimulatedJob; job: QueuedJob };
       this.waiting.delete(jobId);
       if (!this.firstStartMs.has(jobId)) this.firstStartMs.set(jobId, nowMs);
-      const { teamId, priority, queuedAtMs, secondsEstimate } = job;
-      const record = running(jobId, workerId, { teamId, priority, queuedAtMs, secondsEstimate, assignedAtMs: nowMs, preemptions: this.preempted.get(jobId) ?? 0 });
+      const { teamId, priority, queuedAtMs, secondsEstimate, memoryBytesEstimate, shareKey, sharedMemoryBytes } = job;
+      const memory = { memoryBytesEstimate, shareKey, sharedMemoryBytes };
+      const record = running(jobId, workerId, { teamId, priority, queuedAtMs, secondsEstimate, ...memory, assignedAtMs: nowMs, preemptions: this.preempted.get(jobId) ?? 0 });
       this.live.set(jobId, { of, record, endsAtMs: nowMs + 1000 * (this.left.get(jobId) ?? of.seconds) });
     }
     for (const preemption of preemptions) {

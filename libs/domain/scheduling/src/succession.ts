@@ -1,0 +1,120 @@
+import type { Feasibility } from './feasibility';
+import { expectedEndMs } from './running-view';
+import type { QueuedJob, RunningJob, SchedulableWorker } from './snapshot';
+import { SuffixMinima } from './suffix-minima';
+import { isIdle, isReady, type Fleet, type WorkerPool } from './worker-pool';
+
+/** Where nobody knows when a worker will be free: after all that is known, and of such ones the first in order. */
+const UNKNOWN_MS = 1e15;
+/** A worker that has just ended a job is waited for so long until it says that it is ready for the next. */
+const READY_AGAIN_MS = 30_000;
+
+interface Claim {
+  /** When the worker would be free for whoever waits for it. */
+  readonly freeAtMs: number;
+  /** One that never shares waits for it. */
+  isExclusive: boolean;
+}
+
+/**
+ * Which busy worker each waiting job is to have next, in the order of the queue, so that none waits longer because others go on sharing what it waits
+ * for. A job that never shares has its worker to itself from then on: nobody joins those that are there. For one that may share itself others join
+ * only if they are gone by the time at which the worker would have been free anyway.
+ */
+export class Succession {
+  private readonly freeAtMs: Float64Array;
+  private readonly claims = new Map<number, Claim>();
+  private readonly pools = new Map<WorkerPool, { readonly minima: SuffixMinima; readonly placeOf: Int32Array }>();
+
+  constructor(
+    private readonly fleet: Fleet,
+    running: readonly RunningJob[],
+    placed: readonly { readonly job: QueuedJob; readonly worker: number }[],
+    private readonly nowMs: number,
+  ) {
+    this.freeAtMs = Float64Array.from(fleet.workers, (worker) => (isReturning(worker, nowMs) ? nowMs : Infinity));
+    for (const job of running) {
+      const worker = fleet.indexOf.get(job.workerId);
+      if (worker === undefined || fleet.workers[worker]?.cordoned !== false) continue;
+      const before = this.freeAtMs[worker] as number;
+      this.freeAtMs[worker] = Math.max(before === Infinity ? 0 : before, Math.min(expectedEndMs(job, nowMs), UNKNOWN_MS));
+    }
+    for (const { job, worker } of placed) this.freeAtMs[worker] = endOf(job, nowMs);
+  }
+
+  /** The job stays and waits for the worker that will be free for it first, or for the one that it is told of. */
+  wait(job: QueuedJob, feasible: Feasibility, workerId: string | null = null): void {
+    const worker = workerId === null ? this.firstFree(feasible) : (this.fleet.indexOf.get(workerId) ?? -1);
+    if (worker < 0) return;
+    const freeAtMs = this.freeAtMs[worker] as number;
+    const claim = this.claims.get(worker);
+    if (claim === undefined) this.claims.set(worker, { freeAtMs, isExclusive: job.shareKey === null });
+    else claim.isExclusive ||= job.shareKey === null;
+    this.setFreeAt(worker, freeAtMs + (job.secondsEstimate === null ? UNKNOWN_MS : job.secondsEstimate * 1000));
+  }
+
+  /** The job has come to those on the worker. */
+  joined(worker: number, job: QueuedJob): void {
+    if (!this.claims.has(worker)) this.setFreeAt(worker, Math.max(this.freeAtMs[worker] as number, endOf(job, this.nowMs)));
+  }
+
+  /** Nobody may come to those on the worker. */
+  isClosed(worker: number): boolean {
+    return this.claims.get(worker)?.isExclusive === true;
+  }
+
+  /** Whether the job may come to those on the worker before the ones that wait for it. */
+  allows(worker: number, job: QueuedJob): boolean {
+    const claim = this.claims.get(worker);
+    if (claim === undefined) return true;
+    return !claim.isExclusive && claim.freeAtMs < UNKNOWN_MS && endOf(job, this.nowMs) <= claim.freeAtMs;
+  }
+
+  /** Until when the job waits for a worker that has just ended another one and will be ready in a moment; null: there is none. */
+  returnsUntilMs(feasible: Feasibility): number | null {
+    const worker = this.fleet.workers[this.firstFree(feasible)];
+    return worker !== undefined && !worker.busy && isReturning(worker, this.nowMs) && (this.freeAtMs[this.fleet.indexOf.get(worker.id) ?? -1] as number) <= this.nowMs
+      ? (worker.idleSinceMs ?? 0) + READY_AGAIN_MS
+      : null;
+  }
+
+  private setFreeAt(worker: number, freeAtMs: number): void {
+    this.freeAtMs[worker] = freeAtMs;
+    for (const { minima, placeOf } of this.pools.values()) {
+      const place = placeOf[worker] as number;
+      if (place >= 0) minima.set(place, freeAtMs);
+    }
+  }
+
+  private firstFree({ pool, from, excluded }: Feasibility): number {
+    if (excluded.size === 0) {
+      const place = this.minimaOf(pool).smallestFrom(from);
+      return place < 0 ? -1 : (pool.members[place] as number);
+    }
+    let first = -1;
+    for (let place = from; place < pool.members.length; place++) {
+      const worker = pool.members[place] as number;
+      if (excluded.has((this.fleet.workers[worker] as SchedulableWorker).id)) continue;
+      if ((this.freeAtMs[worker] as number) < (first < 0 ? Infinity : (this.freeAtMs[first] as number))) first = worker;
+    }
+    return first;
+  }
+
+  private minimaOf(pool: WorkerPool): SuffixMinima {
+    const known = this.pools.get(pool);
+    if (known !== undefined) return known.minima;
+    const placeOf = new Int32Array(this.freeAtMs.length).fill(-1);
+    pool.members.forEach((worker, place) => (placeOf[worker] = place));
+    const minima = new SuffixMinima(Float64Array.from(pool.members, (worker) => this.freeAtMs[worker] as number));
+    this.pools.set(pool, { minima, placeOf });
+    return minima;
+  }
+}
+
+function isReturning(worker: SchedulableWorker, nowMs: number): boolean {
+  return isIdle(worker) && !isReady(worker) && (worker.idleSinceMs ?? -Infinity) + READY_AGAIN_MS > nowMs;
+}
+
+function endOf({ secondsEstimate }: QueuedJob, startMs: number): number {
+  return secondsEstimate === null ? UNKNOWN_MS : startMs + secondsEstimate * 1000;
+}
