@@ -2,7 +2,8 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { fleet } from '@tunefleet/contracts';
-import { ManualClock, silentLogger, systemClock, type Clock } from '@tunefleet/foundation';
+import { ManualClock, silentLogger, systemClock } from '@tunefleet/foundation';
+import { ManualTimers } from '../testing/manual-timers';
 import { Attempt, type AttemptDeps } from './attempt';
 import { attemptFolder } from './attempt-folder';
 import type { EngineEnd } from './engine-runs';
@@ -28,13 +29,13 @@ afterEach(async () => {
   await rm(workDir, { recursive: true, force: true });
 });
 
-async function begin(settings: AgentSettings, clock: Clock = new ManualClock(0)): Promise<void> {
+async function begin(settings: AgentSettings, time: Pick<AttemptDeps, 'clock' | 'timers'> = { clock: new ManualClock(0) }): Promise<void> {
   attempt = new Attempt(assign, {
     settings,
     cache: { release: () => undefined } as unknown as AttemptDeps['cache'],
     transfer: {} as AttemptDeps['transfer'],
     folder: attemptFolder(workDir),
-    clock,
+    ...time,
     logger: silentLogger,
     engine: {
       begin: ({ runId }) => asked.push(['begin', runId]) > 0,
@@ -86,11 +87,25 @@ test('a cancel goes over a pause: the checkpoint is given up', () => {
 
 test('an engine that is silent for too long is asked, killed, and not waited for should even that not end it', async () => {
   await attempt.close();
-  await begin({ ...defaultAgentSettings, engineSilenceMs: 60, stopMs: 20 }, systemClock);
+  await begin({ ...defaultAgentSettings, engineSilenceMs: 60, stopMs: 20 }, { clock: systemClock });
   let first: ReturnType<Attempt['nextMessage']> = null;
   while ((first = attempt.nextMessage()) === null) await new Promise<void>((resolve) => (wake = resolve));
   expect(first).toMatchObject({ $case: 'events', value: { events: [{ payload: { $case: 'log', value: { level: 'warn', dataJson: '{"code":"stuck","phase":null}' } } }] } });
   attempt.onEventAck({ attempt: ref, seq: 1, stale: false });
   expect(await ending()).toMatchObject({ $case: 'failed', value: { failureClass: 'infrastructure', code: 'stuck' } });
   expect(asked.slice(-2)).toEqual([['ask', 'att-1', false], ['kill', 'att-1']]);
+});
+
+test('silence is that of the engine: whatever it says of others, it is alive', async () => {
+  await attempt.close();
+  const timers = new ManualTimers();
+  await begin({ ...defaultAgentSettings, engineSilenceMs: 90_000 }, { clock: timers.clock, timers });
+  for (let times = 0; times < 10; times++) {
+    timers.pass(29_000);
+    attempt.onEngineAlive();
+    attempt.renewLease(600_000);
+  }
+  expect([attempt.nextMessage(), asked.at(-1)]).toEqual([null, ['begin', 'att-1']]);
+  timers.pass(90_000);
+  expect(asked.at(-1)).toEqual(['ask', 'att-1', false]);
 });
