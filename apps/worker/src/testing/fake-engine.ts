@@ -29,16 +29,16 @@ const fakeSpecSchema = z.object({
 type Run = ToEngine & { type: 'run' };
 
 const POLL_MS = 5;
-let current: { readonly run: Run; stop: { checkpoint: boolean } | null } | null = null;
+const stops = new Map<string, (checkpoint: boolean) => void>();
 
 function say(message: FromEngine): void {
   process.send?.(message);
 }
 
 async function runJob(run: Run): Promise<void> {
-  const state = { run, stop: null as { checkpoint: boolean } | null };
-  current = state;
+  const state = { stop: null as { checkpoint: boolean } | null };
   const { runId } = run;
+  stops.set(runId, (checkpoint) => void (state.stop = { checkpoint }));
   const { fake } = fakeSpecSchema.parse(run.spec);
   for (const file of Object.values(run.inputFiles)) await readFile(file);
   const startStep = run.resumeDir === null ? 0 : Number(await readFile(join(run.resumeDir, 'state.txt'), 'utf8'));
@@ -102,7 +102,7 @@ process.on('message', (wire) => {
   const message = toEngineSchema.parse(wire);
   if (message.type === 'exit') process.exit(0);
   if (message.type === 'run') void runJob(message);
-  if (message.type === 'stop' && current?.run.runId === message.runId) current.stop = { checkpoint: message.checkpoint };
+  if (message.type === 'stop') stops.get(message.runId)?.(message.checkpoint);
 });
 say({
   type: 'ready',
