@@ -134,6 +134,8 @@ function runningOf(index: number, workerId: string): RunningJob {
     priority: index % 3 === 0 ? -10 : 0,
     queuedAtMs: NOW_MS - 7_200_000,
     assignedAtMs: NOW_MS - Math.floor(3_600_000 * drawn(9, index)),
+    gpuSeconds: Math.floor(3_600 * drawn(9, index)),
+    monthGpuSeconds: Math.floor(3_600 * drawn(9, index)),
     estimatedFinishMs: NOW_MS + Math.floor(3_600_000 * drawn(10, index)),
     secondsEstimate: 3600,
     preemptions: 0,

@@ -79,7 +79,7 @@ class Pass {
   ) {
     this.fleet = fleetOf(snapshot.workers);
     this.feasibilities = new Feasibilities(this.fleet);
-    this.teams = teamStates(snapshot, nowMs);
+    this.teams = teamStates(snapshot);
     this.queue = new FairQueue(snapshot.jobs, this.teams, nowMs);
     this.matching = new Matching(this.fleet, nowMs);
     this.locality = new ModelLocality(this.fleet, snapshot.running, nowMs);

@@ -59,6 +59,10 @@ export interface RunningJob {
   readonly priority: number;
   readonly queuedAtMs: number;
   readonly assignedAtMs: number;
+  /** What its team would be charged if it ended now: of every second the nth part while n attempts were live on the worker. */
+  readonly gpuSeconds: number;
+  /** Of it, what is of this calendar month (UTC). */
+  readonly monthGpuSeconds: number;
   /** As the worker last said; null: it has not yet. */
   readonly estimatedFinishMs: number | null;
   readonly secondsEstimate: number | null;

@@ -21,21 +21,19 @@ export function decayedUsage(gpuSeconds: number, elapsedMs: number): number {
 
 /**
  * What every team has had. A job counts with its estimate from the moment it is placed (the entry penalty), so that a burst of jobs cannot
- * slip through before any of them has run. Those that share a worker now count as if they had shared it equally all the time, until they end and are
- * charged for what they had.
+ * slip through before any of them has run; of those that share a worker now each with its part.
  * @see Kay & Lauder 1988, "A fair share scheduler", for the decay; Slurm's fair-share factor for the weights
  */
-export function teamStates(snapshot: Pick<Snapshot, 'jobs' | 'running' | 'teams'>, nowMs: number): ReadonlyMap<string, TeamState> {
+export function teamStates(snapshot: Pick<Snapshot, 'jobs' | 'running' | 'teams'>): ReadonlyMap<string, TeamState> {
   const states = new Map<string, TeamState>();
   const live = new Map<string, { gpuSeconds: number; count: number; monthGpuSeconds: number }>();
-  const monthStartMs = startOfMonth(nowMs);
   const sharers = sharersByWorker(snapshot.running);
-  for (const { teamId, workerId, assignedAtMs, secondsEstimate } of snapshot.running) {
+  for (const { teamId, workerId, gpuSeconds, monthGpuSeconds, secondsEstimate } of snapshot.running) {
     const share = 1 / (sharers.get(workerId) ?? 1);
     const sum = live.get(teamId) ?? { gpuSeconds: 0, count: 0, monthGpuSeconds: 0 };
-    sum.gpuSeconds += share * Math.max((nowMs - assignedAtMs) / 1000, secondsEstimate ?? ENTRY_SECONDS_DEFAULT);
+    sum.gpuSeconds += Math.max(gpuSeconds, share * (secondsEstimate ?? ENTRY_SECONDS_DEFAULT));
     sum.count += 1;
-    sum.monthGpuSeconds += (share * Math.max(0, nowMs - Math.max(assignedAtMs, monthStartMs))) / 1000;
+    sum.monthGpuSeconds += monthGpuSeconds;
     live.set(teamId, sum);
   }
   const add = (account: TeamAccount): void => {

@@ -1,5 +1,6 @@
 import { decayedUsage, startOfMonth, type QueuedJob, type RunningJob, type SchedulableWorker, type Snapshot, type TeamAccount } from '@tunefleet/domain-scheduling';
 import type { AttemptRecord, WorkerRecord } from '@tunefleet/ports';
+import { chargedSeconds } from './company';
 import { isUnblocked } from './dependents';
 import type { JobRow, Tables } from './tables';
 import { secondsEstimate } from './usage';
@@ -23,7 +24,7 @@ export function readSnapshot(tables: Tables, limit: number): Snapshot {
     nowMs,
     jobs: jobs.map((job) => queuedJob(tables, job, averages)),
     workers: schedulableWorkers(tables, nowMs),
-    running: runningJobs(tables, averages),
+    running: runningJobs(tables, averages, nowMs),
     teams: [...tables.teams.values()].map(({ id, name }) => teamAccount(tables, { id, name }, nowMs)),
     jobsNotShown: open.length - jobs.length,
   };
@@ -64,7 +65,7 @@ function memoryOf(tables: Tables, job: JobRow, attempts: readonly AttemptRecord[
   };
 }
 
-function runningJobs(tables: Tables, averages: Map<string, number | null>): RunningJob[] {
+function runningJobs(tables: Tables, averages: Map<string, number | null>, nowMs: number): RunningJob[] {
   return tables.liveAttempts().map((attempt): RunningJob => {
     const job = tables.jobs.get(attempt.jobId) as JobRow;
     const fromStep = attempt.resumeCheckpointId === null ? 0 : (tables.checkpoints.get(attempt.resumeCheckpointId)?.step ?? 0);
@@ -78,6 +79,8 @@ function runningJobs(tables: Tables, averages: Map<string, number | null>): Runn
       priority: job.priority,
       queuedAtMs: job.queuedAt?.getTime() ?? 0,
       assignedAtMs: attempt.assignedAt.getTime(),
+      gpuSeconds: chargedSeconds(tables, attempt, attempt.assignedAt.getTime(), nowMs),
+      monthGpuSeconds: chargedSeconds(tables, attempt, Math.max(attempt.assignedAt.getTime(), startOfMonth(nowMs)), nowMs),
       estimatedFinishMs: job.epoch === attempt.epoch ? (job.estimatedFinish?.getTime() ?? null) : null,
       secondsEstimate: secondsEstimate(tables, job, fromStep, averages),
       preemptions: job.preemptions,

@@ -123,6 +123,8 @@ describe('shared use', () => {
     await begin(workerId, second);
     await pass(workerId, 50);
     near(await gpuSecondsOf(a), 125);
+    const seen = (await fleet.schedulingSnapshot(1)).running.find(({ attemptId }) => attemptId === a.attemptId);
+    near(seen?.gpuSeconds ?? NaN, 125);
     const today = new Date().toISOString().slice(0, 10);
     const yesterday = new Date(Date.now() - DAY_MS).toISOString().slice(0, 10);
     near((await records.usageByDay({ from: yesterday, to: today, team: 'live' })).reduce((sum, { gpuSeconds }) => sum + gpuSeconds, 0), 125);
@@ -130,6 +132,7 @@ describe('shared use', () => {
     const { rows } = await client.query<{ month_age: number }>(`select extract(epoch from now() - date_trunc('month', now() at time zone 'utc') at time zone 'utc')::float8 as month_age`);
     const monthAge = rows[0]?.month_age ?? NaN;
     near(monthGpuSeconds, monthAge < 50 ? monthAge / 2 : Math.min(125, monthAge - 25));
+    near(seen?.monthGpuSeconds ?? NaN, monthGpuSeconds);
   });
 
   test('the month is charged its own part: half of it where two shared the worker over its beginning', async () => {

@@ -3,6 +3,7 @@ import { invariant } from '@tunefleet/foundation';
 import { Prisma } from '../generated/client';
 import type { Database } from '../database/database';
 import { isUnblocked } from '../records/dependents';
+import { chargedSeconds } from './charged-seconds';
 
 interface SnapshotRow extends Omit<Snapshot, 'teams' | 'jobsNotShown'> {
   readonly teams: readonly TeamRow[];
@@ -58,13 +59,18 @@ const queuedJobs = (limit: number): Prisma.Sql => Prisma.sql`
   left join lateral (select c.id, c.step from checkpoint c where j.epoch > 0 and c.job_id = j.id order by c.step desc limit 1) c on true
   order by j.priority desc, j.queued_at, j.id`;
 
+/** What a live attempt is charged from then on; nobody shares a worker of one slot. */
+const heldSince = (from: Prisma.Sql): Prisma.Sql => Prisma.sql`case when w.slots > 1 then ${chargedSeconds(from, Prisma.sql`now.at`)} else greatest(0, extract(epoch from now.at - ${from})) end`;
+
 const runningJobs = Prisma.sql`
   select a.job_id as "jobId", a.id as "attemptId", a.epoch, j.team_id as "teamId", a.worker_id as "workerId",
     coalesce(j.memory_bytes_estimate, 0) as "memoryBytesEstimate", coalesce(m.memory_ratio, 1) as "memoryCorrection", ${sharing}, j.priority, ${ms('j.queued_at')} as "queuedAtMs", ${ms('a.assigned_at')} as "assignedAtMs",
+    ${heldSince(Prisma.sql`a.assigned_at`)} as "gpuSeconds", ${heldSince(Prisma.sql`greatest(a.assigned_at, now.month)`)} as "monthGpuSeconds",
     case when j.epoch = a.epoch then ${ms('j.estimated_finish')} end as "estimatedFinishMs",
     ${seconds(Prisma.sql`coalesce(c.step, 0)`)} as "secondsEstimate", j.preemptions,
     j.status <> 'running' or j.epoch <> a.epoch or j.stop_reason is not null as stopping, a.preempted_for_job_id as "preemptedForJobId"
-  from attempt a join job j on j.id = a.job_id
+  from attempt a join job j on j.id = a.job_id join worker w on w.id = a.worker_id
+    cross join (select clock_timestamp() as at, date_trunc('month', clock_timestamp() at time zone 'utc') at time zone 'utc' as month) now
     left join measurement m on m.shape = j.shape
     left join checkpoint c on c.id = a.resume_checkpoint_id
   where a.status <> 'finished'`;

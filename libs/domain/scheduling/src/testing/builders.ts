@@ -62,6 +62,8 @@ export const running = (jobId: string, workerId: string, changes: Partial<Runnin
   priority: 0,
   queuedAtMs: 0,
   assignedAtMs: 0,
+  gpuSeconds: (NOW_MS - (changes.assignedAtMs ?? 0)) / 1000,
+  monthGpuSeconds: (NOW_MS - (changes.assignedAtMs ?? 0)) / 1000,
   estimatedFinishMs: null,
   secondsEstimate: null,
   preemptions: 0,

@@ -97,7 +97,7 @@ class World {
       this.workers.map((free) => worker(free.id, { ...free, busy: held(free.id) > 0, credit: free.slots - held(free.id) })),
       {
         nowMs,
-        running: live,
+        running: live.map((record) => ({ ...record, gpuSeconds: (nowMs - record.assignedAtMs) / 1000 })),
         teams: this.teams.map((team) => {
           const used = this.used.get(team.id) ?? { seconds: 0, atMs: nowMs };
           return { ...team, decayedGpuSeconds: decayedUsage(used.seconds, nowMs - used.atMs) };
