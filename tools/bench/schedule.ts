@@ -1,7 +1,8 @@
 /**
  * `npm run bench -- schedule`: one pass of the scheduler's pure core over a growing queue and 500 workers. Arguments after `--`: --workers, --sizes, --rounds.
  * "alike": every job asks for the same; "different": no two jobs and no two workers are equal in memory, model, priority, team and estimate.
- * "free" begins with every worker idle, "saturated" with every worker busy, so that reasons, positions and forecasts are all there is to do.
+ * "free" begins with every worker idle, "saturated" with every worker busy, so that reasons, positions and forecasts are all there is to do; "shared"
+ * with one job on each worker of eight slots, and half of all jobs may share one with those on their model.
  */
 import { parseArgs } from 'node:util';
 import { plan, type QueuedJob, type RunningJob, type SchedulableWorker, type Snapshot, type TeamAccount } from '@tunefleet/domain-scheduling';
@@ -23,7 +24,7 @@ export async function run(args: string[]): Promise<Row[]> {
   const rows: Row[] = [];
   for (const size of values.sizes.split(',').map(positive)) {
     for (const variety of ['alike', 'different'] as const) {
-      for (const load of ['free', 'saturated'] as const) {
+      for (const load of ['free', 'saturated', 'shared'] as const) {
         const snapshot = snapshotOf({ jobs: size, workers, variety, load });
         // Large queues take long enough to be measured with fewer passes.
         const rounds = Math.max(5, Math.min(positive(values.rounds), Math.ceil(400_000 / size)));
@@ -38,7 +39,8 @@ export async function run(args: string[]): Promise<Row[]> {
 }
 
 function timePasses(snapshot: Snapshot, rounds: number): number[] {
-  const expected = Math.min(snapshot.jobs.length, snapshot.workers.filter((worker) => !worker.busy).length);
+  const places = snapshot.workers.reduce((sum, worker) => sum + (worker.busy && worker.slots === 1 ? 0 : worker.credit), 0);
+  const expected = Math.min(snapshot.jobs.length, places);
   const times: number[] = [];
   // The first passes only warm the compiler up.
   for (let round = -3; round < rounds; round++) {
@@ -54,22 +56,25 @@ interface Shape {
   readonly jobs: number;
   readonly workers: number;
   readonly variety: 'alike' | 'different';
-  readonly load: 'free' | 'saturated';
+  readonly load: 'free' | 'saturated' | 'shared';
 }
 
 function snapshotOf({ jobs, workers, variety, load }: Shape): Snapshot {
   const isVaried = variety === 'different';
-  const isBusy = load === 'saturated';
-  const fleet = Array.from({ length: workers }, (_, index) => workerOf(index, isVaried, isBusy));
+  const isBusy = load !== 'free';
+  const isShared = load === 'shared';
+  const fleet = Array.from({ length: workers }, (_, index) => workerOf(index, isVaried, isBusy)).map((worker) => (isShared ? { ...worker, slots: 8, credit: 7 } : worker));
   return {
     nowMs: NOW_MS,
-    jobs: Array.from({ length: jobs }, (_, index) => jobOf(index, isVaried)),
+    jobs: Array.from({ length: jobs }, (_, index) => jobOf(index, isVaried)).map((job, index) => (isShared && index % 2 === 0 ? sharing(job, job.baseModel) : job)),
     workers: fleet,
-    running: isBusy ? fleet.map((worker, index) => runningOf(index, worker.id)) : [],
+    running: isBusy ? fleet.map((worker, index) => (isShared ? sharing(runningOf(index, worker.id), worker.modelInMemory ?? '') : runningOf(index, worker.id))) : [],
     teams: Array.from({ length: TEAMS }, (_, index) => teamOf(index)),
     jobsNotShown: 0,
   };
 }
+
+const sharing = <J extends QueuedJob | RunningJob>(job: J, shareKey: string): J => ({ ...job, shareKey, sharedMemoryBytes: job.memoryBytesEstimate / 8 });
 
 const drawn = (stream: number, index: number): number => uniformAt(1, stream, index);
 

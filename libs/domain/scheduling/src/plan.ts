@@ -35,14 +35,6 @@ export interface Plan {
   readonly lookAgainAtMs: number | null;
 }
 
-/** Why a job got no worker of its own. */
-interface Refusal {
-  readonly reason: WaitingReason;
-  readonly feasible: Feasibility;
-  /** The busy worker for which it passes free ones by. */
-  readonly awaitedWorkerId?: string;
-}
-
 /** What a place beside others helps against, or what has a claim on a worker that others share. */
 const MAY_JOIN: ReadonlySet<WaitingReason['code']> = new Set(['workers_busy', 'no_fitting_worker', 'model_locality']);
 
@@ -67,7 +59,9 @@ class Pass {
   private readonly feasibilities: Feasibilities;
   private readonly matching: Matching;
   private readonly locality: ModelLocality;
-  private readonly reasons = new Map<string, Refusal>();
+  private readonly reasons = new Map<string, { readonly reason: WaitingReason; readonly feasible: Feasibility }>();
+  /** Busy workers for which jobs pass free ones by, by job. */
+  private readonly awaited = new Map<string, string>();
   private readonly joined: { readonly job: QueuedJob; readonly worker: number }[] = [];
   private shared: SharedWorkers | null = null;
   private lookAgainAtMs = Infinity;
@@ -88,12 +82,12 @@ class Pass {
   place(): void {
     this.queue.inTurn((job, team) => {
       const feasible = this.feasibilities.of(job);
-      const refusal = this.placeOne({ job, feasible, turn: this.turn++ }, team);
-      if (refusal === null) {
+      const reason = this.placeOne({ job, feasible, turn: this.turn++ }, team);
+      if (reason === null) {
         team.runningJobs += 1;
         return true;
       }
-      this.reasons.set(job.id, { ...refusal, feasible });
+      this.reasons.set(job.id, { reason, feasible });
       return false;
     });
   }
@@ -104,15 +98,15 @@ class Pass {
     if (!fleet.hasSlots || !snapshot.jobs.some(({ id, shareKey }) => shareKey !== null && this.reasons.has(id))) return;
     const placed = this.matching.placed();
     const shared = new SharedWorkers(fleet, snapshot.running, placed);
-    if (shared.isEmpty) return;
+    if (!shared.hasPlaces) return;
     const succession = new Succession(fleet, snapshot.running, placed, nowMs);
     this.shared = shared;
     this.queue.inTurn((job, team) => {
-      const refusal = this.reasons.get(job.id);
-      if (refusal === undefined || !MAY_JOIN.has(refusal.reason.code)) return false;
-      const { feasible, awaitedWorkerId } = refusal;
-      if (feasible.impossible !== null) return false;
-      if (job.shareKey !== null && awaitedWorkerId === undefined && !this.isReturning(succession, feasible)) {
+      const found = shared.hasPlaces ? this.reasons.get(job.id) : undefined;
+      if (found === undefined || !MAY_JOIN.has(found.reason.code)) return false;
+      const { feasible } = found;
+      const awaitedWorkerId = this.awaited.get(job.id) ?? null;
+      if (job.shareKey !== null && awaitedWorkerId === null && !this.isReturning(succession, feasible)) {
         const excuse = quotaReason(team, nowMs);
         if (excuse !== null) {
           this.reasons.set(job.id, { reason: excuse, feasible });
@@ -127,7 +121,9 @@ class Pass {
           return true;
         }
       }
-      succession.wait(job, feasible, awaitedWorkerId);
+      const next = succession.wait(job, feasible, awaitedWorkerId);
+      // One that never shares is not to wait for those either that share as long as the last of them.
+      if (job.shareKey === null) shared.close(next);
       return false;
     });
   }
@@ -140,16 +136,16 @@ class Pass {
   }
 
   /** @returns why it has to wait; null: it has a worker */
-  private placeOne(applicant: Applicant, team: TeamState): Omit<Refusal, 'feasible'> | null {
+  private placeOne(applicant: Applicant, team: TeamState): WaitingReason | null {
     const { job, feasible } = applicant;
     const excuse = feasible.impossible ?? quotaReason(team, this.nowMs) ?? this.notYet(job);
-    if (excuse !== null) return { reason: excuse };
+    if (excuse !== null) return excuse;
     if (feasible.blocked !== null) {
       this.holdForReturningMemory(applicant);
-      return { reason: feasible.blocked };
+      return feasible.blocked;
     }
     const free = this.matching.bestFree(applicant);
-    if (free === null) return this.matching.makeRoom(applicant) ? null : { reason: feasible.busy };
+    if (free === null) return this.matching.makeRoom(applicant) ? null : feasible.busy;
     const wait = this.locality.waitFor(applicant, this.fleet.workers[free] as SchedulableWorker);
     if (wait === null) {
       this.matching.take(free, applicant);
@@ -157,7 +153,8 @@ class Pass {
     }
     this.matching.reservations.hold(free, { jobId: job.id, turn: applicant.turn, fromMs: wait.untilMs });
     this.lookAgainAt(wait.untilMs);
-    return { reason: wait.reason, awaitedWorkerId: wait.workerId };
+    this.awaited.set(job.id, wait.workerId);
+    return wait.reason;
   }
 
   private notYet({ notBeforeMs }: QueuedJob): WaitingReason | null {

@@ -36,6 +36,7 @@ type Sharing = Pick<RunningJob, 'memoryBytesEstimate' | 'memoryCorrection' | 'sh
 export class SharedWorkers {
   private readonly families = new Map<string, Family>();
   private readonly groupOf = new Map<number, Group>();
+  private places = 0;
 
   constructor(
     private readonly fleet: Fleet,
@@ -43,15 +44,23 @@ export class SharedWorkers {
     placed: readonly { readonly job: QueuedJob; readonly worker: number }[],
   ) {
     for (const { job, worker } of placed) this.begin(worker, [{ ...job, jobId: job.id }], 1);
-    for (const [worker, live] of runningByWorker(fleet, running)) {
+    for (const [worker, live] of [...runningByWorker(fleet, running)].sort(([a], [b]) => a - b)) {
       // Nobody comes to those that make room.
       if (live.every(({ preemptedForJobId }) => preemptedForJobId === null)) this.begin(worker, live, 0);
     }
   }
 
-  /** No job could be given a place. */
-  get isEmpty(): boolean {
-    return this.families.size === 0;
+  /** Whether any job could be given a place. */
+  get hasPlaces(): boolean {
+    return this.places > 0;
+  }
+
+  /** Nobody comes to those on the worker any more. */
+  close(worker: number): void {
+    const group = this.groupOf.get(worker);
+    if (group === undefined) return;
+    this.places -= group.places;
+    group.places = 0;
   }
 
   /** Gives the job a place beside others: rather beside few. @returns the worker; null: there is none for it */
@@ -64,7 +73,7 @@ export class SharedWorkers {
     for (const group of family.groups) {
       if (group.places === 0 || (best !== undefined && best.jobIds.length <= group.jobIds.length)) continue;
       if (!feasible.pool.has(group.worker) || feasible.excluded.has(this.worker(group).id)) continue;
-      if (!this.hasMemory(group, job, addedBytes) || succession.isClosed(group.worker)) continue;
+      if (!this.hasMemory(group, job, addedBytes)) continue;
       isHopeless = false;
       if (succession.allows(group.worker, job)) best = group;
     }
@@ -72,6 +81,7 @@ export class SharedWorkers {
     if (best === undefined) return null;
     this.add(best, job.id, job);
     best.places--;
+    this.places--;
     best.bytesForNewcomers -= addedBytes;
     return best.worker;
   }
@@ -90,6 +100,7 @@ export class SharedWorkers {
     const group: Group = { worker, jobIds: [], places, commonBytes: 0, addedBytes: 0, bytesForNewcomers: memoryBytesFree * MEMORY_SHARE };
     for (const member of members) this.add(group, member.jobId, member);
     this.groupOf.set(worker, group);
+    this.places += places;
     const family = this.families.get(key);
     if (family === undefined) this.families.set(key, { groups: [group], hopelessFrom: new Map() });
     else family.groups.push(group);

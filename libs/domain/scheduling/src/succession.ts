@@ -9,21 +9,14 @@ const UNKNOWN_MS = 1e15;
 /** A worker that has just ended a job is waited for so long until it says that it is ready for the next. */
 const READY_AGAIN_MS = 30_000;
 
-interface Claim {
-  /** When the worker would be free for whoever waits for it. */
-  readonly freeAtMs: number;
-  /** One that never shares waits for it. */
-  isExclusive: boolean;
-}
-
 /**
  * Which busy worker each waiting job is to have next, in the order of the queue, so that none waits longer because others go on sharing what it waits
- * for. A job that never shares has its worker to itself from then on: nobody joins those that are there. For one that may share itself others join
- * only if they are gone by the time at which the worker would have been free anyway.
+ * for: others come to those on the worker only if they are gone by the time at which it would have been free anyway.
  */
 export class Succession {
   private readonly freeAtMs: Float64Array;
-  private readonly claims = new Map<number, Claim>();
+  /** When each would be free for whoever waits for it first. */
+  private readonly awaitedFromMs = new Map<number, number>();
   private readonly pools = new Map<WorkerPool, { readonly minima: SuffixMinima; readonly placeOf: Int32Array }>();
 
   constructor(
@@ -42,32 +35,25 @@ export class Succession {
     for (const { job, worker } of placed) this.freeAtMs[worker] = endOf(job, nowMs);
   }
 
-  /** The job stays and waits for the worker that will be free for it first, or for the one that it is told of. */
-  wait(job: QueuedJob, feasible: Feasibility, workerId: string | null = null): void {
+  /** The job stays and waits for the worker that will be free for it first, or for the one that it is told of. @returns the worker; -1: none is known */
+  wait(job: QueuedJob, feasible: Feasibility, workerId: string | null): number {
     const worker = workerId === null ? this.firstFree(feasible) : (this.fleet.indexOf.get(workerId) ?? -1);
-    if (worker < 0) return;
+    if (worker < 0) return worker;
     const freeAtMs = this.freeAtMs[worker] as number;
-    const claim = this.claims.get(worker);
-    if (claim === undefined) this.claims.set(worker, { freeAtMs, isExclusive: job.shareKey === null });
-    else claim.isExclusive ||= job.shareKey === null;
+    if (!this.awaitedFromMs.has(worker)) this.awaitedFromMs.set(worker, freeAtMs);
     this.setFreeAt(worker, freeAtMs + (job.secondsEstimate === null ? UNKNOWN_MS : job.secondsEstimate * 1000));
+    return worker;
   }
 
   /** The job has come to those on the worker. */
   joined(worker: number, job: QueuedJob): void {
-    if (!this.claims.has(worker)) this.setFreeAt(worker, Math.max(this.freeAtMs[worker] as number, endOf(job, this.nowMs)));
-  }
-
-  /** Nobody may come to those on the worker. */
-  isClosed(worker: number): boolean {
-    return this.claims.get(worker)?.isExclusive === true;
+    if (!this.awaitedFromMs.has(worker)) this.setFreeAt(worker, Math.max(this.freeAtMs[worker] as number, endOf(job, this.nowMs)));
   }
 
   /** Whether the job may come to those on the worker before the ones that wait for it. */
   allows(worker: number, job: QueuedJob): boolean {
-    const claim = this.claims.get(worker);
-    if (claim === undefined) return true;
-    return !claim.isExclusive && claim.freeAtMs < UNKNOWN_MS && endOf(job, this.nowMs) <= claim.freeAtMs;
+    const awaitedFromMs = this.awaitedFromMs.get(worker);
+    return awaitedFromMs === undefined || (awaitedFromMs < UNKNOWN_MS && endOf(job, this.nowMs) <= awaitedFromMs);
   }
 
   /** Until when the job waits for a worker that has just ended another one and will be ready in a moment; null: there is none. */
