@@ -47,6 +47,7 @@ export function attemptView(attempt: AttemptRecord, { workerName, teamId, compan
     epoch: attempt.epoch,
     worker_id: attempt.workerId,
     worker_name: workerName,
+    slot: attempt.slot,
     status: attempt.status,
     outcome: attempt.outcome,
     error: jobErrorView(attempt.failure),

@@ -11,6 +11,12 @@ export interface JobWish {
   /** Rows per step; default 1, so that a job has `rows * epochs` steps. */
   readonly batchSize?: number;
   readonly checkpointEvery?: number;
+  /** Default: 5. */
+  readonly seed?: number;
+  readonly learningRate?: number;
+  /** Default: LoRA of rank 4 on all maps, with dropout. */
+  readonly tuner?: { readonly kind: string; readonly [field: string]: unknown };
+  readonly share?: boolean;
   /** `auto` may be settled differently by two workers that measure at the same time. */
   readonly computeDtype?: 'f32';
 }
@@ -21,13 +27,14 @@ export async function submit(system: System, wish: JobWish): Promise<string> {
   const job = await client.fineTuning.jobs.create({
     model: system.model,
     training_file: file.id,
-    seed: 5,
+    seed: wish.seed ?? 5,
     method: {
       type: 'supervised',
-      supervised: { hyperparameters: { n_epochs: wish.epochs, batch_size: wish.batchSize ?? 1, learning_rate: 1e-3, checkpoint_every_steps: wish.checkpointEvery ?? 0 } },
+      supervised: { hyperparameters: { n_epochs: wish.epochs, batch_size: wish.batchSize ?? 1, learning_rate: wish.learningRate ?? 1e-3, checkpoint_every_steps: wish.checkpointEvery ?? 0 } },
     },
-    tuner: { kind: 'lora', r: 4, lora_alpha: 8, lora_dropout: 0.1, target_modules: 'all-linear' },
+    tuner: wish.tuner ?? { kind: 'lora', r: 4, lora_alpha: 8, lora_dropout: 0.1, target_modules: 'all-linear' },
     max_seq_length: 128,
+    ...(wish.share === undefined ? {} : { share: wish.share }),
     ...(wish.computeDtype === undefined ? {} : { compute_dtype: wish.computeDtype }),
   });
   return job.id;

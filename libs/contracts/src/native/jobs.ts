@@ -66,6 +66,8 @@ export const attemptSchema = z.object({
   epoch: z.int().min(0),
   worker_id: z.string(),
   worker_name: z.string(),
+  /** Which of the worker's places it holds, from 0. */
+  slot: z.int().min(0),
   status: z.enum(['assigned', 'running', 'finished']),
   outcome: z.enum(['succeeded', 'failed', 'stopped', 'lost', 'revoked']).nullable(),
   error: jobErrorSchema.nullable(),
