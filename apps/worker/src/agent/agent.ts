@@ -104,7 +104,7 @@ export class Agent {
       onMessage: (message) => this.onEngine(message),
       onExit: (exit) => this.onEngineExit(exit),
     });
-    this.runs = new EngineRuns({ engine: this.engine, settings: this.settings, timers, logger });
+    this.runs = new EngineRuns({ engine: this.engine, settings: this.settings, timers, logger, onKill: () => this.sendCredit() });
     this.link = new ServerLink({
       client: this.parts.client,
       membership: this.parts.membership,
@@ -185,8 +185,9 @@ export class Agent {
   private onEngineExit(exit: EngineExit): void {
     this.modelInMemory = null;
     const end = this.runs.exited(exit);
-    for (const attempt of [...this.attempts.values()]) attempt.onEngineExit(end);
+    // Said before the ends: jobs that go back into the queue are not to be offered to this worker yet.
     this.sendCredit();
+    for (const attempt of [...this.attempts.values()]) attempt.onEngineExit(end);
   }
 
   private onWelcome(welcome: fleet.Welcome): void {

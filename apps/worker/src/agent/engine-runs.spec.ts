@@ -20,6 +20,7 @@ beforeEach(() => {
     settings: { sharedStopMs: 20_000 },
     timers,
     logger: silentLogger,
+    onKill: () => undefined,
   });
 });
 

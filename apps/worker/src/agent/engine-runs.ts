@@ -8,6 +8,8 @@ export interface EngineRunsOptions {
   readonly settings: Pick<AgentSettings, 'sharedStopMs'>;
   readonly timers?: Timers | undefined;
   readonly logger: Logger;
+  /** The engine takes nothing from here on. */
+  readonly onKill: () => void;
 }
 
 /** How an engine ended that had runs in it. */
@@ -70,6 +72,7 @@ export class EngineRuns {
   kill(runId: string): void {
     this.killedFor ??= runId;
     this.options.engine.kill();
+    this.options.onKill();
   }
 
   /** The engine has answered it. */
