@@ -84,18 +84,24 @@ export class StepExchange {
     while (members.length > 1) {
       const tokens = this.#tokensPerPass(members);
       if (tokens < TOKENS_MIN) return;
-      try {
-        const outcomes = await stepTogether(members.map(({ trainer }) => trainer), { tokensPerPass: tokens, shouldStop: () => this.#stops(round, members) });
-        outcomes?.forEach((outcome, index) => members[index]?.takeShared(outcome, members.length - 1));
-      } catch (error) {
-        this.#notTogether(members, tokens, error);
-      }
+      const outcomes = await this.#outcomes(round, members, tokens);
+      outcomes?.forEach((outcome, index) => members[index]?.takeShared(outcome, members.length - 1));
       // Stopped early, it is made again by those who train on.
       members = members.filter(({ isAnswered }) => !isAnswered);
     }
   }
 
-  /** No run has changed, so the step can be made again: with smaller passes or, where that is not what failed, by each run alone. */
+  /** @returns null when no run has changed: somebody has to stop, or it failed */
+  async #outcomes(round: readonly StepRequest[], members: readonly StepRequest[], tokensPerPass: number): Promise<StepOutcome[] | null> {
+    try {
+      return await stepTogether(members.map(({ trainer }) => trainer), { tokensPerPass, shouldStop: () => this.#stops(round, members) });
+    } catch (error) {
+      this.#notTogether(members, tokensPerPass, error);
+      return null;
+    }
+  }
+
+  /** The step can be made again: with smaller passes or, where that is not what failed, by each run alone. */
   #notTogether(members: readonly StepRequest[], tokens: number, error: unknown): void {
     const code = errorCode(error);
     if (code === 'invariant') return members.forEach((member) => member.fail(error));
@@ -178,9 +184,9 @@ class StepRequest {
   }
 
   takeShared(outcome: StepOutcome, others: number): void {
+    if ('failed' in outcome) this.fail(outcome.failed);
+    else this.#settle(() => this.#resolve(outcome.result));
     this.seat.noteShared(others);
-    if ('failed' in outcome) return this.fail(outcome.failed);
-    this.#settle(() => this.#resolve(outcome.result));
   }
 
   async stopIfWanted(): Promise<void> {
