@@ -179,6 +179,21 @@ test('a job of another kind on the same model runs beside them', async () => {
   }
 });
 
+test('a job that finds no memory is to blame only where it is alone', async () => {
+  const spec = await specOf({ seed: 8 });
+  const memory = jest.spyOn(process, 'availableMemory').mockReturnValue(1);
+  try {
+    expect(await start(spec)).toMatchObject({ type: 'failed', failure: { class: 'resource', code: 'out_of_device_memory' } });
+    memory.mockRestore();
+    await beside(async () => {
+      jest.spyOn(process, 'availableMemory').mockReturnValue(1);
+      expect(await start(spec)).toMatchObject({ type: 'failed', failure: { class: 'infrastructure', code: 'no_memory_beside_others', message: expect.stringMatching(/^beside another job in this engine: one example of/) as string } });
+    });
+  } finally {
+    jest.restoreAllMocks();
+  }
+});
+
 test('an engine that cannot go on says so of every run', async () => {
   const runs = [start(await specOf()), start(await specOf({ seed: 4 }))];
   await new Promise<void>((resolve) => whenAt(runs[0] as Run, 3, resolve));
