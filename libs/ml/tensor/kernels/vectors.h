@@ -81,6 +81,14 @@ inline f32x8 exp(f32x8 x) {
   return x == x ? (x < -87.3f ? f32x8{} : scaled) : x;
 }
 
+/** Near 0 the polynomial of Cephes' tanhf, where the quotient would lose digits. */
+inline f32x8 tanh(f32x8 x) {
+  const f32x8 z = x * x;
+  const f32x8 near = ((((-5.70498872745e-3f * z + 2.06390887954e-2f) * z - 5.37397155531e-2f) * z + 1.33314422036e-1f) * z - 3.33332819422e-1f) * z * x + x;
+  const f32x8 far = 1.0f - 2.0f / (exp(2.0f * x) + 1.0f);
+  return z < 0.390625f ? near : far;
+}
+
 inline f32x8 sigmoid(f32x8 x) { return 1.0f / (1.0f + exp(-x)); }
 
 /** The first `count` (< 8) elements, zeros behind. */

@@ -36,8 +36,31 @@ export interface FusedOps {
   rotaryHeadsGradient(dq: Raw, dk: Raw, dv: Raw, cosine: Raw, sine: Raw): Raw;
   /** The rotation alone, or its transpose. @param x [B, H, T, D] */
   rope(x: Raw, cosine: Raw, sine: Raw, back: boolean): Raw;
+  /**
+   * Softmax attention without scores in memory; zeros for a query that sees no key.
+   * @param q [B, H, T, D]   @param k [B, K, S, D]   @param v alike   @param visible i32 [B or 1, T or 1, ranges, 2], see `AttentionMask`; null: every query sees every key
+   * @returns as `q`, and log sum exp of the scores [B, H, T]
+   */
+  attention(q: Raw, k: Raw, v: Raw, visible: Raw | null, scoring: Scoring): readonly [y: Raw, logSums: Raw];
+  attentionGradient(g: Raw, forward: AttentionPass<Raw>, scoring: Scoring): readonly [dq: Raw, dk: Raw, dv: Raw];
   /** @param q [B, H, 1, D]   @param k [B, K, S, D]   @param v alike   @param mask added to scores, S numbers or B rows of them   @returns [B, H * D] */
-  singleQueryAttention(q: Raw, k: Raw, v: Raw, mask: Raw | null, options: { readonly scale: number; readonly softcap: number | null }): Raw;
+  singleQueryAttention(q: Raw, k: Raw, v: Raw, mask: Raw | null, scoring: Scoring): Raw;
+}
+
+/** Scores are factor times product, bent to softcap * tanh(score / softcap) where there is one. */
+export interface Scoring {
+  readonly scale: number;
+  readonly softcap: number | null;
+}
+
+/** What attention had and gave. */
+export interface AttentionPass<T> {
+  readonly q: T;
+  readonly k: T;
+  readonly v: T;
+  readonly visible: T | null;
+  readonly y: T;
+  readonly logSums: T;
 }
 
 /** What is added to a product. */

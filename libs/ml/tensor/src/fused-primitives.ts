@@ -1,6 +1,6 @@
 import type { Raw } from './backend';
 import type { Device } from './device';
-import type { Additions, FusedOps, HeadSizes, RawQuantisedWeights } from './fused-ops';
+import type { Additions, AttentionPass, FusedOps, HeadSizes, RawQuantisedWeights, Scoring } from './fused-ops';
 import type { QuantisedWeights } from './ops/linear/quantised-weights';
 import type { Tensor } from './tensor';
 
@@ -54,8 +54,18 @@ export class FusedPrimitives {
     return this.device.adopt(this.ops.rope(x.raw, cosine.raw, sine.raw, back));
   }
 
-  singleQueryAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null, options: { readonly scale: number; readonly softcap: number | null }): Tensor {
-    return this.device.adopt(this.ops.singleQueryAttention(q.raw, k.raw, v.raw, mask?.raw ?? null, options));
+  attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | null, scoring: Scoring): readonly [y: Tensor, logSums: Tensor] {
+    const [y, logSums] = this.ops.attention(q.raw, k.raw, v.raw, visible?.raw ?? null, scoring);
+    return [this.device.adopt(y), this.device.adopt(logSums)];
+  }
+
+  attentionGradient(g: Tensor, { q, k, v, visible, y, logSums }: AttentionPass<Tensor>, scoring: Scoring): readonly [dq: Tensor, dk: Tensor, dv: Tensor] {
+    const [dq, dk, dv] = this.ops.attentionGradient(g.raw, { q: q.raw, k: k.raw, v: v.raw, visible: visible?.raw ?? null, y: y.raw, logSums: logSums.raw }, scoring);
+    return [this.device.adopt(dq), this.device.adopt(dk), this.device.adopt(dv)];
+  }
+
+  singleQueryAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null, scoring: Scoring): Tensor {
+    return this.device.adopt(this.ops.singleQueryAttention(q.raw, k.raw, v.raw, mask?.raw ?? null, scoring));
   }
 }
 

@@ -66,7 +66,7 @@ export class BertModel implements Encoder {
     invariant(!adapter || DECODER_PARTS.every((part) => adapter[part] === undefined), 'only linear maps and norms of an encoder can be adapted');
     const { rows, columns, lengths } = batch;
     return this.device.scope(() => {
-      const mask = blockMask(this.device, paddingMask(lengths, columns));
+      const mask = blockMask(this.device, paddingMask(lengths, columns), this.computeDtype);
       let x = this.embedTokens(batch, adapter);
       for (const block of this.parts.blocks) {
         const input = x;

@@ -119,9 +119,9 @@ export class SequenceTables implements Disposable {
   }
 
   private mask({ rows, columns, positions, segments, branches }: SequenceBatch, offset: number, window: number): BlockMask | null {
-    if (segments) return blockMask(this.device, segmentMask(segments, { rows, columns, offset, window }));
-    if (branches) return blockMask(this.device, branchMask(branches, { rows, columns, offset, ...(positions && window < Infinity ? { window: { size: window, positions } } : {}) }));
-    return columns === 1 && window === Infinity ? null : blockMask(this.device, causalMask(columns, offset + columns, offset, window));
+    if (segments) return blockMask(this.device, segmentMask(segments, { rows, columns, offset, window }), this.dtype);
+    if (branches) return blockMask(this.device, branchMask(branches, { rows, columns, offset, ...(positions && window < Infinity ? { window: { size: window, positions } } : {}) }), this.dtype);
+    return columns === 1 && window === Infinity ? null : blockMask(this.device, causalMask(columns, offset + columns, offset, window), this.dtype);
   }
 }
 

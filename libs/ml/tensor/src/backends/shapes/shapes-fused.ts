@@ -1,6 +1,6 @@
 import type { Raw } from '../../backend';
 import type { DType, Shape } from '../../dtype';
-import type { FusedOps, HeadSizes, RawQuantisedWeights } from '../../fused-ops';
+import type { AttentionPass, FusedOps, HeadSizes, RawQuantisedWeights } from '../../fused-ops';
 
 /** The shapes that fused ops give. */
 export class ShapesFused implements FusedOps {
@@ -46,6 +46,14 @@ export class ShapesFused implements FusedOps {
 
   rope(x: Raw): Raw {
     return this.like(x);
+  }
+
+  attention(q: Raw): readonly [Raw, Raw] {
+    return [this.like(q), this.make(q.shape.slice(0, -1), 'f32')];
+  }
+
+  attentionGradient(_g: Raw, { q, k, v }: AttentionPass<Raw>): readonly [Raw, Raw, Raw] {
+    return [this.like(q), this.like(k), this.like(v)];
   }
 
   singleQueryAttention({ shape: [batch = 0, heads = 0, , width = 0] }: Raw): Raw {

@@ -1,5 +1,5 @@
 import type { Raw } from '../../backend';
-import type { Additions, FusedOps, HeadSizes, RawQuantisedWeights } from '../../fused-ops';
+import type { Additions, AttentionPass, FusedOps, HeadSizes, RawQuantisedWeights, Scoring } from '../../fused-ops';
 import { TF, type OpAttribute } from './binding';
 
 /** How the backend runs an op by name. */
@@ -67,9 +67,16 @@ export class FusedKernels implements FusedOps {
     return this.one('TunefleetRope', [this.runner.int('back', back ? 1 : 0)], [x, cosine, sine]);
   }
 
-  singleQueryAttention(q: Raw, k: Raw, v: Raw, mask: Raw | null, { scale, softcap }: { readonly scale: number; readonly softcap: number | null }): Raw {
-    const { runner } = this;
-    return this.one('TunefleetSingleQueryAttention', [runner.float('scale', scale), runner.float('softcap', softcap ?? 0), runner.int('M', mask ? 1 : 0)], [q, k, v, mask]);
+  attention(q: Raw, k: Raw, v: Raw, visible: Raw | null, scoring: Scoring): readonly [Raw, Raw] {
+    return this.all('TunefleetFlashAttention', this.scoring(scoring, visible), [q, k, v, visible], 2) as [Raw, Raw];
+  }
+
+  attentionGradient(g: Raw, { q, k, v, visible, y, logSums }: AttentionPass<Raw>, scoring: Scoring): readonly [Raw, Raw, Raw] {
+    return this.all('TunefleetFlashAttentionGradient', this.scoring(scoring, visible), [g, q, k, v, y, logSums, visible], 3) as [Raw, Raw, Raw];
+  }
+
+  singleQueryAttention(q: Raw, k: Raw, v: Raw, mask: Raw | null, scoring: Scoring): Raw {
+    return this.one('TunefleetSingleQueryAttention', this.scoring(scoring, mask), [q, k, v, mask]);
   }
 
   private one(name: string, attributes: readonly OpAttribute[], inputs: readonly (Raw | null)[]): Raw {
@@ -82,6 +89,10 @@ export class FusedKernels implements FusedOps {
 
   private counts({ bias, residual, lowRank }: Additions<Raw>): OpAttribute[] {
     return [this.runner.int('B', bias ? 1 : 0), this.runner.int('R', residual ? 1 : 0), this.runner.int('U', lowRank ? 2 : 0)];
+  }
+
+  private scoring({ scale, softcap }: Scoring, mask: Raw | null): OpAttribute[] {
+    return [this.runner.float('scale', scale), this.runner.float('softcap', softcap ?? 0), this.runner.int('M', mask ? 1 : 0)];
   }
 
   private quantisation({ scales, blockSize, outSize }: RawQuantisedWeights): OpAttribute[] {

@@ -1,10 +1,14 @@
 import { invariant } from '@tunefleet/foundation';
+import type { Scoring } from '../../fused-ops';
+import { isFused } from '../../fused-primitives';
 import type { Primitives } from '../../primitives';
 import { singleOutputOp } from '../../tape/perform';
 import type { Tensor } from '../../tensor';
 import { bent, slopeAt } from '../softcap/softcap';
 import type { BlockMask, MaskedBlock } from './block-mask';
-import { keepsProbabilities, keysIn, type KeyRange } from './query-blocks';
+import { flashAttention } from './flash-attention';
+import type { KeyRange } from './masks';
+import { keepsProbabilities, keysIn } from './query-blocks';
 
 export interface AttentionOptions {
   /** Factor of the scores; default: 1 / sqrt(D). */
@@ -14,21 +18,29 @@ export interface AttentionOptions {
 }
 
 /**
- * Softmax attention with grouped key/value heads; query head h uses key/value head floor(h / (H / K)). Scores are computed block by block, only of keys that a block sees.
- * Keeps q, k, v and its output; the probabilities too where they are not larger than what a block of a model keeps anyway, else they are computed again in the backward
- * pass. Rows padded on the right need no mask of their own: under a causal mask no real token sees them.
+ * Softmax attention with grouped key/value heads; query head h uses key/value head floor(h / (H / K)). Scores are computed of keys that are seen only, and again in the
+ * backward pass. Rows padded on the right need no mask of their own: under a causal mask no real token sees them. Every query must see a key.
  * @param q [B, H, T, D]   @param k [B, K, S, D]   @param v [B, K, S, D]
- * @param mask null: every query sees every key
+ * @param mask made for the dtype of `q`; null: every query sees every key
  * @returns [B, H, T, D] in the dtype of `q`; softmax in f32
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask | null, options: AttentionOptions = {}): Tensor {
+  const [, , time = 1, width = 1] = q.shape;
+  invariant(!mask || (mask.keys === k.dim(2) && (mask.queries === time || mask.queries === 1)), `a mask of ${mask?.queries} queries and ${mask?.keys} keys for ${time} and ${k.dim(2)}`);
+  const { scale = 1 / Math.sqrt(width), softcap = null } = options;
+  if (isFused(q) && (!mask || mask.visible)) return flashAttention(q, k, v, mask?.visible ?? null, { scale, softcap });
+  invariant(!mask || !mask.visible, `a mask that was made for f32 is given to attention of ${q.dtype}`);
+  return attentionByBlocks(q, k, v, mask, { scale, softcap });
+}
+
+/**
+ * Attention block by block of queries, in ops of its own for every product and sum. Keeps q, k, v and its output; the probabilities too where they are not larger than
+ * what a block of a model keeps anyway, else they are computed again in the backward pass.
+ */
+function attentionByBlocks(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask | null, { scale, softcap }: Scoring): Tensor {
   const p = q.device.primitives;
   const [, heads = 1, time = 1, width = 1] = q.shape;
-  const keyCount = k.dim(2);
-  invariant(!mask || (mask.keys === keyCount && (mask.queries === time || mask.queries === 1)), `a mask of ${mask?.queries} queries and ${mask?.keys} keys for ${time} and ${keyCount}`);
-  // On the keys, of which there are fewer.
-  const { scale: factor = 1 / Math.sqrt(width), softcap = null } = options;
-  const blocks = blocksOf(mask, time, keyCount);
+  const blocks = blocksOf(mask, time, k.dim(2));
   const masked = blocks.filter((block) => block.mask !== null);
   const layout: Layout = { heads, groups: k.dim(1), width };
   const keeps = keepsProbabilities(blocks, time);
@@ -36,7 +48,8 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask | nul
     name: 'attention',
     inputs: [q, k, v],
     run: () => {
-      using scaled = p.scale(k, factor);
+      // The keys, of which there are fewer.
+      using scaled = p.scale(k, scale);
       const kept: Tensor[] = [];
       const outputs = blocks.map((block) => {
         using queries = queriesOf(p, q, block, layout);
@@ -53,7 +66,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask | nul
     },
     backward: ({ gradients: [g], saved: [query, key, value, output, ...rest] }) => {
       if (!g || !query || !key || !value || !output) return [null, null, null];
-      using scaled = p.scale(key, factor);
+      using scaled = p.scale(key, scale);
       const parts = { query: [] as Tensor[], key: [] as PlacedKeys[], value: [] as PlacedKeys[] };
       for (const [index, block] of blocks.entries()) {
         using queries = queriesOf(p, query, block, layout);
@@ -76,7 +89,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask | nul
         parts.key.push({ ranges: block.keys, values: p.batchMatMul(dScores, queries, true, false) });
       }
       using dKey = placed(p, parts.key, key);
-      return [joined(p, parts.query), p.scale(dKey, factor), placed(p, parts.value, value)];
+      return [joined(p, parts.query), p.scale(dKey, scale), placed(p, parts.value, value)];
     },
   });
 }

@@ -1,12 +1,15 @@
 import type { Device } from '../../device';
+import type { FloatDType } from '../../dtype';
 import type { Tensor } from '../../tensor';
+import { eachRange, MASKED, type AttentionMask } from './masks';
 import { keysIn, queryBlocks, type QueryBlock } from './query-blocks';
-import type { AttentionMask } from './masks';
 
-/** A mask on a device, in blocks of queries, each over the keys that they see. */
+/** A mask on a device: as what every query sees where attention is a fused op, else in blocks of queries, each over the keys that they see. */
 export interface BlockMask {
   readonly queries: number;
   readonly keys: number;
+  /** i32 [1 or B, its queries, ranges, 2], see `AttentionMask`. */
+  readonly visible: Tensor | null;
   readonly blocks: readonly MaskedBlock[];
 }
 
@@ -15,32 +18,33 @@ export interface MaskedBlock extends QueryBlock {
   readonly mask: Tensor | null;
 }
 
-/** @returns the caller's: see `disposeBlockMask` */
-export function blockMask(device: Device, mask: AttentionMask): BlockMask {
-  return { queries: mask.queries, keys: mask.keys, blocks: queryBlocks(mask).map((block) => ({ ...block, mask: maskOf(device, mask, block) })) };
+/** @param dtype of the queries   @returns the caller's: see `disposeBlockMask` */
+export function blockMask(device: Device, mask: AttentionMask, dtype: FloatDType = 'f32'): BlockMask {
+  const { ranges, rows, queries, keys } = mask;
+  if (device.fused && dtype === 'f32') return { queries, keys, visible: device.tensor(ranges, [rows, queries, ranges.length / (2 * rows * queries), 2], 'i32'), blocks: [] };
+  return { queries, keys, visible: null, blocks: queryBlocks(mask).map((block) => ({ ...block, mask: maskOf(device, mask, block) })) };
 }
 
-export function disposeBlockMask({ blocks }: BlockMask): void {
-  for (const { mask } of blocks) mask?.dispose();
+export function disposeBlockMask(mask: BlockMask): void {
+  for (const tensor of tensorsOfBlockMask(mask)) tensor.dispose();
 }
 
 /** Its tensors, for whoever must say what a computation reads. */
-export function tensorsOfBlockMask({ blocks }: BlockMask): Tensor[] {
-  return blocks.flatMap(({ mask }) => mask ?? []);
+export function tensorsOfBlockMask({ visible, blocks }: BlockMask): Tensor[] {
+  return [visible, ...blocks.map(({ mask }) => mask)].filter((tensor) => tensor !== null);
 }
 
-function maskOf(device: Device, { values, rows, queries, keys }: AttentionMask, { from, to, keys: ranges }: QueryBlock): Tensor | null {
-  const width = keysIn(ranges);
-  const own = new Float32Array(rows * (to - from) * width);
+function maskOf(device: Device, mask: AttentionMask, { from, to, keys }: QueryBlock): Tensor | null {
+  const width = keysIn(keys);
+  const own = new Float32Array(mask.rows * (to - from) * width).fill(MASKED);
   let at = 0;
-  for (let row = 0; row < rows; row++) {
+  for (let row = 0; row < mask.rows; row++) {
     for (let query = from; query < to; query++) {
-      for (const [start, end] of ranges) {
-        const line = (row * queries + query) * keys;
-        own.set(values.subarray(line + start, line + end), at);
-        at += end - start;
+      for (const [first, last] of keys) {
+        eachRange(mask, row, query, (start, end) => own.fill(0, at + Math.max(start, first) - first, at + Math.max(0, Math.min(end, last) - first)));
+        at += last - first;
       }
     }
   }
-  return own.some((value) => value !== 0) ? device.tensor(own, [rows, 1, to - from, width], 'f32') : null;
+  return own.some((value) => value !== 0) ? device.tensor(own, [mask.rows, 1, to - from, width], 'f32') : null;
 }

@@ -1,4 +1,4 @@
-import type { AttentionMask } from './masks';
+import { eachRange, type AttentionMask, type KeyRange } from './masks';
 
 /** Queries that are scored together, at least; fewer would cost more in calls than they save in scores. */
 export const QUERY_BLOCK = 128;
@@ -9,9 +9,6 @@ const GAP_MIN = 64;
 
 /** Keys a query, on average, up to which the probabilities are kept for the backward pass: H * S per token, against some 3 C + 2 F of a block's other activations. */
 const PROBABILITIES_KEPT_MAX = 256;
-
-/** Keys `start` to `end`. */
-export type KeyRange = readonly [start: number, end: number];
 
 /** Queries `from` to `to`, and the keys that any of them sees, in any row of the batch. */
 export interface QueryBlock {
@@ -24,15 +21,13 @@ export interface QueryBlock {
  * Cuts attention into blocks of queries that leave out keys which nobody in them sees: under a causal mask the later ones, in packed rows other examples. The idea, and
  * the word, of a block mask are those of FlexAttention (Dong et al. 2024, arXiv:2412.05496).
  */
-export function queryBlocks({ values, rows, queries, keys }: AttentionMask): readonly QueryBlock[] {
+export function queryBlocks(mask: AttentionMask): readonly QueryBlock[] {
+  const { rows, queries, keys } = mask;
   return spansOf(queries).map(([from, to]) => {
-    const seen = (start: number, end: number): boolean => {
-      for (let row = 0; row < rows; row++) {
-        // The last query first: it sees the most.
-        for (let query = to - 1; query >= from; query--) if (values.subarray((row * queries + query) * keys + start, (row * queries + query) * keys + end).includes(0)) return true;
-      }
-      return false;
-    };
+    const seen = new Uint8Array(Math.ceil(keys / KEY_BLOCK));
+    for (let row = 0; row < rows; row++) {
+      for (let query = from; query < to; query++) eachRange(mask, row, query, (start, end) => seen.fill(1, Math.floor(start / KEY_BLOCK), Math.ceil(end / KEY_BLOCK)));
+    }
     return { from, to, keys: rangesOf(keys, seen) };
   });
 }
@@ -62,11 +57,12 @@ export function keysIn(ranges: readonly KeyRange[]): number {
   return ranges.reduce((sum, [start, end]) => sum + end - start, 0);
 }
 
-function rangesOf(keys: number, seen: (start: number, end: number) => boolean): KeyRange[] {
+/** @param seen one per KEY_BLOCK keys */
+function rangesOf(keys: number, seen: Uint8Array): KeyRange[] {
   const ranges: [number, number][] = [];
   for (let start = 0; start < keys; start += KEY_BLOCK) {
     const end = Math.min(keys, start + KEY_BLOCK);
-    if (!seen(start, end)) continue;
+    if (!seen[start / KEY_BLOCK]) continue;
     const last = ranges.at(-1);
     if (last && start - last[1] < GAP_MIN) last[1] = end;
     else ranges.push([start, end]);
