@@ -1,3 +1,4 @@
+import type { Placement } from '@tunefleet/domain-scheduling';
 import type { AttemptRecord } from '@tunefleet/ports';
 import type { JobRow, MemoryStore } from '@tunefleet/testing/store-memory';
 import type { Scenario } from './scenario';
@@ -10,6 +11,9 @@ export interface BrokenStore {
   readonly scenario?: Partial<Scenario>;
   readonly sabotage: (store: MemoryStore) => void;
 }
+
+/** More jobs than workers, on two models, nearly all of which may share. */
+export const SHARED: Partial<Scenario> = { sharing: { slotsMax: 4, teams: 1, jobs: 0.9 }, models: 2, jobsPerSecond: 0.2 };
 
 export const brokenStores: readonly BrokenStore[] = [
   {
@@ -40,13 +44,84 @@ export const brokenStores: readonly BrokenStore[] = [
         const seen = await schedulingSnapshot(limit);
         return { ...seen, workers: seen.workers.map((worker) => ({ ...worker, busy: false, credit: 1 })) };
       };
-      fleet.place = async ({ jobId, workerId, workerBootId }) => {
-        const job = tables.jobs.get(jobId) as JobRow;
-        if (job.status !== 'queued') return null;
-        const attempt = { ...blankAttempt(tables), jobId, workerId, workerBootId, epoch: job.epoch + 1 };
-        tables.changeJob(jobId, { status: 'running', epoch: attempt.epoch });
-        tables.putAttempt(attempt);
-        return attempt;
+      fleet.place = async (placement) => placeBlindly(tables, placement, 0);
+    },
+  },
+  {
+    name: 'gives a worker more jobs than it has slots',
+    seen: /of \d slots got the attempt/,
+    scenario: SHARED,
+    sabotage: ({ fleet, tables }) => {
+      const { schedulingSnapshot } = fleet;
+      fleet.schedulingSnapshot = async (limit) => {
+        const seen = await schedulingSnapshot(limit);
+        return { ...seen, workers: seen.workers.map((worker) => ({ ...worker, slots: 64, credit: 64 })) };
+      };
+      fleet.place = async (placement) => placeBlindly(tables, placement, freeSlot(tables, placement));
+    },
+  },
+  {
+    name: 'puts jobs beside those of another key',
+    seen: /got the attempt .* of key .* beside/,
+    scenario: SHARED,
+    sabotage: ({ fleet, tables }) => {
+      const { schedulingSnapshot } = fleet;
+      const shared = { shareKey: 'all', sharedMemoryBytes: 1 };
+      fleet.schedulingSnapshot = async (limit) => {
+        const seen = await schedulingSnapshot(limit);
+        return { ...seen, jobs: seen.jobs.map((job) => ({ ...job, ...shared })), running: seen.running.map((job) => ({ ...job, ...shared })) };
+      };
+      fleet.place = async (placement) => placeBlindly(tables, placement, freeSlot(tables, placement));
+    },
+  },
+  {
+    name: 'takes it that a job beside others adds nothing',
+    seen: / and .* need .* bytes and were placed on/,
+    scenario: SHARED,
+    sabotage: ({ fleet }) => {
+      const { schedulingSnapshot } = fleet;
+      fleet.schedulingSnapshot = async (limit) => {
+        const seen = await schedulingSnapshot(limit);
+        return { ...seen, jobs: seen.jobs.map((job) => ({ ...job, sharedMemoryBytes: 0 })), running: seen.running.map((job) => ({ ...job, sharedMemoryBytes: 0 })) };
+      };
+    },
+  },
+  {
+    name: 'lets jobs come to those that make room',
+    seen: /make room there/,
+    scenario: SHARED,
+    sabotage: ({ fleet, tables }) => {
+      const { schedulingSnapshot } = fleet;
+      fleet.schedulingSnapshot = async (limit) => {
+        const seen = await schedulingSnapshot(limit);
+        return { ...seen, running: seen.running.map((job) => ({ ...job, stopping: false, preemptedForJobId: null })) };
+      };
+      // All make room from the start, so that there is an occasion soon.
+      fleet.place = async (placement) => placeBlindly(tables, placement, freeSlot(tables, placement), { preemptedForJobId: placement.jobId });
+    },
+  },
+  {
+    name: 'charges each for all of the time that several had a worker',
+    seen: /were charged for .* s of workers that had attempts for/,
+    scenario: SHARED,
+    sabotage: ({ fleet, tables }) => {
+      const { endAttempt, complete } = fleet;
+      const charge = (attemptId: string): void => {
+        const attempt = tables.attempts.get(attemptId);
+        const teamId = tables.jobs.get(attempt?.jobId ?? '')?.teamId ?? '';
+        const usage = tables.usage.get(teamId);
+        if (attempt?.finishedAt == null || usage === undefined) return;
+        tables.usage.set(teamId, { ...usage, monthGpuSeconds: usage.monthGpuSeconds + (attempt.finishedAt.getTime() - attempt.assignedAt.getTime()) / 1000 });
+      };
+      fleet.endAttempt = async (key, end) => {
+        const result = await endAttempt(key, end);
+        if (result === 'applied') charge(key.attemptId);
+        return result;
+      };
+      fleet.complete = async (key, completion) => {
+        const result = await complete(key, completion);
+        if (result === 'applied') charge(key.attemptId);
+        return result;
       };
     },
   },
@@ -112,7 +187,7 @@ export const brokenStores: readonly BrokenStore[] = [
   },
   {
     name: 'knows nothing of memory',
-    seen: /needs .* bytes and was placed on/,
+    seen: /need .* bytes and were placed on/,
     scenario: { jobsPerSecond: 0.5 },
     sabotage: ({ fleet }) => {
       const { schedulingSnapshot } = fleet;
@@ -225,6 +300,22 @@ export const brokenStores: readonly BrokenStore[] = [
     },
   },
 ];
+
+function placeBlindly(tables: MemoryStore['tables'], { jobId, workerId, workerBootId }: Placement, slot: number, changes: Partial<AttemptRecord> = {}): AttemptRecord | null {
+  const job = tables.jobs.get(jobId) as JobRow;
+  if (job.status !== 'queued') return null;
+  const attempt = { ...blankAttempt(tables), jobId, workerId, workerBootId, slot, epoch: job.epoch + 1, ...changes };
+  tables.changeJob(jobId, { status: 'running', epoch: attempt.epoch });
+  tables.putAttempt(attempt);
+  return attempt;
+}
+
+function freeSlot(tables: MemoryStore['tables'], { workerId }: Placement): number {
+  const taken = new Set(tables.liveOn(workerId).map(({ slot }) => slot));
+  let slot = 0;
+  while (taken.has(slot)) slot++;
+  return slot;
+}
 
 function blankAttempt(tables: MemoryStore['tables']): AttemptRecord {
   return {

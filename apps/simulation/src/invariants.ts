@@ -21,6 +21,7 @@ const HUNG_MS = 33 * 60_000;
 /** Without a control plane for so long, workers then have so long to come back before they count as lost. */
 const AWAY_MS = 16_000;
 const COME_BACK_MS = 14_000;
+const ROUNDING_SECONDS = 1e-3;
 const STARVED_MS = 45 * 60_000;
 const STARVED_PLACEMENTS_PER_WORKER = 4;
 
@@ -36,7 +37,11 @@ interface Wait {
  */
 export class Invariants {
   private readonly liveOfJob = new Map<string, string>();
-  private readonly liveOfWorker = new Map<string, string>();
+  /** By worker. */
+  private readonly holders = new Map<string, AttemptRecord[]>();
+  private readonly heldSinceMs = new Map<string, number>();
+  /** For how long workers had any attempt, those of now not counted. */
+  private heldMs = 0;
   private readonly epochs = new Map<string, number>();
   private readonly attempts = new Map<number, { readonly jobId: string; readonly epoch: number; lastStep: number; endedAtMs: number | null }>();
   private readonly evaluatedAtMs = new Map<string, number>();
@@ -48,6 +53,8 @@ export class Invariants {
   private excusedUntilMs = 0;
   private away = { fromMs: 0, untilMs: 0 };
   checks = 0;
+  /** Placements beside others. */
+  shared = 0;
 
   constructor(
     private readonly nowMs: () => number,
@@ -98,6 +105,11 @@ export class Invariants {
     if (overMs > ZOMBIE_MS) this.fail(`the engine of ${workerId} works on ${attemptId} ${overMs / 1000} s after that attempt was closed`);
   }
 
+  /** @param models of those that an engine has at once, by attempt */
+  onEngineShared(models: ReadonlyMap<string, string>, workerId: string): void {
+    if (new Set(models.values()).size > 1) this.fail(`the engine of ${workerId} has ${[...models].map(([attemptId, model]) => `${attemptId} on ${model}`).join(' and ')}`);
+  }
+
   onEngineHang(attemptId: string): void {
     this.hungSinceMs.set(attemptId, this.nowMs());
   }
@@ -119,6 +131,7 @@ export class Invariants {
       if (this.isRevoked(attempt.workerId)) this.fail(`${attempt.id} of ${attempt.jobId} is still open on ${attempt.workerId}, which was revoked`);
       if (overdueMs > STOP_OVERDUE_MS) this.fail(`${attempt.id} of ${attempt.jobId} was to stop ${overdueMs / 1000} s ago`);
     }
+    this.checkCharges();
     for (const [attemptId, sinceMs] of this.hungSinceMs) {
       if (!tables.live.has(attemptId)) this.hungSinceMs.delete(attemptId);
       else if (nowMs - sinceMs > HUNG_MS) this.fail(`the engine of ${attemptId} has hung for ${(nowMs - sinceMs) / 60_000} min, and nobody gave it up`);
@@ -166,7 +179,7 @@ export class Invariants {
     if (after.status === 'finished') {
       this.checkLost(after);
       if (this.liveOfJob.get(jobId) === id) this.liveOfJob.delete(jobId);
-      if (this.liveOfWorker.get(workerId) === id) this.liveOfWorker.delete(workerId);
+      if (before?.status !== 'finished') this.onReleased(after);
       const known = this.attempts.get(numberOf(id));
       if (known !== undefined) known.endedAtMs ??= this.nowMs();
     }
@@ -180,21 +193,61 @@ export class Invariants {
     this.fail(`${id} was given up ${backMs / 1000} s after no replica was up for ${(untilMs - fromMs) / 1000} s: its worker had no time to come back`);
   }
 
-  private onPlaced({ id, jobId, workerId, epoch }: AttemptRecord): void {
-    const [ofJob, ofWorker] = [this.liveOfJob.get(jobId), this.liveOfWorker.get(workerId)];
+  private onReleased({ id, workerId, finishedAt }: AttemptRecord): void {
+    const left = (this.holders.get(workerId) ?? []).filter((other) => other.id !== id);
+    this.holders.set(workerId, left);
+    if (left.length > 0) return;
+    const endedMs = finishedAt?.getTime() ?? this.nowMs();
+    this.heldMs += endedMs - (this.heldSinceMs.get(workerId) ?? endedMs);
+    this.heldSinceMs.delete(workerId);
+  }
+
+  /** Nobody is charged for more of a worker's time than there was, however many share it. All of a world lies in one month. */
+  private checkCharges(): void {
+    const chargedSeconds = [...this.tables().usage.values()].reduce((sum, { monthGpuSeconds }) => sum + monthGpuSeconds, 0);
+    const nowMs = this.nowMs();
+    const heldMs = [...this.heldSinceMs.values()].reduce((sum, sinceMs) => sum + nowMs - sinceMs, this.heldMs);
+    if (chargedSeconds > heldMs / 1000 + ROUNDING_SECONDS) this.fail(`teams were charged for ${chargedSeconds} s of workers that had attempts for ${heldMs / 1000} s`);
+  }
+
+  private onPlaced(placed: AttemptRecord): void {
+    const { id, jobId, workerId, epoch } = placed;
+    const ofJob = this.liveOfJob.get(jobId);
     if (ofJob !== undefined) this.fail(`${jobId} got the attempt ${id} while ${ofJob} is live`);
-    if (ofWorker !== undefined) this.fail(`worker ${workerId} got the attempt ${id} while it has not finished ${ofWorker}`);
+    const others = this.holders.get(workerId) ?? [];
+    if (others.length > 0) this.shared++;
+    this.checkSharing(placed, others);
+    if (others.length === 0) this.heldSinceMs.set(workerId, placed.assignedAt.getTime());
+    this.holders.set(workerId, [...others, placed]);
     const last = this.epochs.get(jobId) ?? 0;
     if (epoch <= last) this.fail(`${id} of ${jobId} has the epoch ${epoch} after ${last}`);
     this.liveOfJob.set(jobId, id);
-    this.liveOfWorker.set(workerId, id);
     this.epochs.set(jobId, epoch);
     this.attempts.set(numberOf(id), { jobId, epoch, lastStep: 0, endedAtMs: null });
-    const [job, worker] = [this.tables().jobs.get(jobId), this.tables().workers.get(workerId)];
-    const [need, has] = [job?.memoryBytesEstimate ?? 0, worker?.device.memoryBytesTotal ?? 0];
-    if (need > has) this.fail(`${jobId} needs ${need} bytes and was placed on ${workerId}, which has ${has}`);
+    const job = this.tables().jobs.get(jobId);
     if (job !== undefined) this.starving.delete(job.teamId);
-    for (const [team, wait] of this.starving) if (team !== job?.teamId) wait.others++;
+    // A place beside others is none that it could have had.
+    if (others.length === 0) for (const [team, wait] of this.starving) if (team !== job?.teamId) wait.others++;
+  }
+
+  /** @param others that the worker has not finished */
+  private checkSharing({ id, jobId, workerId, slot }: AttemptRecord, others: readonly AttemptRecord[]): void {
+    const { jobs, workers, attempts } = this.tables();
+    const worker = workers.get(workerId);
+    const rows = [jobId, ...others.map((other) => other.jobId)].flatMap((of) => jobs.get(of) ?? []);
+    const named = others.map((other) => other.id).join(', ');
+    const sameSlot = others.find((other) => other.slot === slot);
+    if (sameSlot !== undefined) this.fail(`worker ${workerId} got the attempt ${id} in slot ${slot} while it has not finished ${sameSlot.id} there`);
+    if (others.length >= (worker?.slots ?? 1)) this.fail(`worker ${workerId} of ${worker?.slots ?? 1} slots got the attempt ${id} while it has not finished ${named}`);
+    if (others.length > 0 && (rows[0]?.shareKey == null || rows.some(({ shareKey }) => shareKey !== rows[0]?.shareKey))) {
+      this.fail(`worker ${workerId} got the attempt ${id} of key ${rows[0]?.shareKey ?? 'none'} beside ${named} of ${rows.slice(1).map(({ shareKey }) => shareKey ?? 'none').join(', ')}`);
+    }
+    if (others.some((other) => attempts.get(other.id)?.preemptedForJobId !== null)) this.fail(`worker ${workerId} got the attempt ${id} while ${named} make room there`);
+    const has = worker?.device.memoryBytesTotal ?? 0;
+    // Weights are there once, what each adds as often as there are jobs.
+    const added = rows.reduce((sum, row) => sum + addedBytes(row), 0);
+    const need = added + Math.max(0, ...rows.map((row) => (row.memoryBytesEstimate ?? 0) - addedBytes(row)));
+    if (need > has) this.fail(`${rows.map((row) => row.id).join(' and ')} need ${need} bytes and were placed on ${workerId}, which has ${has}`);
   }
 
   private onMetric(before: MetricRow | null, after: MetricRow): void {
@@ -232,6 +285,10 @@ export class Invariants {
   private fail(message: string): void {
     this.broken ??= message;
   }
+}
+
+function addedBytes({ sharedMemoryBytes, memoryBytesEstimate }: JobRow): number {
+  return sharedMemoryBytes ?? memoryBytesEstimate ?? 0;
 }
 
 function isLegal(from: JobStatus, to: JobStatus): boolean {

@@ -35,10 +35,10 @@ async function run(): Promise<number> {
 async function one(scenario: Scenario): Promise<boolean> {
   const startedAt = performance.now();
   try {
-    const { seed, virtualMs, events, jobs, attempts, faults, fingerprint } = await new Simulation(scenario).run();
+    const { seed, virtualMs, events, jobs, attempts, shared, faults, fingerprint } = await new Simulation(scenario).run();
     const seconds = (performance.now() - startedAt) / 1000;
     process.stdout.write(`seed ${seed}: ${scenario.workers} workers, ${scenario.replicas} replicas, ${(virtualMs / 3_600_000).toFixed(1)} h in ${seconds.toFixed(1)} s, ${events} events, fingerprint ${fingerprint}\n`);
-    process.stdout.write(`  jobs ${JSON.stringify(jobs)}\n  attempts ${JSON.stringify(attempts)}\n  faults ${JSON.stringify(faults)}\n`);
+    process.stdout.write(`  jobs ${JSON.stringify(jobs)}\n  attempts ${JSON.stringify(attempts)}, ${shared} beside others\n  faults ${JSON.stringify(faults)}\n`);
     return true;
   } catch (error) {
     if (!(error instanceof SimulationFailure)) throw error;

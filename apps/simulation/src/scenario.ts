@@ -9,6 +9,8 @@ export interface Scenario {
   readonly workers: number;
   readonly teams: readonly { readonly name: string; readonly weight: number; readonly runningJobs: number | null }[];
   readonly models: number;
+  /** Workers have up to so many slots, and so many of the teams and of their jobs may share them; null: nobody shares. */
+  readonly sharing: { readonly slotsMax: number; readonly teams: number; readonly jobs: number } | null;
   /** Users and faults are at work for so long; then everything has to end. */
   readonly activeMs: number;
   readonly settleMs: number;
@@ -41,11 +43,19 @@ export interface ScenarioOptions {
 /** Fleets above this size have minutes, not hours. */
 const LARGE = 200;
 
+/** Nobody shares while there are free workers. */
+const SHARED_LOAD = 2.5;
+
+function sharingOf(random: Random): Scenario['sharing'] {
+  return random.chance(0.6) ? { slotsMax: random.pick([2, 4, 8]), teams: random.between(0.6, 1), jobs: random.between(0.5, 1) } : null;
+}
+
 export function scenarioOf(seed: number, { short = false, workers: wanted }: ScenarioOptions = {}): Scenario {
   const random = new Random(seed, 1);
   const workers = wanted ?? random.int(3, short ? 12 : 40);
   const isLarge = workers > LARGE;
   const harsh = random.chance(0.5);
+  const sharing = sharingOf(new Random(seed, 8));
   // Few steps a minute or many: both ends are as likely as the middle.
   const stepMsMax = Math.round(500 * (isLarge ? 10 : 120) ** random.next());
   return {
@@ -58,7 +68,7 @@ export function scenarioOf(seed: number, { short = false, workers: wanted }: Sce
     activeMs: (short ? 10 : isLarge ? 3 : random.int(20, 90)) * 60_000,
     settleMs: 24 * 3_600_000,
     // From a fleet that idles to one with a queue.
-    jobsPerSecond: (workers * random.between(0.3, 1.5)) / (20 + (30 * stepMsMax) / 2_000),
+    jobsPerSecond: ((sharing === null ? 1 : SHARED_LOAD) * workers * random.between(0.3, 1.5)) / (20 + (30 * stepMsMax) / 2_000),
     jobs: { stepsMax: random.int(5, isLarge ? 15 : 60), stepMsMax, dependent: random.between(0, 0.3), ranked: 0.3 },
     userActsPerSecond: random.between(0.005, 0.08) * Math.max(1, workers / 40),
     faultsPerSecond: (harsh ? 0.004 : 0.001) * Math.max(10, workers),
@@ -70,5 +80,6 @@ export function scenarioOf(seed: number, { short = false, workers: wanted }: Sce
     wakes: { lost: random.between(0, 0.3), twice: random.between(0, 0.2) },
     queue: { lost: random.between(0, 0.1), twice: random.between(0, 0.1) },
     skew: { rate: 0.02, offsetMs: 86_400_000 },
+    sharing,
   };
 }

@@ -15,6 +15,10 @@ export interface SimulatedEngineDeps {
   readonly newHash: () => string;
   /** Of the checkpoint in the run's resume folder. */
   readonly resumeStepOf: (attemptId: string) => number;
+  /** It has been given a run beside others; by attempt, with the models of those that have not ended. */
+  readonly onShared: (models: ReadonlyMap<string, string>) => void;
+  /** It hangs, and this attempt with it. */
+  readonly onHang: (attemptId: string) => void;
   /** It has made a step of this attempt. */
   readonly onStep: (attemptId: string) => void;
   readonly counts: FaultCounts;
@@ -22,6 +26,7 @@ export interface SimulatedEngineDeps {
 
 interface Run {
   readonly id: string;
+  readonly model: string;
   readonly fromStep: number;
   step: number;
   stopped: boolean;
@@ -29,13 +34,16 @@ interface Run {
 }
 
 const LOAD_MS = 4_000;
+/** How much longer a step takes for each other run that makes its steps with it. */
+const SHARED_STEP = 0.3;
 
-/** An engine process as its agent sees it: it loads, steps, checkpoints, and can die, hang or run out of memory. */
+/** An engine process as its agent sees it: it loads, steps, checkpoints, and can die, hang or run out of memory, with all its runs. */
 export class SimulatedEngine implements Engine {
   isReady = false;
   readonly pid = undefined;
   readonly recentLines: readonly string[] = [];
-  private run: Run | null = null;
+  private readonly runs = new Map<string, Run>();
+  private model: string | null = null;
   private ended = false;
   private crashes = 0;
   private life = 0;
@@ -55,7 +63,8 @@ export class SimulatedEngine implements Engine {
   send(message: ToEngine): boolean {
     if (!this.isReady) return false;
     if (message.type === 'run') this.begin(message);
-    if (message.type === 'stop' && this.run?.id === message.runId) this.stopRun(this.run, message.checkpoint);
+    const stopped = message.type === 'stop' ? this.runs.get(message.runId) : undefined;
+    if (message.type === 'stop' && stopped !== undefined) this.stopRun(stopped, message.checkpoint);
     return true;
   }
 
@@ -73,23 +82,27 @@ export class SimulatedEngine implements Engine {
     return this.die({ outOfMemory: false });
   }
 
-  /** A fault: it does nothing any more, not even answer. @returns the attempt it leaves hanging */
-  hang(): string | null {
-    if (this.run === null || this.run.stopped || this.run.stuck) return null;
-    this.run.stuck = true;
-    return this.run.id;
+  /** A fault: it does nothing any more, not even answer. @returns whether there was anything for it to do */
+  hang(): boolean {
+    const working = [...this.runs.values()].filter(({ stopped, stuck }) => !stopped && !stuck);
+    if (working.length === 0) return false;
+    for (const run of this.runs.values()) run.stuck = true;
+    for (const { id } of working) this.deps.onHang(id);
+    return true;
   }
 
   get hangs(): boolean {
-    return this.run?.stuck ?? false;
+    return [...this.runs.values()].some(({ stuck }) => stuck);
   }
 
   private begin(message: ToEngine & { type: 'run' }): void {
     const { random, newHash } = this.deps;
     const behaviour = behaviourOf(message.spec);
     const fromStep = message.resumeDir === null ? 0 : this.deps.resumeStepOf(message.runId);
-    const run: Run = { id: message.runId, fromStep, step: fromStep, stopped: false, stuck: false };
-    this.run = run;
+    const run: Run = { id: message.runId, model: behaviour.model, fromStep, step: fromStep, stopped: false, stuck: this.hangs };
+    this.runs.set(run.id, run);
+    if (run.stuck) this.deps.onHang(run.id);
+    if (this.runs.size > 1) this.deps.onShared(new Map([...this.runs.values()].map(({ id, model: held }) => [id, held])));
     const emit = (event: FromEngine): void => this.callbacks.onMessage(event);
     const file = (name: string): ArtifactRef => ({ name, sha256: newHash(), bytes: 1000 });
     const { steps, stepMs, checkpointEvery, microBatchSize, fate, model } = behaviour;
@@ -97,7 +110,7 @@ export class SimulatedEngine implements Engine {
       ...{ type: 'progress', runId: run.id, step: run.step, totalSteps: steps, phase, tokensPerSecond: 100, microBatchSize },
       etaSeconds: ((steps - run.step) * stepMs) / 1000,
     });
-    const isOver = (): boolean => run.stopped || run.stuck || this.run !== run;
+    const isOver = (): boolean => run.stopped || run.stuck || this.runs.get(run.id) !== run;
 
     const next = (): void => {
       if (isOver()) return;
@@ -110,11 +123,13 @@ export class SimulatedEngine implements Engine {
       emit(progress('train'));
       if (run.step >= steps) return this.succeed(run, [file('adapter.safetensors'), file('adapter_config.json')]);
       if (run.step % checkpointEvery === 0) emit(this.checkpoint(run));
-      this.inThisLife(stepMs * random.between(0.8, 1.2), next);
+      this.inThisLife(stepMs * random.between(0.8, 1.2) * (1 + SHARED_STEP * (this.runs.size - 1)), next);
     };
     emit(progress('load'));
-    this.inThisLife(random.between(0.5, 1.5) * LOAD_MS, () => {
+    // What the others have loaded is there.
+    this.inThisLife(random.between(0.5, 1.5) * (this.model === model ? 100 : LOAD_MS), () => {
       if (isOver()) return;
+      this.model = model;
       emit({ type: 'model', runId: run.id, inMemory: model, onDisk: [model] });
       if (run.step >= steps) return this.succeed(run, [file('adapter.safetensors')]);
       next();
@@ -128,7 +143,7 @@ export class SimulatedEngine implements Engine {
     // One that does not listen is killed by its agent.
     if (random.chance(0.03)) return;
     this.inThisLife(random.between(50, checkpoint ? 5_000 : 1_400), () => {
-      if (this.run !== run) return;
+      if (this.runs.get(run.id) !== run || run.stuck) return;
       if (checkpoint && run.step > 0) this.callbacks.onMessage(this.checkpoint(run));
       this.end(run, { type: 'stopped', runId: run.id });
     });
@@ -151,7 +166,7 @@ export class SimulatedEngine implements Engine {
 
   private end(run: Run, message: FromEngine): void {
     run.stopped = true;
-    this.run = null;
+    this.runs.delete(run.id);
     this.callbacks.onMessage(message);
   }
 
@@ -159,7 +174,8 @@ export class SimulatedEngine implements Engine {
     if (!this.isReady || this.ended) return false;
     if (outOfMemory) this.deps.counts.add('engine out of memory');
     this.isReady = false;
-    this.run = null;
+    this.runs.clear();
+    this.model = null;
     this.life++;
     this.callbacks.onExit({ code: null, signal: 'SIGKILL', outOfMemory, logTail: [], crashes: ++this.crashes });
     this.inThisLife(this.deps.random.between(100, 8_000), () => this.start());

@@ -23,9 +23,11 @@ export interface WorkerDeps {
   readonly blobs: SimulatedBlobs;
   readonly labels: Readonly<Record<string, string>>;
   readonly memoryBytes: number;
+  readonly slots: number;
   readonly skew: { readonly offsetMs: number; readonly rate: number };
   readonly newHash: () => string;
   readonly onStep: (attemptId: string, workerId: string) => void;
+  readonly onShared: (models: ReadonlyMap<string, string>, workerId: string) => void;
   readonly onHang: (attemptId: string) => void;
   readonly counts: FaultCounts;
 }
@@ -71,7 +73,7 @@ export class SimulatedWorker {
     const agent = new Agent(
       {
         ...{ controlPlane: 'simulated', channel: { credentials: null as unknown as ChannelCredentials, options: {} }, joinToken: this.folder.joinToken, workerDir: '/simulated', artifactCacheBytes: 0 },
-        ...{ engine: { file: '', env: {} }, name, labels: this.deps.labels, version: '1', clock: machine, timers: machine, random: random.next, logger: silentLogger },
+        ...{ engine: { file: '', env: {} }, name, labels: this.deps.labels, slots: this.deps.slots, version: '1', clock: machine, timers: machine, random: random.next, logger: silentLogger },
         onReady: () => undefined,
         // The process ends, and whatever runs it starts it again.
         onRefused: () => {
@@ -118,9 +120,7 @@ export class SimulatedWorker {
   }
 
   hangEngine(): boolean {
-    const attemptId = this.engine?.hang() ?? null;
-    if (attemptId !== null) this.deps.onHang(attemptId);
-    return attemptId !== null;
+    return this.engine?.hang() ?? false;
   }
 
   killHungEngine(): void {
@@ -133,7 +133,7 @@ export class SimulatedWorker {
   }
 
   private parts(machine: MachineTime, bootId: string): AgentParts {
-    const { random, network, newHash, onStep, counts } = this.deps;
+    const { random, network, newHash, onStep, onHang, onShared, counts } = this.deps;
     const { folder } = this;
     const membership = this.membership(machine, folder);
     return {
@@ -152,7 +152,14 @@ export class SimulatedWorker {
         download: (attempt, _artifact, _file, signal) => this.transfer(machine, attempt, signal, async () => undefined),
       },
       engine: (callbacks) => {
-        this.engine = new SimulatedEngine({ timers: machine, random, device: deviceOf(this.deps.memoryBytes), newHash, resumeStepOf: (attemptId) => this.resumeSteps.get(attemptId) ?? 0, counts, onStep: (attemptId) => machine.isDead || onStep(attemptId, folder.workerId) }, callbacks);
+        this.engine = new SimulatedEngine(
+          {
+            ...{ timers: machine, random, device: deviceOf(this.deps.memoryBytes), newHash, resumeStepOf: (attemptId) => this.resumeSteps.get(attemptId) ?? 0, counts, onHang },
+            onStep: (attemptId) => machine.isDead || onStep(attemptId, folder.workerId),
+            onShared: (models) => machine.isDead || onShared(models, folder.workerId),
+          },
+          callbacks,
+        );
         return this.engine;
       },
       open: async () => ({ workerId: folder.workerId, bootId }),

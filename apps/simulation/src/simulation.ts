@@ -28,6 +28,8 @@ export interface Outcome {
   readonly events: number;
   readonly jobs: Readonly<Record<string, number>>;
   readonly attempts: Readonly<Record<string, number>>;
+  /** Attempts that came to a worker that had others. */
+  readonly shared: number;
   readonly faults: Readonly<Record<string, number>>;
   /** By team: for how long attempts held workers until users and faults stopped. */
   readonly heldSeconds: Readonly<Record<string, number>>;
@@ -113,7 +115,7 @@ export class Simulation {
     try {
       for (const { name, weight, runningJobs } of scenario.teams) {
         await this.store.records.ensureTeam(name);
-        await this.store.records.setTeamQuota(name, { weight, runningJobs });
+        await this.store.records.setTeamQuota(name, { weight, runningJobs, sharesWorkers: scenario.sharing !== null && random.chance(scenario.sharing.teams) });
       }
       await this.createJoinToken(fleetToken, null);
       for (let n = 0; n < scenario.replicas; n++) this.startReplica(`replica-${n}`);
@@ -198,9 +200,11 @@ export class Simulation {
       // Both zones and the largest memory are there, so that every job has a worker.
       labels: { zone: index % 2 === 0 ? 'a' : 'b' },
       memoryBytes: index < 2 ? Math.max(...MEMORY) : index === 2 ? Math.min(...MEMORY) : random.pick(MEMORY),
+      slots: scenario.sharing === null ? 1 : random.int(1, scenario.sharing.slotsMax),
       skew: { rate: 1 + random.between(-rate, rate), offsetMs: random.between(-offsetMs, offsetMs) },
       newHash: () => this.count('blob').toString(16).padStart(64, '0'),
       onStep: (attemptId, workerId) => this.invariants.onEngineStep(attemptId, workerId),
+      onShared: (models, workerId) => this.invariants.onEngineShared(models, workerId),
       onHang: (attemptId) => this.invariants.onEngineHang(attemptId),
     });
   }
@@ -265,6 +269,7 @@ export class Simulation {
       events: this.events,
       jobs: tally([...jobs.values()].map(({ status }) => status)),
       attempts: tally([...attempts.values()].map(({ outcome, failure, stopReason }) => [outcome, failure?.code ?? stopReason].filter((part) => part !== null).join(' '))),
+      shared: this.invariants.shared,
       faults: this.faultCounts.all(),
       heldSeconds: this.heldSeconds,
       fingerprint: this.fingerprint,

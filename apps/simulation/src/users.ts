@@ -27,7 +27,7 @@ const EXPECTED: ReadonlySet<string | undefined> = new Set(['illegal_transition',
 /** Users who submit jobs and change their minds, operators who drain workers, and the intake that admits jobs. */
 export class Users {
   readonly queue: JobQueue;
-  private readonly admissions = new Map<string, JobBehaviour & { readonly model: string; readonly memoryBytes: number }>();
+  private readonly admissions = new Map<string, JobBehaviour & { readonly model: string; readonly memoryBytes: number; readonly sharedBytes: number | null }>();
   private readonly delivered = new Set<string>();
   private jobs = 0;
   /** Latest last. */
@@ -40,7 +40,7 @@ export class Users {
   }
 
   async submit(): Promise<void> {
-    const { random, scenario, tables, api, memoryBytes } = this.deps;
+    const { random, scenario, tables, api } = this.deps;
     const replica = api();
     if (replica === null) return;
     const team = random.pick([...tables.teams.values()]);
@@ -52,7 +52,7 @@ export class Users {
     this.admissions.set(id, {
       ...{ steps, stepMs: random.int(200, scenario.jobs.stepMsMax), checkpointEvery: random.int(2, 12), model },
       fate: random.chance(0.85) ? 'succeeds' : random.pick(['user_error', 'oom', 'oom', 'oom_always'] as const),
-      memoryBytes: random.between(0.1, 0.9) * random.pick(memoryBytes),
+      ...this.memoryOf(team.id),
     });
     const priority = random.chance(scenario.jobs.ranked) ? random.int(-100, 100) : 0;
     const workerSelector: Record<string, string> = random.chance(0.15) ? { zone: random.pick(['a', 'b']) } : {};
@@ -63,6 +63,14 @@ export class Users {
     if (!tables.jobs.has(id)) return;
     this.open.push(id);
     this.recentOfTeam.set(team.id, [...recent, id].slice(-8));
+  }
+
+  /** A job that may share says what it adds on a worker that holds its model. */
+  private memoryOf(teamId: string): { readonly memoryBytes: number; readonly sharedBytes: number | null } {
+    const { random, scenario, tables, memoryBytes: sizes } = this.deps;
+    const memoryBytes = random.between(0.1, 0.9) * random.pick(sizes);
+    const mayShare = tables.quotaOf(teamId).sharesWorkers && random.chance(scenario.sharing?.jobs ?? 0);
+    return { memoryBytes, sharedBytes: mayShare ? random.between(0.05, 0.5) * memoryBytes : null };
   }
 
   /** One change of mind at random. */
@@ -165,11 +173,12 @@ export class Users {
     const admission = this.admissions.get(id);
     const replica = this.deps.api();
     if (admission === undefined || replica === null) return;
-    const { memoryBytes, model, ...behaviour } = admission;
+    const { memoryBytes, sharedBytes, model, ...behaviour } = admission;
+    const sharing = sharedBytes === null ? {} : { sharing: { key: model, memoryBytes: sharedBytes } };
     // Jobs of one model and about one size take about as long for a step.
     const shape = `${model} ${Math.round(memoryBytes / 1024 ** 3)}`;
     await this.asking(`(intake) ${id}`, () =>
-      replica.records.admitJob(id, { spec: { fineTunedModel: `ft:${id}` }, workerSpec: workerSpecOf(model, behaviour), totalSteps: behaviour.steps, memoryBytesEstimate: memoryBytes, weightBytes: memoryBytes / 2, shape, trainingDatasetId: null, validationDatasetId: null }),
+      replica.records.admitJob(id, { spec: { fineTunedModel: `ft:${id}` }, workerSpec: workerSpecOf(model, behaviour), totalSteps: behaviour.steps, memoryBytesEstimate: memoryBytes, weightBytes: memoryBytes / 2, shape, ...sharing, trainingDatasetId: null, validationDatasetId: null }),
     );
   }
 }
