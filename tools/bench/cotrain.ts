@@ -1,115 +1,32 @@
 /**
- * `npm run bench -- cotrain`: several small LoRA runs on one base together, and the same runs one after the other, in turns in one process.
+ * `npm run bench -- cotrain`: several small LoRA runs on one base together, and the same runs one after the other, in turns.
  *
- * Every run has rows of its own random data, of which the last part is learned, as in instruction tuning; the base is of SmolLM2-135M's shape with random weights, unless
- * --model names a folder. Arguments after `--`: --runs, --batch, --length, --answer (learned tokens of a row), --rank, --targets, --steps (per round), --rounds, --dtype, --layers, --model;
- * --profile prints instead where the time of steps together goes, by op and shape.
+ * "engine": in one process. Every run has rows of its own random data, of which the last part is learned, as in instruction tuning; the base is of SmolLM2-135M's shape with random
+ * weights, unless --model names a folder. "orchestrated": as jobs through the API of a service of its own with one worker, whose team lets them share it, against the same that decline;
+ * the base is SmolLM2-135M-Instruct, unless --base names another. Arguments after `--`: --only (engine, orchestrated; with commas), --runs, --rank, --targets, --rounds,
+ * --dtype; of engine: --steps (per round), --batch, --length, --answer (learned tokens of a row), --layers, --model, and --profile, which prints instead where the time of steps together
+ * goes, by op and shape; of orchestrated: --job-steps (10 at least), --base.
  */
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { loadCausalLm, type CausalLm } from '@tunefleet/ml-models';
-import { openDevice, OpProfile, probeDevice, type FloatDType } from '@tunefleet/ml-tensor';
-import { startState, stepTogether, Trainer } from '@tunefleet/ml-training';
-import { createTuner, parseTunerSpec } from '@tunefleet/ml-tuners';
-import { writeRandomModel } from './model/shape';
-import { printProfile } from './print-profile';
-import { answersToQuestions } from './tuners/data';
-import { positive } from './report/positive';
-import { median, type Row } from './report/row';
+import { measureEngine } from './cotrain/engine';
+import { measureOrchestrated } from './cotrain/orchestrated';
+import type { Row } from './report/row';
 
-/** Room of a pass, as jobs choose it with memory to spare. */
-const TOKENS_PER_PASS = 1024;
+const PARTS = ['engine', 'orchestrated'] as const;
 
 export async function run(args: string[]): Promise<Row[]> {
   const text = (value: string) => ({ type: 'string', default: value }) as const;
   const { values } = parseArgs({
     args,
     options: {
-      ...{ runs: text('8'), batch: text('1'), length: text('48'), answer: text('24'), rank: text('8'), targets: text('all-linear'), steps: text('3'), rounds: text('3'), layers: text('30'), dtype: text('auto') },
-      ...{ model: { type: 'string' }, profile: { type: 'boolean', default: false } },
+      ...{ only: text(PARTS.join(',')), runs: text('8'), rank: text('8'), targets: text('all-linear'), steps: text('3'), rounds: text('3'), dtype: text('auto') },
+      ...{ batch: text('1'), length: text('48'), answer: text('24'), layers: text('30'), model: { type: 'string' }, profile: { type: 'boolean', default: false } },
+      'job-steps': text('10'),
+      base: text('HuggingFaceTB/SmolLM2-135M-Instruct'),
     },
   });
-  const [runs, batch, length, answer, rank, steps, rounds, layers] = [values.runs, values.batch, values.length, values.answer, values.rank, values.steps, values.rounds, values.layers].map(positive) as [number, number, number, number, number, number, number, number];
-  const folder = await mkdtemp(join(tmpdir(), 'tunefleet-bench-cotrain-'));
-  try {
-    const base = values.model ?? join(folder, 'model');
-    if (values.model === undefined) await writeRandomModel(base, layers);
-    const profile = values.profile ? new OpProfile() : undefined;
-    const device = await openDevice({ backend: 'tensorflow', ...(profile && { profile }) });
-    const computeDtype = values.dtype === 'auto' ? probeDevice(device).recommended : (values.dtype as FloatDType);
-    using model = await loadCausalLm(device, { folder: base, config: JSON.parse(await readFile(join(base, 'config.json'), 'utf8')) as unknown, computeDtype });
-    const start = () => Array.from({ length: runs }, (_, seed) => trainerOf(model, { seed, steps: steps * rounds + 1, batch, length, answer, spec: { kind: 'lora', r: rank, lora_alpha: 2 * rank, target_modules: values.targets } }));
-    const [lone, joint] = [start(), start()];
-    const alone = async () => {
-      for (const trainer of lone) for (let step = 0; step < steps; step++) await trainer.trainStep();
-    };
-    const together = async () => {
-      for (let step = 0; step < steps; step++) await stepTogether(joint, { tokensPerPass: TOKENS_PER_PASS });
-    };
-    // The first pass of a process makes kernels and maps memory.
-    for (const trainer of lone) await trainer.trainStep();
-    await stepTogether(joint, { tokensPerPass: TOKENS_PER_PASS });
-    profile?.reset();
-    const [took, tookTogether]: [Taken[], Taken[]] = [[], []];
-    for (let round = 0; round < rounds; round++) {
-      if (!profile) took.push(await timed(alone));
-      tookTogether.push(await timed(together));
-      process.stderr.write(`round ${round + 1}: alone ${written(took.at(-1))}, together ${written(tookTogether.at(-1))}\n`);
-    }
-    if (profile) printProfile(profile.costs(), steps * rounds);
-    const tokens = runs * batch * length * steps;
-    const name = `${runs} LoRA runs of ${batch} x ${length}, ${computeDtype}`;
-    const speed = (taken: readonly Taken[]) => tokens / median(taken.map(({ seconds }) => seconds));
-    const cpu = (taken: readonly Taken[]) => median(taken.map(({ cpuSeconds }) => cpuSeconds)) / steps;
-    const [value, peer] = [speed(tookTogether), speed(took)];
-    if (profile) return [{ name: `${name}: together`, unit: 'tokens/s', value }];
-    const difference = Math.max(...joint.map(({ state }, index) => Math.abs((state.lossLast ?? NaN) - (lone[index]?.state.lossLast ?? NaN))));
-    return [
-      { name: `${name}: speed together, and one after the other`, unit: 'tokens/s', value, peer, ratio: value / peer },
-      { name: `${name}: CPU time of a step of each`, unit: 's', value: cpu(tookTogether), peer: cpu(took), ratio: cpu(took) / cpu(tookTogether) },
-      { name: `${name}: largest difference of last losses`, unit: 'nats', value: difference },
-    ];
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
-}
-
-interface RunShape {
-  readonly seed: number;
-  readonly steps: number;
-  readonly batch: number;
-  readonly length: number;
-  readonly answer: number;
-  readonly spec: object;
-}
-
-function trainerOf(model: CausalLm, { seed, steps, batch, length, answer, spec }: RunShape): Trainer {
-  const tuner = createTuner(parseTunerSpec(spec), model);
-  return new Trainer({
-    model,
-    tuner,
-    dataset: answersToQuestions(steps * batch, { length, answer }, model.vocabSize),
-    settings: { seed, epochs: 1, batchSize: batch, learningRate: 2e-4, schedule: 'constant', warmupRatio: 0, weightDecay: 0, maxGradNorm: 1 },
-    batching: { microBatchSize: Math.max(1, Math.floor(TOKENS_PER_PASS / length)), recomputeBlocks: false },
-    state: startState(tuner.initialValues(seed, { model, tokenise: () => new Int32Array() })),
-  });
-}
-
-interface Taken {
-  readonly seconds: number;
-  /** Of all threads: where other programs use the machine, it says more. */
-  readonly cpuSeconds: number;
-}
-
-async function timed(work: () => Promise<void>): Promise<Taken> {
-  const [started, before] = [performance.now(), process.cpuUsage()];
-  await work();
-  const { user, system } = process.cpuUsage(before);
-  return { seconds: (performance.now() - started) / 1000, cpuSeconds: (user + system) / 1e6 };
-}
-
-function written(taken: Taken | undefined): string {
-  return taken ? `${taken.seconds.toFixed(2)} s (${taken.cpuSeconds.toFixed(2)} s CPU)` : '-';
+  const only = values.only.split(',');
+  const wrong = only.find((part) => !PARTS.some((known) => known === part));
+  if (wrong !== undefined) throw new Error(`--only names "${wrong}"; there are ${PARTS.join(', ')}`);
+  return [...(only.includes('engine') ? await measureEngine(values) : []), ...(only.includes('orchestrated') && !values.profile ? await measureOrchestrated(values) : [])];
 }
