@@ -127,7 +127,7 @@ export class SimulatedEngine implements Engine {
     };
     emit(progress('load'));
     // What the others have loaded is there.
-    this.inThisLife(random.between(0.5, 1.5) * (this.model === model ? 100 : LOAD_MS), () => {
+    this.inThisLife(random.between(0.5, 1.5) * (this.runs.size > 1 && this.model === model ? 100 : LOAD_MS), () => {
       if (isOver()) return;
       this.model = model;
       emit({ type: 'model', runId: run.id, inMemory: model, onDisk: [model] });
