@@ -5,7 +5,7 @@
 import { parseArgs } from 'node:util';
 import type { TunefleetClient } from '@tunefleet/client-sdk';
 import { median, type Row } from './report/row';
-import { OwnService } from './service/own-service';
+import { withOwnService } from './service/own-service';
 
 /** Seconds since the request was sent. */
 interface FirstStep {
@@ -21,9 +21,7 @@ export async function run(args: string[]): Promise<Row[]> {
   const { values } = parseArgs({ args, options: { jobs: { type: 'string', default: '5' }, model: { type: 'string', default: 'HuggingFaceTB/SmolLM2-135M-Instruct' } } });
   const jobs = Number(values.jobs);
   if (!Number.isInteger(jobs) || jobs < 1) throw new Error(`--jobs is "${values.jobs}"; it must be a positive whole number`);
-  const service = await OwnService.start();
-  try {
-    const { client } = service;
+  return withOwnService(async (client) => {
     const file = await client.files.upload({ filename: 'rows.jsonl', content: rowsOfText(), purpose: 'fine-tune' });
     const cold = await firstStep(client, values.model, file.id);
     const warm: FirstStep[] = [];
@@ -35,9 +33,7 @@ export async function run(args: string[]): Promise<Row[]> {
       row('warm engine: begun', median(warm.map(({ begun }) => begun))),
       row('warm engine: done', median(warm.map(({ done }) => done))),
     ];
-  } finally {
-    await service.stop();
-  }
+  });
 }
 
 /** One example per step, so that the step itself takes little. */

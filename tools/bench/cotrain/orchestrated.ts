@@ -2,7 +2,7 @@ import { fineTuneResultSchema, type FineTuneResult } from '@tunefleet/contracts'
 import type { TunefleetClient } from '@tunefleet/client-sdk';
 import { positive } from '../report/positive';
 import { median, type Row } from '../report/row';
-import { OwnService } from '../service/own-service';
+import { withOwnService } from '../service/own-service';
 
 /** As given on the command line. */
 export interface OrchestratedValues {
@@ -35,9 +35,7 @@ interface Taken {
 /** Jobs submitted at once to a service with one worker: sharing it, and each with the worker to itself, in turns. */
 export async function measureOrchestrated(values: OrchestratedValues): Promise<Row[]> {
   const [runs, steps, rounds, rank] = [values.runs, values['job-steps'], values.rounds, values.rank].map(positive) as [number, number, number, number];
-  const service = await OwnService.start();
-  try {
-    const { client } = service;
+  return withOwnService(async (client) => {
     const [team] = (await client.teams.list()).data;
     await client.teams.change(team?.name ?? '', { shares_workers: true });
     const file = (await client.files.upload({ filename: 'rows.jsonl', content: rowsOfText(steps), purpose: 'fine-tune' })).id;
@@ -63,9 +61,7 @@ export async function measureOrchestrated(values: OrchestratedValues): Promise<R
       compared('GPU time charged for a job', 's', ({ gpuSeconds }) => gpuSeconds / runs, 'lower'),
       { name: `${name}: largest difference of last losses`, unit: 'nats', value: difference },
     ];
-  } finally {
-    await service.stop();
-  }
+  });
 }
 
 async function timed(client: TunefleetClient, wish: Wish, { runs, share }: { readonly runs: number; readonly share: boolean }): Promise<Taken> {

@@ -4,32 +4,21 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { TunefleetClient } from '@tunefleet/client-sdk';
 import { sleep } from '@tunefleet/foundation';
+import { stopOnSignal } from '@tunefleet/testing';
 
 const START_MS = 120_000;
 const POLL_MS = 100;
 
-/** `tunefleet up` with one worker and a data folder of its own. */
-export class OwnService {
-  private constructor(
-    readonly client: TunefleetClient,
-    private readonly dataDir: string,
-    private readonly up: ChildProcess,
-  ) {}
-
-  /** Ready to train. */
-  static async start(): Promise<OwnService> {
-    const dataDir = await mkdtemp(join(tmpdir(), 'tunefleet-bench-service-'));
-    const up = spawn(process.execPath, [join(process.cwd(), 'dist', 'cli.mjs'), 'up', '--data-dir', dataDir, '--port', '0'], { stdio: ['ignore', 'ignore', 'inherit'] });
-    try {
-      return new OwnService(await connect(dataDir, up), dataDir, up);
-    } catch (error) {
-      await end(up, dataDir);
-      throw error;
-    }
-  }
-
-  stop(): Promise<void> {
-    return end(this.up, this.dataDir);
+/** Runs against `tunefleet up` with one worker, ready to train, and a data folder of its own; nothing of it is left, also when it is interrupted. */
+export async function withOwnService<T>(work: (client: TunefleetClient) => Promise<T>): Promise<T> {
+  const dataDir = await mkdtemp(join(tmpdir(), 'tunefleet-bench-service-'));
+  const up = spawn(process.execPath, [join(process.cwd(), 'dist', 'cli.mjs'), 'up', '--data-dir', dataDir, '--port', '0'], { stdio: ['ignore', 'ignore', 'inherit'] });
+  const release = stopOnSignal(() => end(up, dataDir));
+  try {
+    return await work(await connect(dataDir, up));
+  } finally {
+    await end(up, dataDir);
+    release();
   }
 }
 
