@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import OpenAI, { RateLimitError } from 'openai';
 import { evalJobSchema, fineTuningJobSchema, jobDetailSchema, teamSchema } from '@tunefleet/contracts';
 import { TunefleetClient } from '@tunefleet/client-sdk';
+import { newId } from '@tunefleet/foundation';
 import { until } from './fleet/testing/fleet-harness';
 import { API_KEY, ControlPlaneProcess, TEAM } from './testing/control-plane-process';
 import { RecordWorker, trainingRows } from './testing/record-worker';
@@ -24,6 +25,7 @@ beforeAll(async () => {
 afterAll(() => server.close(), 60_000);
 afterEach(async () => {
   await client.teams.setQuota(TEAM, {});
+  await client.teams.change(TEAM, { shares_workers: false });
   for (const { id, status } of (await client.jobs.list({ limit: 100 })).data) if (status === 'queued' || status === 'validating_files') await client.jobs.cancel(id);
 });
 
@@ -79,6 +81,72 @@ test('weight and quotas are set and shown with what is used', async () => {
   await expect(client.teams.get('nobody')).rejects.toMatchObject({ status: 404 });
   await expect(client.teams.setQuota('nobody', {})).rejects.toMatchObject({ status: 404 });
   await expect(client.teams.setQuota(TEAM, { weight: 0 })).rejects.toMatchObject({ status: 400, param: 'weight' });
+}, TEST_MS);
+
+test('a team is changed field by field; null lifts a bound', async () => {
+  await client.teams.change(TEAM, { weight: 2, running_jobs: 3, queued_jobs: 5 });
+  expect(await client.teams.change(TEAM, { running_jobs: null, shares_workers: true })).toMatchObject({ weight: 2, shares_workers: true, quotas: { running_jobs: null, queued_jobs: 5 } });
+  // Whether it shares is no quota.
+  expect(await client.teams.setQuota(TEAM, {})).toMatchObject({ weight: 1, shares_workers: true, quotas: { queued_jobs: null } });
+  expect(teamSchema.parse(await client.teams.change(TEAM, {}))).toMatchObject({ weight: 1, shares_workers: true, quotas: { queued_jobs: null } });
+  await expect(client.teams.change('nobody', {})).rejects.toMatchObject({ status: 404 });
+  await expect(client.teams.change(TEAM, { weight: 0 })).rejects.toMatchObject({ status: 400, param: 'weight' });
+  await expect(client.teams.change(TEAM, { colour: 'red' } as object)).rejects.toMatchObject({ status: 400, param: 'colour' });
+}, TEST_MS);
+
+test('small jobs may share a worker from when their team allows it on, unless they decline; copies decline as well', async () => {
+  const validated = async (id: string) => {
+    await until(`${id} to be validated`, async () => (await client.jobs.get(id)).status !== 'validating_files');
+    return client.jobs.get(id);
+  };
+  const mayShare = async (changes: Partial<Extras> = {}) => (await validated(await create(changes))).may_share_worker;
+  const before = await create();
+  expect((await validated(before)).may_share_worker).toBe(false);
+  await client.teams.change(TEAM, { shares_workers: true });
+  const declined = await create({ share: false });
+  expect([await mayShare(), await mayShare({ share: true }), (await validated(declined)).may_share_worker]).toEqual([true, true, false]);
+  expect((await validated(before)).may_share_worker).toBe(false);
+  const clone = await client.jobs.clone(declined);
+  expect([clone.may_share_worker, (await validated(clone.id)).may_share_worker]).toEqual([null, false]);
+  const asking = await client.jobs.clone(declined, { share: null });
+  expect(await validated(asking.id)).toMatchObject({ may_share_worker: true, shares_worker_with: { jobs: [], other_teams_jobs: 0 } });
+  expect(fineTuningJobSchema.parse(await openai.fineTuning.jobs.retrieve(asking.id)).x_meta.may_share_worker).toBe(true);
+
+  const unable = await create({ share: true, tuner: { kind: 'prompt-tuning' } });
+  expect((await validated(unable)).may_share_worker).toBe(false);
+  await until('the reason to be told', async () => (await client.jobs.events(unable)).data.some(({ message }) => message.includes('the job gets a worker to itself: as it is set up, Prompt tuning cannot share its passes')));
+  await expect(create({ share: 'no' as unknown as boolean })).rejects.toMatchObject({ status: 400, param: 'share' });
+}, TEST_MS);
+
+test('jobs on one worker: whose they are is told of one\'s own, of others how many', async () => {
+  const { records, fleet } = server.store;
+  await client.teams.change(TEAM, { shares_workers: true });
+  const [own, mate] = [await create(), await create()];
+  for (const id of [own, mate]) await untilWaiting(id, 'no_fitting_worker');
+  const others = await records.ensureTeam('others');
+  const { job } = await records.createJob({ id: newId('fineTuningJob'), teamId: others.id, kind: 'fine-tune', spec: {}, baseModel: BASE, metadata: null, priority: 0, queue: 'nobody' });
+  const { shareKey } = (await records.getJobForIntake(own)) ?? {};
+  await records.admitJob(job.id, { spec: {}, workerSpec: {}, totalSteps: 1, memoryBytesEstimate: 1000, sharing: { key: shareKey ?? '', memoryBytes: 1 }, trainingDatasetId: null, validationDatasetId: null });
+
+  const sessionId = randomUUID();
+  await fleet.helloWorker({
+    ...{ id: 'wrk-shared', bootId: 'b', name: 'shared', version: '1', labels: {}, jobKinds: ['fine-tune'], modelsOnDisk: [], modelInMemory: null, slots: 3, sessionId, replicaId: 'r' },
+    device: { kind: 'cpu', name: 'c', backend: 'b', backendVersion: '1', memoryBytesTotal: 64 * GIBIBYTE, memoryBytesFree: 64 * GIBIBYTE, bf16: false, threads: 1 },
+  });
+  await fleet.setCredit('wrk-shared', sessionId, { jobs: 3, modelsOnDisk: [], modelInMemory: null });
+  await fleet.wake('schedule');
+  await until('all three to be placed', async () => (await fleet.listLiveAttempts('wrk-shared')).length === 3);
+  const detail = jobDetailSchema.parse(await client.jobs.get(own));
+  const company = { jobs: [mate], other_teams_jobs: 1 };
+  expect(detail).toMatchObject({ status: 'running', shares_worker_with: company, attempts: [{ worker_name: 'shared', shared_worker_with: company, gpu_seconds: expect.any(Number) }] });
+  expect(JSON.stringify(detail)).not.toContain(job.id);
+  for (const { jobId, id: attemptId, epoch } of await fleet.listLiveAttempts('wrk-shared')) {
+    if (jobId !== own) await fleet.endAttempt({ jobId, attemptId, epoch }, { outcome: 'failed', failure: null, after: { then: 'fail' } });
+  }
+  expect(await client.jobs.get(own)).toMatchObject({ shares_worker_with: { jobs: [], other_teams_jobs: 0 }, attempts: [{ shared_worker_with: company }] });
+  await client.jobs.cancel(own);
+  for (const { jobId, id: attemptId, epoch } of await fleet.listLiveAttempts('wrk-shared')) await fleet.closeAttempt({ jobId, attemptId, epoch }, 'stopped');
+  await fleet.disconnectWorker('wrk-shared', sessionId);
 }, TEST_MS);
 
 test('beyond the quota of running jobs a job waits and says so; beyond that of waiting ones it is refused, and so is a file beyond that of storage', async () => {
