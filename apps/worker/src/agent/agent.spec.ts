@@ -261,6 +261,21 @@ test('an upload that fails ends its own run; its slot is taken until the engine 
   expect((await finished('b')).outcome?.$case).toBe('succeeded');
 });
 
+test('nobody comes while the engine has one that the record has closed: the next may be on another base model', async () => {
+  await begin(3);
+  await assign('a');
+  await credit(2);
+  failUploadsOf = 'a';
+  engine.say({ type: 'checkpoint', runId: 'a', step: 1, dir: 'ckpt-1', files: [{ name: 'state', sha256: 'x', bytes: 1 }], metrics: {} });
+  await finished('a');
+  await credit(0);
+  tell({ $case: 'assign', value: fleet.Assign.fromPartial({ attempt: refOf('b'), kind: 'fine-tune', specJson: '{}', leaseMs: 60_000 }) });
+  expect(await said('assignAck', ({ accepted }) => !accepted)).toMatchObject({ attempt: refOf('b'), reason: 'the engine has not let go of a yet' });
+  engine.say({ type: 'stopped', runId: 'a' });
+  await credit(3);
+  await assign('c');
+});
+
 test('a shutdown hands all of them back', async () => {
   await begin(2);
   await assign('a', 'b');

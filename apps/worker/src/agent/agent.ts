@@ -250,7 +250,8 @@ export class Agent {
 
   private refusal(assign: fleet.Assign): string | null {
     if (this.stopping) return 'the worker is shutting down';
-    if (this.freeSlots === 0) return `the worker takes ${this.slots} at once and has ${this.occupied.join(', ')}`;
+    if (this.occupied.length >= this.slots) return `the worker takes ${this.slots} at once and has ${this.occupied.join(', ')}`;
+    if (this.leftovers.length > 0) return `the engine has not let go of ${this.leftovers.join(', ')} yet`;
     if (!this.engine.isReady) return 'the engine is not ready';
     if (!this.jobKinds.includes(assign.kind)) return `this worker cannot run ${assign.kind} jobs`;
     return null;
@@ -301,8 +302,13 @@ export class Agent {
     return [...new Set([...this.attempts.keys(), ...this.runs.ids])];
   }
 
+  /** What the engine still has of attempts that the record does not count any more. */
+  private get leftovers(): readonly string[] {
+    return this.runs.ids.filter((id) => this.attempts.get(id)?.isLetGo !== false);
+  }
+
   private get freeSlots(): number {
-    return Math.max(0, this.slots - this.occupied.length);
+    return this.leftovers.length > 0 ? 0 : Math.max(0, this.slots - this.occupied.length);
   }
 
   private sendCredit(): void {

@@ -82,6 +82,11 @@ export class Attempt {
     return ref?.attemptId === this.ref.attemptId && ref.epoch === this.ref.epoch;
   }
 
+  /** The record has closed it, or may at any moment: what comes next may be on another base model. */
+  get isLetGo(): boolean {
+    return this.phase === 'ending' || this.phase === 'over' || this.stopReason === 'stale' || this.stopReason === 'lease_lost';
+  }
+
   get isOver(): boolean {
     return this.phase === 'over';
   }
