@@ -75,8 +75,9 @@ class TaskMemory {
 Span whole_vectors(const Span& seen) { return {seen.from / kLanes * kLanes, (seen.to + kLanes - 1) / kLanes * kLanes}; }
 
 void clear_beside(const Span& vectors, float* row) {
-  std::fill(row, row + vectors.from, 0.0f);
-  std::fill(row + vectors.to, row + kTile, 0.0f);
+  for (int at = 0; at < kTile; at += kLanes) {
+    if (at < vectors.from || at >= vectors.to) store(row + at, f32x8{});
+  }
 }
 
 /** Output, and log sum exp of the scores; zeros for a query that sees no key. */

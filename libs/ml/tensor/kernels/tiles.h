@@ -40,14 +40,26 @@ inline void pack_rows(const float* rows, int count, int64_t width, float factor,
   }
 }
 
+/** One number of each of eight rows. */
+inline f32x8 gather(const float* from, int64_t stride) {
+  return f32x8{from[0], from[stride], from[2 * stride], from[3 * stride], from[4 * stride], from[5 * stride], from[6 * stride], from[7 * stride]};
+}
+
 /** The transpose of [count, width] times `factor` as [count / 16][width][16], zeros beyond the count. */
 inline void pack_columns(const float* rows, int count, int64_t width, float factor, float* panels) {
-  for (int row = 0; row < count; row += kPanel, panels += width * kPanel) {
-    const int columns = std::min(kPanel, count - row);
+  int row = 0;
+  for (; row + kPanel <= count; row += kPanel, panels += width * kPanel) {
+    const float* const low = rows + row * width;
+    const float* const high = low + kLanes * width;
     for (int64_t at = 0; at < width; ++at) {
-      for (int column = 0; column < columns; ++column) panels[at * kPanel + column] = rows[(row + column) * width + at] * factor;
-      for (int column = columns; column < kPanel; ++column) panels[at * kPanel + column] = 0;
+      store(panels + at * kPanel, gather(low + at, width) * factor);
+      store(panels + at * kPanel + kLanes, gather(high + at, width) * factor);
     }
+  }
+  if (row == count) return;
+  std::fill_n(panels, width * kPanel, 0.0f);
+  for (int column = 0; row + column < count; ++column) {
+    for (int64_t at = 0; at < width; ++at) panels[at * kPanel + column] = rows[(row + column) * width + at] * factor;
   }
 }
 
