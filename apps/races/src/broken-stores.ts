@@ -70,6 +70,43 @@ export const brokenStores: readonly BrokenStore[] = [
     },
   },
   {
+    name: 'looks at who is there before it waits for the worker',
+    pair: ['join', 'join'],
+    seen: /came to one that it was not to run beside/,
+    sabotage: ({ fleet }, client) => {
+      fleet.place = async ({ jobId, jobEpoch, workerId, workerBootId, besideJobIds }) => {
+        const { rows } = await client.query<{ job_id: string }>(`select job_id from attempt where worker_id = $1 and status <> 'finished'`, [workerId]);
+        if (rows.some(({ job_id }) => !besideJobIds.includes(job_id))) return null;
+        await client.query('begin');
+        try {
+          await client.query('select 1 from worker where id = $1 for update', [workerId]);
+          const { rowCount } = await client.query(`update job set status = 'running', epoch = epoch + 1 where id = $1 and status = 'queued' and epoch = $2`, [jobId, jobEpoch]);
+          if (rowCount === 1) {
+            const slot = `(select min(n) from generate_series(0, 1) n where not exists (select 1 from attempt where worker_id = $3 and slot = n and status <> 'finished'))`;
+            await client.query(`insert into attempt (id, job_id, epoch, worker_id, worker_boot_id, slot, lease_expires_at) select $1, $2, $5, $3, $4, ${slot}, clock_timestamp() + interval '10 min'`, [`att-${jobId}`, jobId, workerId, workerBootId, jobEpoch + 1]);
+          }
+          await client.query('commit');
+        } catch {
+          await client.query('rollback');
+          return null;
+        }
+        return (await fleet.listLiveAttempts(workerId)).find((attempt) => attempt.jobId === jobId) ?? null;
+      };
+    },
+  },
+  {
+    name: 'asks for room whoever has come meanwhile',
+    pair: ['preempt', 'join'],
+    seen: /came to those that make room|was not asked for room/,
+    sabotage: ({ fleet }, client) => {
+      fleet.preempt = async ({ victims: [victim], forJobId, deadlineMs }) => {
+        if (victim === undefined || (await fleet.requestStop(victim, 'preempted', deadlineMs)) === 'stale') return 'stale';
+        await client.query(`update attempt set preempted_for_job_id = $2 where id = $1 and status <> 'finished'`, [victim.attemptId, forJobId]);
+        return 'applied';
+      };
+    },
+  },
+  {
     name: 'tells losers that they won',
     pair: ['complete', 'cancel'],
     seen: /complete .*was told applied, and the record does not show it|was applied for epoch/,

@@ -5,7 +5,7 @@ import type { AttemptKey, AttemptRecord, FencedResult } from '@tunefleet/ports';
 import type { Store } from '@tunefleet/store-prisma';
 import { AttemptEndings } from '../../control-plane/src/fleet/attempt-endings';
 import type { Hold } from './holds';
-import { hello, LEASE_MS, stepEvents, type Scene, type Start } from './scene';
+import { hello, LEASE_MS, SLOTS, stepEvents, type Scene, type Start } from './scene';
 
 /** `stale`: whoever asked was told that it came too late. `refused`: that the job is in no state for it. */
 export type Said = 'applied' | 'stale' | 'refused';
@@ -19,7 +19,7 @@ export interface Operation {
   /** It takes another worker or another job. */
   readonly withOthers?: true;
   /** @param variant in [0, 1): which of its forms    @returns also `of`: in whose name a worker spoke */
-  readonly run: (store: Store, scene: Scene, variant: number) => Promise<{ readonly said: Said; readonly of?: AttemptKey; readonly made?: string }>;
+  readonly run: (store: Store, scene: Scene, variant: number) => Promise<{ readonly said: Said; readonly of?: AttemptKey; readonly made?: string; readonly besideJobIds?: readonly string[] }>;
 }
 
 const OPEN: readonly Start[] = ['assigned', 'running', 'expired', 'pausing', 'draining', 'rerun', 'cancelled'];
@@ -34,6 +34,7 @@ export const DONE = 'the race is done';
 /** Everything that may happen to a job while something else does, as the product does it. */
 export const operations: readonly Operation[] = [
   { name: 'assign', starts: ['queued', 'requeued', 'running', 'paused'], holds: ['worker row', 'job row', 'attempt writes', 'job writes', 'worker writes', 'event writes'], withOthers: true, run: assign },
+  { name: 'join', starts: ['queued', 'requeued', ...OPEN], holds: ['worker row', 'attempt writes', 'job writes', 'worker writes', 'event writes'], withOthers: true, run: join },
   worker('acknowledge', ['assigned', 'rerun'], ['job row', 'attempt row', 'attempt writes'], ({ fleet }, key) => fleet.acknowledge(key)),
   worker('revoke', ['assigned', 'running', 'pausing'], ['job row', 'attempt row', 'attempt writes', 'job writes', 'event writes'], ({ fleet }, key) => fleet.revoke(key, 'busy')),
   worker('renew', OPEN, ['attempt row', 'attempt writes'], ({ fleet }, key) => fleet.renewLease(key, LEASE_MS)),
@@ -54,7 +55,7 @@ export const operations: readonly Operation[] = [
   worker('fail', TOLD, endsAttempt, (store, key) => endingsOf(store).failed(key, wrong, 'failed')),
   worker('hand back', [...TOLD, 'pausing', 'draining'], endsAttempt, (store, key) => endingsOf(store).stopped(key, 'preempted')),
   { name: 'drain', starts: ['running', 'assigned', 'pausing', 'queued'], holds: ['worker row', 'worker writes', 'job row', 'attempt writes', 'job writes', 'event writes'], run: drain },
-  { name: 'preempt', starts: ['running', 'rerun', 'pausing'], holds: ['job row', 'attempt writes', 'job writes', 'event writes'], withOthers: true, run: preempt },
+  { name: 'preempt', starts: ['running', 'rerun', 'pausing'], holds: ['worker row', 'job row', 'attempt writes', 'job writes', 'event writes'], withOthers: true, run: preempt },
   { name: 'reboot', starts: ['running', 'assigned', 'pausing', 'queued'], holds: ['worker row', 'worker writes', 'job row', 'attempt row', 'attempt writes', 'job writes'], run: reboot },
   { name: 'depend', starts: ANY, holds: ['job writes', 'event writes'], run: depend },
 ];
@@ -92,8 +93,17 @@ async function asked(change: Promise<unknown>): ReturnType<Operation['run']> {
 async function assign({ fleet }: Store, { jobId, epoch, otherJobId, workers }: Scene, variant: number): ReturnType<Operation['run']> {
   const onto = (variant < 0.3 ? workers[1] : undefined) ?? workers[0];
   const what = variant < 0.7 || otherJobId === null ? { jobId, jobEpoch: epoch } : { jobId: otherJobId, jobEpoch: 0 };
-  const attempt: AttemptRecord | null = await fleet.place({ ...what, workerId: onto.id, workerBootId: onto.bootId, workerSessionId: onto.sessionId, workerSlots: 1, resumeCheckpointId: null, besideJobIds: [] }, LEASE_MS);
+  const attempt: AttemptRecord | null = await fleet.place({ ...what, workerId: onto.id, workerBootId: onto.bootId, workerSessionId: onto.sessionId, workerSlots: SLOTS, resumeCheckpointId: null, besideJobIds: [] }, LEASE_MS);
   return attempt === null ? { said: 'stale' } : { said: 'applied', made: attempt.id };
+}
+
+/** A job to a place beside this one, which it knows to be there; in some forms it also knows of the other that wants one. */
+async function join({ fleet }: Store, { jobId, joinerIds, workers: [onto] }: Scene, variant: number): ReturnType<Operation['run']> {
+  const [one, other] = variant < 0.5 ? (joinerIds ?? []) : [...(joinerIds ?? [])].reverse();
+  if (one === undefined || other === undefined) return { said: 'stale' };
+  const besideJobIds = variant % 0.5 < 0.25 ? [jobId] : [jobId, other];
+  const attempt = await fleet.place({ jobId: one, jobEpoch: 0, workerId: onto.id, workerBootId: onto.bootId, workerSessionId: onto.sessionId, workerSlots: SLOTS, resumeCheckpointId: null, besideJobIds }, LEASE_MS);
+  return attempt === null ? { said: 'stale' } : { said: 'applied', made: attempt.id, besideJobIds };
 }
 
 /** The next steps; in one form with some that are stored already, as after a lost acknowledgement. */

@@ -120,7 +120,7 @@ export class RaceTrack {
   private async untilWaiting(entry: Entry): Promise<void> {
     const untilMs = performance.now() + STUCK_MS;
     while (!entry.isOver) {
-      const { rowCount } = await this.watcher.query(`select 1 from pg_stat_activity where application_name = $1 and datname = current_database() and wait_event_type = 'Lock' and wait_event in ('transactionid', 'tuple', 'relation')`, [nameOf(entry.side)]);
+      const { rowCount } = await this.watcher.query(`select 1 from pg_stat_activity where application_name = $1 and datname = current_database() and wait_event_type = 'Lock' and wait_event in ('transactionid', 'tuple', 'relation', 'advisory')`, [nameOf(entry.side)]);
       if (rowCount !== null && rowCount > 0) return;
       await sleep(1);
       if (performance.now() > untilMs) throw new Error(`${entry.operation.name} neither ended nor waited within ${STUCK_MS} ms`);

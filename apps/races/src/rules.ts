@@ -3,6 +3,7 @@ import type { AttemptKey } from '@tunefleet/ports';
 import type { Change, Row, Side } from './journal';
 import { DONE, type Said } from './operations';
 import { valueOf, type Scene } from './scene';
+import { brokenSharing } from './sharing-rules';
 
 /** What one side did and was told. */
 export interface Told {
@@ -11,6 +12,8 @@ export interface Told {
   readonly said: Said;
   readonly of?: AttemptKey;
   readonly made?: string;
+  /** Whom what it made may run beside. */
+  readonly besideJobIds?: readonly string[];
 }
 
 /** The rows of the job and its surroundings when all is over. */
@@ -25,7 +28,7 @@ export interface Outcome {
 
 /** @returns what is wrong, or nothing    @param changes in order    @param outcome afterwards */
 export function brokenRules(scene: Scene, told: readonly Told[], changes: readonly Change[], outcome: Outcome): string[] {
-  return [...onTheWay(scene, changes), ...told.flatMap((one) => wasToldRight(scene, one, changes, outcome)), ...inTheEnd(scene, told, changes, outcome)];
+  return [...onTheWay(scene, changes), ...brokenSharing(told, changes, outcome), ...told.flatMap((one) => wasToldRight(scene, one, changes, outcome)), ...inTheEnd(scene, told, changes, outcome)];
 }
 
 /** Rules for each write. */
@@ -83,6 +86,7 @@ function wasToldRight(scene: Scene, { side, operation, said, of, made }: Told, c
     report: num(attempt?.['last_seq']) >= scene.lastSeq + 3 + 1,
     cancel: job?.['status'] === 'cancelled',
     assign: attempts.some(({ id }) => id === made),
+    join: attempts.some(({ id }) => id === made),
     preempt: own.some(({ table, after }) => table === 'attempt' && after['preempted_for_job_id'] === scene.otherJobId) || attempt?.['stop_reason'] !== null,
     depend: jobs.some(({ id }) => id === made),
   };
@@ -94,10 +98,8 @@ function wasToldRight(scene: Scene, { side, operation, said, of, made }: Told, c
 function inTheEnd(scene: Scene, told: readonly Told[], changes: readonly Change[], { jobs, attempts, metrics, events, adapters, workers }: Outcome): string[] {
   const broken: string[] = [];
   const live = attempts.filter(({ status }) => status !== 'finished');
-  for (const column of ['job_id', 'worker_id']) {
-    const holders = live.map((attempt) => attempt[column]);
-    if (new Set(holders).size !== holders.length) broken.push(`two open attempts of one ${column}`);
-  }
+  const holders = { job: live.map((attempt) => attempt['job_id']), slot: live.map((attempt) => `${String(attempt['worker_id'])} ${num(attempt['slot'])}`) };
+  for (const [what, held] of Object.entries(holders)) if (new Set(held).size !== held.length) broken.push(`two open attempts of one ${what}`);
   for (const job of jobs) {
     const { id, status, epoch } = job;
     const own = attempts.filter((attempt) => attempt['job_id'] === id);

@@ -56,7 +56,7 @@ export class SceneCopies {
 
 /** Gives every id of the scene another one, wherever it stands. */
 function renaming(scene: Scene): (text: string) => string {
-  const ids = [scene.teamId, scene.teamName, scene.jobId, scene.otherJobId, scene.key?.attemptId, scene.zombie?.attemptId, ...scene.workers.flatMap(({ id, sessionId }) => [id, sessionId])].filter((id) => id != null);
+  const ids = [scene.teamId, scene.teamName, scene.jobId, scene.otherJobId, ...(scene.joinerIds ?? []), scene.key?.attemptId, scene.zombie?.attemptId, ...scene.workers.flatMap(({ id, sessionId }) => [id, sessionId])].filter((id) => id != null);
   const other = new Map(ids.map((id) => [id, newId('file')]));
   return (text) => [...other].reduce((renamed, [from, to]) => renamed.replaceAll(from, to), text);
 }

@@ -20,7 +20,7 @@ export interface Scene {
   readonly jobId: string;
   /** The job's, when the race begins. */
   readonly epoch: number;
-  /** The first has the job, if any has. All say they could take one. */
+  /** The first has the job, if any has. All say they could take more. */
   readonly workers: readonly [SceneWorker, ...SceneWorker[]];
   /** The open attempt. */
   readonly key: AttemptKey | null;
@@ -28,9 +28,14 @@ export interface Scene {
   readonly zombie: AttemptKey | null;
   /** Waits, too. Null where no operation has to do with it. */
   readonly otherJobId: string | null;
+  /** Wait for a place beside the job; so. */
+  readonly joinerIds: readonly [string, string] | null;
   /** Events that are stored. */
   readonly lastSeq: number;
 }
+
+/** All jobs could share a worker, and a second one still fits. */
+export const SLOTS = 2;
 
 /** Longer than any run: a copied scene has the times of its original. */
 export const LEASE_MS = 12 * 3_600_000;
@@ -44,7 +49,7 @@ export async function setScene(store: Store, start: Start, withOthers: boolean):
   const { id: teamId, name: teamName } = await records.ensureTeam(newId('team'));
   const jobId = await queuedJob(store, teamId);
   const workers = withOthers ? ([await worker(store), await worker(store)] as const) : ([await worker(store)] as const);
-  const scene: Scene = { start, teamId, teamName, jobId, workers, otherJobId: withOthers ? await queuedJob(store, teamId) : null, epoch: 0, key: null, zombie: null, lastSeq: 0 };
+  const scene: Scene = { start, teamId, teamName, jobId, workers, otherJobId: withOthers ? await queuedJob(store, teamId) : null, joinerIds: withOthers ? [await queuedJob(store, teamId), await queuedJob(store, teamId)] : null, epoch: 0, key: null, zombie: null, lastSeq: 0 };
   if (start === 'queued') return scene;
   if (start === 'paused') {
     await records.pauseJob(teamId, jobId, LEASE_MS);
@@ -86,7 +91,7 @@ export const valueOf = (epoch: number, step: number): number => epoch * 1_000 + 
 
 export function hello(store: Store, { id, bootId, sessionId }: SceneWorker): Promise<unknown> {
   return store.fleet.helloWorker({
-    ...{ id, bootId, sessionId, name: id, version: '1', labels: {}, jobKinds: ['fine-tune'], modelsOnDisk: [], modelInMemory: null, slots: 1, replicaId: 'replica' },
+    ...{ id, bootId, sessionId, name: id, version: '1', labels: {}, jobKinds: ['fine-tune'], modelsOnDisk: [], modelInMemory: null, slots: SLOTS, replicaId: 'replica' },
     device: { kind: 'cpu', name: 'cpu', backend: 'none', backendVersion: '0', memoryBytesTotal: 4000, memoryBytesFree: 4000, bf16: false, threads: 1 },
   });
 }
@@ -102,7 +107,7 @@ async function rerun(store: Store, jobId: string, onto: SceneWorker): Promise<At
 async function queuedJob({ records }: Store, teamId: string): Promise<string> {
   const id = newId('fineTuningJob');
   await records.createJob({ id, teamId, kind: 'fine-tune', spec: {}, baseModel: 'base@r1', metadata: null, priority: 0, queue: 'tune' });
-  await records.admitJob(id, { spec: {}, workerSpec: {}, totalSteps: 10, memoryBytesEstimate: 1000, trainingDatasetId: null, validationDatasetId: null });
+  await records.admitJob(id, { spec: {}, workerSpec: {}, totalSteps: 10, memoryBytesEstimate: 1000, sharing: { key: 'base r1', memoryBytes: 100 }, trainingDatasetId: null, validationDatasetId: null });
   return id;
 }
 
@@ -114,11 +119,11 @@ async function worker(store: Store): Promise<SceneWorker> {
 }
 
 function credit({ fleet }: Store, { id, sessionId }: SceneWorker): Promise<boolean> {
-  return fleet.setCredit(id, sessionId, { jobs: 1, modelsOnDisk: [], modelInMemory: null });
+  return fleet.setCredit(id, sessionId, { jobs: SLOTS, modelsOnDisk: [], modelInMemory: null });
 }
 
 async function place({ fleet }: Store, { jobId, epoch, worker: { id, bootId, sessionId }, leaseMs }: { readonly jobId: string; readonly epoch: number; readonly worker: SceneWorker; readonly leaseMs: number }): Promise<AttemptKey> {
-  const attempt = await fleet.place({ jobId, jobEpoch: epoch, workerId: id, workerBootId: bootId, workerSessionId: sessionId, workerSlots: 1, resumeCheckpointId: null, besideJobIds: [] }, leaseMs);
+  const attempt = await fleet.place({ jobId, jobEpoch: epoch, workerId: id, workerBootId: bootId, workerSessionId: sessionId, workerSlots: SLOTS, resumeCheckpointId: null, besideJobIds: [] }, leaseMs);
   if (attempt === null) throw new Error(`the scene could not be set: ${jobId} was not placed`);
   return { jobId, attemptId: attempt.id, epoch: attempt.epoch };
 }
