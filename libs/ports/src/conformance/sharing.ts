@@ -19,8 +19,8 @@ export function sharingConformance(name: string, open: () => Promise<StoreUnderT
     });
     afterEach(() => steps.store.close());
 
-    const shareable = async (key = 'base r1', memoryBytes = 100): Promise<string> => {
-      const id = await steps.create();
+    const shareable = async (key = 'base r1', memoryBytes = 100, teamId = steps.teamId): Promise<string> => {
+      const id = await steps.create({ teamId });
       await steps.admit(id, {}, { sharing: { key, memoryBytes } });
       return id;
     };
@@ -230,6 +230,70 @@ export function sharingConformance(name: string, open: () => Promise<StoreUnderT
         await records.pauseJob(steps.teamId, b, LEASE_MS);
         expect(await preempt([first, second, third], urgent)).toBe('applied');
         expect((await fleet.listStopRequests('w')).map(({ key, reason }) => [key.jobId, reason]).sort()).toEqual([[b, 'paused'], [c, 'preempted']].sort());
+      });
+    });
+
+    describe('what is charged, and who was there', () => {
+      test('the time that anybody held the worker is charged once, to those who held it; account, run history and report agree', async () => {
+        const before = new Date().toISOString().slice(0, 10);
+        const other = await records.ensureTeam('other');
+        await worker('w', 3);
+        const [a, b, c] = [await shareable(), await shareable('base r1', 100, other.id), await shareable()];
+        const first = await placed(a);
+        const second = await placed(b, [a]);
+        await fleet.endAttempt(keyOf(first), { outcome: 'failed', failure: crashed, after: retry });
+        const third = await placed(c, [b]);
+        await fleet.complete(keyOf(second), done);
+        await fleet.complete(keyOf(third), done);
+
+        const charged = await Promise.all([first, second, third].map(async ({ jobId, id }) => (await records.listCompany(jobId)).get(id)?.gpuSeconds ?? NaN));
+        const attempts = (await Promise.all([a, b, c].map((id) => records.listAttempts(id)))).flat();
+        const held = (Math.max(...attempts.map(({ finishedAt }) => finishedAt?.getTime() ?? NaN)) - Math.min(...attempts.map(({ assignedAt }) => assignedAt.getTime()))) / 1000;
+        const sum = (numbers: readonly number[]) => numbers.reduce((total, number) => total + number, 0);
+        // Records tell times in whole milliseconds.
+        expect(Math.abs(sum(charged) - held)).toBeLessThan(0.005);
+        expect(charged.every((seconds) => seconds > 0)).toBe(true);
+        // Each had company for a while.
+        attempts.forEach(({ assignedAt, finishedAt }, index) => expect(charged[index]).toBeLessThan(((finishedAt?.getTime() ?? NaN) - assignedAt.getTime()) / 1000));
+
+        const accounts = [await records.getTeam('team'), await records.getTeam('other')].map((team) => team?.monthGpuSeconds ?? NaN);
+        expect(accounts[0]).toBeCloseTo((charged[0] as number) + (charged[2] as number), 4);
+        expect(accounts[1]).toBeCloseTo(charged[1] as number, 4);
+        const days = await records.usageByDay({ from: before, to: new Date().toISOString().slice(0, 10) });
+        expect(sum(days.filter(({ team }) => team === 'other').map(({ gpuSeconds }) => gpuSeconds))).toBeCloseTo(charged[1] as number, 4);
+        expect(sum(days.map(({ gpuSeconds }) => gpuSeconds))).toBeCloseTo(sum(charged), 4);
+      });
+
+      test('what runs counts in its part as it runs', async () => {
+        await worker('w', 2);
+        const [a, b] = [await shareable(), await shareable()];
+        const [first, second] = [await placed(a), await placed(b, [a])];
+        const { running, nowMs } = await fleet.schedulingSnapshot(10);
+        const seen = running.map(({ gpuSeconds }) => gpuSeconds).reduce((total, seconds) => total + seconds, 0);
+        expect(Math.abs(seen - (nowMs - first.assignedAt.getTime()) / 1000)).toBeLessThan(0.05);
+        const beside = async ({ jobId, id }: typeof first) => (await records.listCompany(jobId)).get(id)?.beside;
+        expect([await beside(first), await beside(second)]).toEqual([[{ jobId: b, teamId: steps.teamId, isLive: true }], [{ jobId: a, teamId: steps.teamId, isLive: true }]]);
+        await fleet.complete(keyOf(second), done);
+        expect(await beside(first)).toEqual([{ jobId: b, teamId: steps.teamId, isLive: false }]);
+      });
+
+      test('one that was taken back is nobody\'s company, and charged to nobody', async () => {
+        await worker('w', 2);
+        const [a, b] = [await shareable(), await shareable()];
+        const first = await placed(a);
+        const attempt = await place(b, [a]);
+        if (attempt === null) throw new Error('not placed');
+        await fleet.revoke(keyOf(attempt), 'busy');
+        expect(await records.listCompany(b)).toEqual(new Map([[attempt.id, { beside: [], gpuSeconds: 0 }]]));
+        expect((await records.listCompany(a)).get(first.id)?.beside).toEqual([]);
+      });
+
+      test('a team lets its jobs share, or not', async () => {
+        expect(await records.sharesWorkers(steps.teamId)).toBe(false);
+        await records.setTeamQuota('team', { sharesWorkers: true });
+        expect(await records.sharesWorkers(steps.teamId)).toBe(true);
+        await records.setTeamQuota('team', { weight: 2 });
+        expect(await records.getTeam('team')).toMatchObject({ quota: { weight: 2, sharesWorkers: true } });
       });
     });
   });
