@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "gemm.h"
 #include "kernel.h"
 #include "ops.h"
 #include "parallel.h"
@@ -21,7 +22,12 @@ constexpr int64_t kWeightsPerChunk = 1 << 14;
 /** sums[r][o] = x_r . w_o, each summed in eight lanes from the first element to the last, whatever else is computed beside it. */
 template <int Rows, int Outputs, typename Weight>
 inline void dots(const float* x, const Weight* w, int64_t size, float (&sums)[Rows][Outputs]) {
-  f32x8 lanes[Rows][Outputs] = {};
+  f32x8 lanes[Rows][Outputs];
+  TUNEFLEET_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    TUNEFLEET_UNROLL
+    for (int o = 0; o < Outputs; ++o) lanes[r][o] = f32x8{};
+  }
   int64_t at = 0;
   for (; at + kLanes <= size; at += kLanes) {
     f32x8 weights[Outputs];
@@ -43,20 +49,6 @@ inline void dots(const float* x, const Weight* w, int64_t size, float (&sums)[Ro
     }
   }
 }
-
-/** What a product is made of. Optional parts are null. */
-struct Product {
-  const float* x;
-  int64_t rows;
-  int64_t in;
-  int64_t out;
-  const float* bias;      // [out]
-  const float* residual;  // [rows, out]
-  const float* narrow;    // [rows, rank]
-  const float* update;    // [rank, out]
-  int64_t rank;
-  float* y;
-};
 
 template <int Rows, int Outputs, typename Weight>
 inline void finish_block(const Product& p, const Weight* w, int64_t row, int64_t output) {
@@ -87,12 +79,12 @@ template <int Outputs, typename Source>
 void multiply_by(const Product& p, Source&& weights_of) {
   const int64_t groups = (p.out + Outputs - 1) / Outputs;
   parallel_ranges(groups, std::max<int64_t>(1, kWeightsPerChunk / (Outputs * p.in)), [&](int64_t begin, int64_t end) {
-    thread_local std::vector<float> scratch;
-    scratch.resize(Outputs * p.in);
+    static thread_local Scratch own;
+    float* const scratch = own.of(Outputs * p.in);
     for (int64_t group = begin; group < end; ++group) {
       const int64_t output = group * Outputs;
       const int64_t count = std::min<int64_t>(Outputs, p.out - output);
-      const auto* w = weights_of(output, count, scratch.data());
+      const auto* w = weights_of(output, count, scratch);
       if (count == Outputs) all_rows<Outputs>(p, w, output);
       else for (int64_t o = 0; o < count; ++o) all_rows<1>(p, w + o * p.in, output + o);
     }
@@ -141,6 +133,66 @@ class Additions {
   const int64_t biases_;
   const int64_t residuals_;
   const int64_t updates_;
+};
+
+/** The panels of a product with [out, in], see gemm::multiply. */
+template <typename Weight>
+auto panels_of(const Weight* weights, int64_t in, int64_t out) {
+  return [=](int64_t column, int64_t begin, int64_t end, float* to) {
+    const Weight* from = weights + column * in;
+    if (column + kTileColumns <= out) {
+      for (int64_t k = begin; k < end; ++k, to += kTileColumns) {
+        for (int o = 0; o < kTileColumns; ++o) to[o] = widen(from[o * in + k]);
+      }
+      return;
+    }
+    for (int64_t k = begin; k < end; ++k, to += kTileColumns) {
+      for (int o = 0; o < kTileColumns; ++o) to[o] = column + o < out ? widen(from[o * in + k]) : 0;
+    }
+  };
+}
+
+/** The panels of a product with [in, out]. */
+template <typename Weight>
+auto panels_across(const Weight* weights, int64_t out) {
+  return [=](int64_t column, int64_t begin, int64_t end, float* to) {
+    const int width = static_cast<int>(std::min<int64_t>(kTileColumns, out - column));
+    for (int64_t k = begin; k < end; ++k, to += kTileColumns) {
+      const Weight* from = weights + k * out + column;
+      if (width == kTileColumns) {
+        store(to, load(from));
+        store(to + kLanes, load(from + kLanes));
+        continue;
+      }
+      for (int o = 0; o < kTileColumns; ++o) to[o] = o < width ? widen(from[o]) : 0;
+    }
+  };
+}
+
+/** x Wᵀ or, turned, x W, of many rows, and what is added. */
+class ManyRows {
+ public:
+  explicit ManyRows(Attributes& attributes) : turned_(attributes.integer("turned") != 0), additions_(attributes) {}
+
+  void operator()(Call& call) const {
+    const View x = call.input(0);
+    const View w = call.input(1);
+    require(x.rank() == 2 && w.rank() == 2 && x.dim(1) == w.dim(turned_ ? 0 : 1), "a product wants [rows, in] and [out, in], or [in, out] if turned");
+    additions_.with(call, x, w.dim(turned_ ? 1 : 0), 2, [&](const Product& p) {
+      if (w.dtype() == TF_FLOAT) multiply_weights(p, w.floats());
+      else multiply_weights(p, w.data<uint16_t>());
+    });
+  }
+
+ private:
+  template <typename Weight>
+  void multiply_weights(const Product& p, const Weight* weights) const {
+    if (turned_) gemm::multiply(p, panels_across(weights, p.out));
+    else gemm::multiply(p, panels_of(weights, p.in, p.out));
+  }
+
+  const bool turned_;
+  const Additions additions_;
 };
 
 class Linear {
@@ -309,6 +361,7 @@ std::vector<OpDefinition> linear_ops() {
   const std::vector<const char*> additions(std::begin(Additions::kInputs), std::end(Additions::kInputs));
   return {
       define_op<Linear>("TunefleetLinear", joined({{"T: {float, bfloat16}"}, flags}), joined({{"x: float", "weight: T"}, additions}), {"y: float"}),
+      define_op<ManyRows>("TunefleetManyRows", joined({{"T: {float, bfloat16}", "turned: int"}, flags}), joined({{"x: float", "weight: T"}, additions}), {"y: float"}),
       define_op<LinearFourBit>("TunefleetLinearFourBit", joined({quantisation, flags}), joined({{"x: float"}, packed, additions}), {"y: float"}),
       define_op<Dequantise>("TunefleetDequantise", joined({{"in: int"}, quantisation}), packed, {"y: float"}),
   };

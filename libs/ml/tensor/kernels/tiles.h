@@ -9,11 +9,12 @@
 // lying in panels of sixteen columns, so that a step reads two vectors and six numbers for twelve multiply-adds.
 namespace tunefleet {
 
-/** Rows of a tile. */
-constexpr int kTile = 64;
+/** Queries, and keys, of a tile: whole groups and whole panels. */
+constexpr int kTile = 96;
 constexpr int kPanel = 2 * kLanes;
 constexpr int kGroup = 6;
-constexpr int kGroups = (kTile + kGroup - 1) / kGroup;
+constexpr int kGroups = kTile / kGroup;
+static_assert(kTile % kGroup == 0 && kTile % kPanel == 0, "tiles are cut into groups and panels");
 
 struct Span {
   int from = 0;

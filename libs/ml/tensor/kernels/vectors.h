@@ -1,12 +1,18 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 #ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
 // Eight lanes in GCC's and Clang's vector extension: AVX2 where it is compiled for, two NEON registers on ARM.
+/** Before a loop over registers: an array of them is kept in memory unless its indices are constants. */
+#define TUNEFLEET_UNROLL _Pragma("GCC unroll 8")
+#define TUNEFLEET_INLINE __attribute__((always_inline)) inline
+
 namespace tunefleet {
 
 typedef float f32x8 __attribute__((vector_size(32)));
@@ -37,7 +43,30 @@ inline f32x8 load(const uint16_t* from) {
 
 inline void store(float* to, f32x8 value) { std::memcpy(to, &value, sizeof value); }
 
-inline f32x8 all(float value) { return value - f32x8{}; }
+/** Room for floats that begins at a cache line: a vector that crosses two costs two loads. What was in it is lost when it grows. */
+class Scratch {
+ public:
+  Scratch() = default;
+  Scratch(const Scratch&) = delete;
+  ~Scratch() { std::free(data_); }
+
+  float* of(int64_t count) {
+    if (count > capacity_) {
+      std::free(data_);
+      void* room = nullptr;
+      if (posix_memalign(&room, 64, count * sizeof(float)) != 0) throw std::bad_alloc();
+      data_ = static_cast<float*>(room);
+      capacity_ = count;
+    }
+    return data_;
+  }
+
+ private:
+  float* data_ = nullptr;
+  int64_t capacity_ = 0;
+};
+
+inline f32x8 all(float value) { return f32x8{value, value, value, value, value, value, value, value}; }
 
 inline float widen(float value) { return value; }
 

@@ -17,6 +17,8 @@ export interface RawQuantisedWeights {
 export interface FusedOps {
   /** x Wᵀ and what is added. Each row of the result is the same bits whatever rows are beside it. @param x [N, in]   @param weight [out, in] f32 or bf16   @returns [N, out] */
   linear(x: Raw, weight: Raw, additions: Additions<Raw>): Raw;
+  /** As `linear` for any number of rows, or with `turned` x W and what is added. Null where the backend's own products are faster. @param weight [out, in], or turned [in, out], f32 or bf16 */
+  readonly product: ((x: Raw, weight: Raw, turned: boolean, additions: Additions<Raw>) => Raw) | null;
   /** As `linear`, from weights that are dequantised a few rows at a time. */
   linearFourBit(x: Raw, weights: RawQuantisedWeights, additions: Additions<Raw>): Raw;
   /** [out, in] */

@@ -15,6 +15,12 @@ export class FusedPrimitives {
     return this.device.adopt(this.ops.linear(x.raw, weight.raw, rawAdditions(additions)));
   }
 
+  /** Null where there is no such op. */
+  product(x: Tensor, weight: Tensor, turned: boolean, additions: Additions<Tensor> = {}): Tensor | null {
+    const { product } = this.ops;
+    return product && this.device.adopt(product.call(this.ops, x.raw, weight.raw, turned, rawAdditions(additions)));
+  }
+
   linearFourBit(x: Tensor, weights: QuantisedWeights, additions: Additions<Tensor> = {}): Tensor {
     return this.device.adopt(this.ops.linearFourBit(x.raw, rawOf(weights), rawAdditions(additions)));
   }

@@ -10,6 +10,10 @@ export class ShapesFused implements FusedOps {
     return this.make([x.shape[0] as number, weight.shape[0] as number], 'f32');
   }
 
+  product(x: Raw, weight: Raw, turned: boolean): Raw {
+    return this.make([x.shape[0] as number, weight.shape[turned ? 1 : 0] as number], 'f32');
+  }
+
   linearFourBit(x: Raw, { outSize }: RawQuantisedWeights): Raw {
     return this.make([x.shape[0] as number, outSize], 'f32');
   }

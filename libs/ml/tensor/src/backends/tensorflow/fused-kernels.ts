@@ -29,6 +29,10 @@ export class FusedKernels implements FusedOps {
     return this.one('TunefleetLinear', [this.runner.type('T', TF[weight.dtype]), ...this.counts(additions)], [x, weight, ...added(additions)]);
   }
 
+  product(x: Raw, weight: Raw, turned: boolean, additions: Additions<Raw>): Raw {
+    return this.one('TunefleetManyRows', [this.runner.type('T', TF[weight.dtype]), this.runner.int('turned', turned ? 1 : 0), ...this.counts(additions)], [x, weight, ...added(additions)]);
+  }
+
   linearFourBit(x: Raw, weights: RawQuantisedWeights, additions: Additions<Raw>): Raw {
     return this.one('TunefleetLinearFourBit', [...this.quantisation(weights), ...this.counts(additions)], [x, ...partsOf(weights), ...added(additions)]);
   }

@@ -1,4 +1,4 @@
-/** Attention as fused ops against attention composed of others: outputs and gradients, for every kind of mask, at sizes around those of a tile (64). */
+/** Attention as fused ops against attention composed of others: outputs and gradients, for every kind of mask, at sizes around those of a tile (96). */
 import { uniformAt } from '@tunefleet/foundation';
 import type { Device } from '../../device';
 import { openDevice } from '../../open-device';
@@ -30,12 +30,12 @@ const PLACES = Int32Array.from({ length: 300 }, (_, i) => (i % 150) + (i % 150 <
 
 const CASES: Readonly<Record<string, Case>> = {
   'every key': { heads: [4, 2], time: 70, width: 64 },
-  'causal, one tile': { batch: 2, heads: [3, 1], time: 64, width: 64, mask: causalMask(64, 64) },
+  'causal, one tile': { batch: 2, heads: [3, 1], time: 96, width: 64, mask: causalMask(96, 96) },
   'causal, many tiles': { heads: [3, 3], time: 200, width: 32, mask: causalMask(200, 200) },
   'causal, long': { heads: [2, 1], time: 1000, width: 16, mask: causalMask(1000, 1000) },
   'one query': { heads: [2, 1], time: 1, keys: 90, width: 16, mask: causalMask(1, 90, 89) },
   'behind earlier keys': { batch: 2, heads: [4, 2], time: 37, keys: 137, width: 80, mask: causalMask(37, 137, 100) },
-  'more queries than keys': { heads: [2, 2], time: 150, keys: 65, width: 96, mask: causalMask(150, 65) },
+  'more queries than keys': { heads: [2, 2], time: 200, keys: 97, width: 96, mask: causalMask(200, 97) },
   window: { heads: [2, 1], time: 190, width: 64, mask: causalMask(190, 190, 0, 50) },
   'window, capped': { heads: [2, 1], time: 190, width: 24, softcap: 0.7, scale: 1.5, mask: causalMask(190, 190, 0, 33) },
   capped: { heads: [2, 1], time: 70, width: 64, softcap: 30, mask: causalMask(70, 70) },
@@ -44,11 +44,11 @@ const CASES: Readonly<Record<string, Case>> = {
   branches: { batch: 2, heads: [2, 1], time: 150, keys: 158, width: 64, mask: branchMask(twoRows(runs(150, [20, 50, 40, 40]), runs(150, [10, 90, 30, 20])), { rows: 2, columns: 150, offset: 8 }) },
   'branches with a window, capped': { batch: 2, heads: [2, 1], time: 150, keys: 158, width: 14, softcap: 2, mask: branchMask(twoRows(runs(150, [20, 50, 40, 40]), runs(150, [20, 40, 90])), { rows: 2, columns: 150, offset: 8, window: { size: 40, positions: PLACES } }) },
   'branches in turns': { heads: [2, 1], time: 90, width: 8, mask: branchMask(Int32Array.from({ length: 90 }, (_, i) => i % 3), { rows: 1, columns: 90, offset: 0 }) },
-  padding: { batch: 3, heads: [2, 2], time: 100, width: 64, mask: paddingMask(Int32Array.of(1, 64, 97), 100) },
-  'wide heads': { heads: [2, 1], time: 66, width: 256, mask: causalMask(66, 66) },
+  padding: { batch: 3, heads: [2, 2], time: 100, width: 64, mask: paddingMask(Int32Array.of(1, 96, 99), 100) },
+  'wide heads': { heads: [2, 1], time: 100, width: 256, mask: causalMask(100, 100) },
   'heads of 128': { heads: [2, 2], time: 66, width: 128, mask: causalMask(66, 66) },
   'heads of 2': { heads: [2, 1], time: 66, width: 2, mask: causalMask(66, 66) },
-  'heads of 7': { heads: [2, 1], time: 66, width: 7, mask: causalMask(66, 66) },
+  'heads of 7': { heads: [2, 1], time: 102, width: 7, mask: causalMask(102, 102) },
 };
 
 const random = (shape: readonly number[], seed: number): Float32Array => Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => 4 * uniformAt(seed, 0, i) - 2);

@@ -1,7 +1,7 @@
 import type { Device } from '../../device';
 import type { DType } from '../../dtype';
 import type { Tensor } from '../../tensor';
-import { isFused } from '../../fused-primitives';
+import { isFused, type FusedPrimitives } from '../../fused-primitives';
 import type { Additions } from '../../fused-ops';
 import { dequantise, fitsFused, type QuantisedWeights } from './quantised-weights';
 
@@ -45,17 +45,36 @@ export function quantisedMatrix(parts: readonly [QuantisedWeights, ...QuantisedW
 
 /** x Wᵀ: [N, in] -> [N, out] in the dtype of `x`. No gradient recorded. */
 export function multiplyForward(x: Tensor, weight: FrozenMatrix): Tensor {
-  return fewRows(x, weight) ?? multiply(x, weight, weight.layout === 'outIn');
+  return fusedForward(x, weight) ?? multiply(x, weight, weight.layout === 'outIn');
 }
 
-/**
- * x Wᵀ and what is added, for a few rows, where weights are read once and what is done with them is next to nothing.
- * @returns null where there are many rows or this device has no such op
- */
-export function fewRows(x: Tensor, { value, layout, quantised }: FrozenMatrix, additions: Additions<Tensor> = {}): Tensor | null {
-  if (!isFused(x) || x.dim(0) > FEW_ROWS || layout !== 'outIn') return null;
+/** g W: [N, out] -> [N, in] in the dtype of `g`. No gradient recorded. */
+export function multiplyBack(g: Tensor, weight: FrozenMatrix): Tensor {
+  return fusedBack(g, weight) ?? multiply(g, weight, weight.layout === 'inOut');
+}
+
+/** x Wᵀ and what is added, in one op; null where this device has none for it. */
+export function fusedForward(x: Tensor, weight: FrozenMatrix, additions: Additions<Tensor> = {}): Tensor | null {
+  if (!isFused(x) || weight.layout !== 'outIn') return null;
+  return x.dim(0) > FEW_ROWS ? manyRows(x, weight, false, additions) : fewRows(x, weight, additions);
+}
+
+/** g W and what is added, in one op; null where this device has none for it. */
+export function fusedBack(g: Tensor, weight: FrozenMatrix, additions: Additions<Tensor> = {}): Tensor | null {
+  return isFused(g) && weight.layout === 'outIn' ? manyRows(g, weight, true, additions) : null;
+}
+
+type FusedTensor = Tensor & { readonly device: { readonly fused: FusedPrimitives } };
+
+function manyRows(x: FusedTensor, weight: FrozenMatrix, turned: boolean, additions: Additions<Tensor>): Tensor | null {
+  using factor = weightsIn(weight, weight.quantised ? 'f32' : weight.value.dtype);
+  return x.device.fused.product(x, factor, turned, additions);
+}
+
+/** Weights are read once, and what is done with them is next to nothing. */
+function fewRows(x: FusedTensor, { value, quantised }: FrozenMatrix, additions: Additions<Tensor>): Tensor {
   const { fused, primitives } = x.device;
-  if (!quantised) return value.dtype === 'f32' || value.dtype === 'bf16' ? fused.linear(x, value, additions) : null;
+  if (!quantised) return fused.linear(x, value, additions);
   const fits = quantised.every(fitsFused);
   const [only] = quantised as readonly [QuantisedWeights];
   if (fits && quantised.length === 1) return fused.linearFourBit(x, only, additions);
@@ -66,11 +85,6 @@ export function fewRows(x: Tensor, { value, layout, quantised }: FrozenMatrix, a
 
 /** Measured: with more the products of whole matrices are faster, see docs/experiments.md. */
 const FEW_ROWS = 32;
-
-/** g W: [N, out] -> [N, in] in the dtype of `g`. No gradient recorded. */
-export function multiplyBack(g: Tensor, weight: FrozenMatrix): Tensor {
-  return multiply(g, weight, weight.layout === 'inOut');
-}
 
 /** Some outputs of a map as a map of their own, not quantised. @returns its `value` is the caller's */
 export function selectOutputs(weight: FrozenMatrix, row: number, rows: number): FrozenMatrix {

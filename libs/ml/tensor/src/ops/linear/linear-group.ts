@@ -1,8 +1,9 @@
 import { invariant } from '@tunefleet/foundation';
 import type { Primitives } from '../../primitives';
 import { customOp } from '../../tape/perform';
+import type { Additions } from '../../fused-ops';
 import type { Tensor } from '../../tensor';
-import { fewRows, multiplyBack, multiplyForward, type FrozenMap } from './frozen-matrix';
+import { fusedBack, fusedForward, multiplyBack, multiplyForward, type FrozenMap } from './frozen-matrix';
 import { dropsInput } from './input-dropout';
 import { factorGradients, inputBranch, narrowProduct, productGradient, type LoraBundle } from './lora-bundle';
 import { shiftGradients } from './output-shift';
@@ -39,7 +40,7 @@ export function linearGroup(x: Tensor, maps: readonly FrozenMap[], { lora = null
       const plain = !lora || (lora.decomposition === null && lora.shifts.length === 0);
       const outputs = maps.map((map, index) => {
         const b = lora?.b[index] ?? null;
-        const whole = plain && fewRows(x, map.weight, { bias: map.bias, residual, lowRank: narrow && b ? { narrow: narrow.product, update: b } : null });
+        const whole = plain && fusedForward(x, map.weight, { bias: map.bias, residual, lowRank: narrow && b ? { narrow: narrow.product, update: b } : null });
         if (whole) return whole;
         let base = multiplyForward(x, map.weight);
         const gain = decomposition?.gains[index];
@@ -61,17 +62,18 @@ export function linearGroup(x: Tensor, maps: readonly FrozenMap[], { lora = null
       const [source, product] = saved;
       if (!source) return [];
       const parts: Tensor[] = [];
-      if (!lora) {
-        if (needs[0]) gradients.forEach((g, index) => g && parts.push(multiplyBack(g, (maps[index] as FrozenMap).weight)));
-        return [parts.length > 0 ? sumOf(p, parts) : null, ...(residual ? [gradients[0] ?? null] : [])];
-      }
+      if (!lora) return [needs[0] ? inputGradient(gradients, maps) : null, ...(residual ? [gradients[0] ?? null] : [])];
       const maskCount = updates.filter(({ dropout }) => dropout).length;
       const masks = saved.slice(2, 2 + maskCount);
       let at = 2 + maskCount;
       const known = maps.map((_, index) => (decomposition?.gains[index] ? (saved[at++] ?? null) : null));
       const dProduct = productGradient(p, gradients, lora);
-      if (needs[0]) gradients.forEach((g, index) => g && parts.push(...gainedInputGradients(p, g, { map: maps[index] as FrozenMap, index }, lora, masks)));
-      if (dProduct && needs[0]) parts.push(inputBranch(p, dProduct, lora, masks));
+      const plain = lora.decomposition === null && !dropsInput(lora);
+      if (needs[0] && plain) parts.push(...present([inputGradient(gradients, maps, dProduct && { narrow: dProduct, update: lora.a })]));
+      else if (needs[0]) {
+        gradients.forEach((g, index) => g && parts.push(...gainedInputGradients(p, g, { map: maps[index] as FrozenMap, index }, lora, masks)));
+        if (dProduct) parts.push(inputBranch(p, dProduct, lora, masks));
+      }
       const trained = dProduct && product ? factorGradients(p, { x: source, product, dProduct, masks, gradients, lora }) : null;
       return [
         parts.length > 0 ? sumOf(p, parts) : null,
@@ -82,6 +84,26 @@ export function linearGroup(x: Tensor, maps: readonly FrozenMap[], { lora = null
       ];
     },
   });
+}
+
+/** The sum of g_i W_i, and of the low-rank product, by fused ops one upon the other; null where no gradient comes. */
+function inputGradient(gradients: readonly (Tensor | null)[], maps: readonly FrozenMap[], lowRank: Additions<Tensor>['lowRank'] = null): Tensor | null {
+  const parts: Tensor[] = [];
+  let pending = lowRank;
+  gradients.forEach((g, index) => {
+    if (!g) return;
+    const { weight } = maps[index] as FrozenMap;
+    const before = parts.at(-1) ?? null;
+    const whole = fusedBack(g, weight, { residual: before, lowRank: pending });
+    if (!whole) return void parts.push(multiplyBack(g, weight));
+    before?.dispose();
+    parts.splice(0, parts.length, whole);
+    pending = null;
+  });
+  const [first] = parts;
+  if (!first) return null;
+  const p = first.device.primitives;
+  return sumOf(p, pending ? [...parts, p.matMul(pending.narrow, pending.update)] : parts);
 }
 
 function present(tensors: readonly (Tensor | null)[]): Tensor[] {

@@ -3,7 +3,7 @@ import type { Device } from '../../device';
 import type { FloatDType } from '../../dtype';
 import type { Primitives } from '../../primitives';
 import type { Tensor } from '../../tensor';
-import { fewRows, type FrozenMatrix } from './frozen-matrix';
+import { multiplyForward, type FrozenMatrix } from './frozen-matrix';
 import { dropoutMasks, dropped, dropsInput, type Dropout } from './input-dropout';
 import { shiftOf, type OutputShift } from './output-shift';
 import { decompose, type Magnitude, type WeightDecomposition } from './weight-decomposition';
@@ -87,7 +87,7 @@ function spread(p: Primitives, { b, scale, row }: LoraUpdate, outSize: number): 
 
 /** drop(x) Aᵀ of every update, [N, R], and the masks of the updates that have dropout. */
 export function narrowProduct(p: Primitives, x: Tensor, lora: LoraBundle): { readonly product: Tensor; readonly masks: readonly Tensor[] } {
-  if (!dropsInput(lora)) return { product: fewRows(x, matrixOf(lora.a)) ?? p.matMul(x, lora.a, false, true), masks: [] };
+  if (!dropsInput(lora)) return { product: multiplyForward(x, matrixOf(lora.a)), masks: [] };
   const masks = dropoutMasks(p, x, lora);
   const factors = p.split(lora.a, ranks(lora), 0);
   return { product: stack(p, factors.map((factor, index) => p.matMul(dropped(p, x, lora, masks, index), factor, false, true)), 1), masks };
