@@ -100,8 +100,9 @@ test('small jobs may share a worker from when their team allows it on, unless th
     return client.jobs.get(id);
   };
   const mayShare = async (changes: Partial<Extras> = {}) => (await validated(await create(changes))).may_share_worker;
-  const before = await create();
+  const before = await create({ share: true });
   expect((await validated(before)).may_share_worker).toBe(false);
+  await until('the reason to be told', async () => (await client.jobs.events(before)).data.some(({ message }) => message.includes('your team has not switched sharing on')));
   await client.teams.change(TEAM, { shares_workers: true });
   const declined = await create({ share: false });
   expect([await mayShare(), await mayShare({ share: true }), (await validated(declined)).may_share_worker]).toEqual([true, true, false]);

@@ -46,9 +46,11 @@ export async function checkFineTune(job: JobRecord, deps: IntakeDeps): Promise<C
       trainingDatasetId: training.id,
       validationDatasetId: validation?.id ?? null,
     },
-    notices: [...base.notices, ...plan.notices],
+    notices: [...base.notices, ...plan.notices, ...(request.share === true && plan.sharing !== null && !mayShare ? [TEAM_DOES_NOT_SHARE] : [])],
   };
 }
+
+const TEAM_DOES_NOT_SHARE = 'share: the job gets a worker to itself: your team has not switched sharing on, which an admin can';
 
 /** Also checks the request's tuner against its schema: the record may have been written by an older version. */
 async function settleTuner(request: FineTuneRequest, { name, adapter }: NamedModel, teamId: string, { records }: IntakeDeps): Promise<TunerSpec> {
