@@ -50,14 +50,12 @@ struct Scoring {
   }
 };
 
-/** Memory of the calling thread for one task. */
+/** Room of the calling thread for the arrays of one task. */
 class TaskMemory {
  public:
   explicit TaskMemory(int64_t numbers) {
-    thread_local std::vector<float> memory;
-    memory.resize(numbers + kLine);
-    const uintptr_t start = reinterpret_cast<uintptr_t>(memory.data());
-    next_ = memory.data() + ((kLine * sizeof(float) - start % (kLine * sizeof(float))) % (kLine * sizeof(float))) / sizeof(float);
+    thread_local Scratch scratch;
+    next_ = scratch.of(numbers);
   }
 
   float* take(int64_t numbers) {
@@ -67,7 +65,6 @@ class TaskMemory {
   }
 
  private:
-  static constexpr int64_t kLine = 16;
   float* next_;
 };
 
@@ -105,12 +102,12 @@ class FlashAttention {
     const int64_t width = sizes.width, group = sizes.group();
     const int64_t query = query_tile * kTile;
     const int queries = static_cast<int>(std::min<int64_t>(kTile, sizes.queries - query));
-    TaskMemory scratch(kTile * width + sizes.packed() + kTile * kTile + 2 * group * kTile);
-    float* const keys = scratch.take(kTile * width);
-    float* const values = scratch.take(sizes.packed());
-    float* const scores = scratch.take(kTile * kTile);
-    float* const most = scratch.take(group * kTile);
-    float* const totals = scratch.take(group * kTile);
+    TaskMemory memory(kTile * width + sizes.packed() + kTile * kTile + 2 * group * kTile);
+    float* const keys = memory.take(kTile * width);
+    float* const values = memory.take(sizes.packed());
+    float* const scores = memory.take(kTile * kTile);
+    float* const most = memory.take(group * kTile);
+    float* const totals = memory.take(group * kTile);
     std::fill(most, most + group * kTile, -INFINITY);
     std::fill(totals, totals + group * kTile, 0.0f);
     const auto row_of = [&](int64_t head) { return (sizes.first_head(key_row) + head) * sizes.queries + query; };
@@ -224,13 +221,13 @@ class FlashAttentionGradient {
   /** All queries that see some tiles of keys, of all heads that share these. */
   void differentiate(const Sizes& sizes, const VisibleKeys& visible, int64_t key_row, int64_t first_tile, int64_t last_tile, const Operands& from, const Gradients& to) const {
     const int64_t width = sizes.width, group = sizes.group();
-    TaskMemory scratch(2 * kTile * width + 2 * sizes.packed() + 2 * kTile * kTile);
-    float* const keys = scratch.take(kTile * width);
-    float* const values = scratch.take(kTile * width);
-    float* const key_rows = scratch.take(sizes.packed());
-    float* const query_rows = scratch.take(sizes.packed());
-    float* const weights = scratch.take(kTile * kTile);
-    float* const slopes = scratch.take(kTile * kTile);
+    TaskMemory memory(2 * kTile * width + 2 * sizes.packed() + 2 * kTile * kTile);
+    float* const keys = memory.take(kTile * width);
+    float* const values = memory.take(kTile * width);
+    float* const key_rows = memory.take(sizes.packed());
+    float* const query_rows = memory.take(sizes.packed());
+    float* const weights = memory.take(kTile * kTile);
+    float* const slopes = memory.take(kTile * kTile);
     std::fill_n(to.q + sizes.first_head(key_row) * sizes.queries * width, group * sizes.queries * width, 0.0f);
     for (int64_t key = first_tile * kTile; key < std::min(sizes.keys, last_tile * kTile); key += kTile) {
       const int count = static_cast<int>(std::min<int64_t>(kTile, sizes.keys - key));
