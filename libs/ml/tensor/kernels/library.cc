@@ -30,7 +30,7 @@ void register_op(const OpDefinition& op, TF_Status* status) {
 const bool registered = [] {
   if (!processor_suits()) return false;
   TF_Status* status = TF_NewStatus();
-  for (const auto& ops : {linear_ops(), norm_ops(), activation_ops(), attention_ops(), flash_attention_ops()}) {
+  for (const auto& ops : {linear_ops(), norm_ops(), activation_ops(), attention_ops(), loss_ops(), flash_attention_ops()}) {
     for (const OpDefinition& op : ops) {
       register_op(op, status);
       if (TF_GetCode(status) != TF_OK) std::fprintf(stderr, "tunefleet: op %s is not registered: %s\n", op.name, TF_Message(status));

@@ -18,6 +18,8 @@ constexpr int kOutputs = 3;
 constexpr int kOutputsOfOneRow = 4;
 /** Weights that are worth handing to another thread. */
 constexpr int64_t kWeightsPerChunk = 1 << 14;
+/** Rows that meet a group of outputs while both are in the cache. */
+constexpr int64_t kRowsPerBlock = 64;
 
 /** sums[r][o] = x_r . w_o, each summed in eight lanes from the first element to the last, whatever else is computed beside it. */
 template <int Rows, int Outputs, typename Weight>
@@ -66,27 +68,32 @@ inline void finish_block(const Product& p, const Weight* w, int64_t row, int64_t
   }
 }
 
-/** All rows times the weights of some outputs, which lie one after the other. */
+/** Some rows times the weights of some outputs, which lie one after the other. */
 template <int Outputs, typename Weight>
-void all_rows(const Product& p, const Weight* w, int64_t output) {
-  int64_t row = 0;
-  for (; row + kRows <= p.rows; row += kRows) finish_block<kRows, Outputs>(p, w, row, output);
-  for (; row < p.rows; ++row) finish_block<1, Outputs>(p, w, row, output);
+void some_rows(const Product& p, const Weight* w, int64_t row, int64_t last_row, int64_t output) {
+  for (; row + kRows <= last_row; row += kRows) finish_block<kRows, Outputs>(p, w, row, output);
+  for (; row < last_row; ++row) finish_block<1, Outputs>(p, w, row, output);
 }
 
-/** @param Source called with (output, count, scratch) gives the weights of some outputs, in place or written to scratch */
+/**
+ * Block by block of rows, so that a few outputs of many rows read each row once.
+ * @param Source called with (output, count, scratch) gives the weights of some outputs, in place or written to scratch
+ */
 template <int Outputs, typename Source>
 void multiply_by(const Product& p, Source&& weights_of) {
   const int64_t groups = (p.out + Outputs - 1) / Outputs;
-  parallel_ranges(groups, std::max<int64_t>(1, kWeightsPerChunk / (Outputs * p.in)), [&](int64_t begin, int64_t end) {
+  const int64_t blocks = (p.rows + kRowsPerBlock - 1) / kRowsPerBlock;
+  parallel_ranges(blocks * groups, std::max<int64_t>(1, kWeightsPerChunk / (Outputs * p.in)), [&](int64_t begin, int64_t end) {
     static thread_local Scratch own;
     float* const scratch = own.of(Outputs * p.in);
-    for (int64_t group = begin; group < end; ++group) {
-      const int64_t output = group * Outputs;
+    for (int64_t at = begin; at < end; ++at) {
+      const int64_t row = at / groups * kRowsPerBlock;
+      const int64_t last_row = std::min(p.rows, row + kRowsPerBlock);
+      const int64_t output = at % groups * Outputs;
       const int64_t count = std::min<int64_t>(Outputs, p.out - output);
       const auto* w = weights_of(output, count, scratch);
-      if (count == Outputs) all_rows<Outputs>(p, w, output);
-      else for (int64_t o = 0; o < count; ++o) all_rows<1>(p, w + o * p.in, output + o);
+      if (count == Outputs) some_rows<Outputs>(p, w, row, last_row, output);
+      else for (int64_t o = 0; o < count; ++o) some_rows<1>(p, w + o * p.in, row, last_row, output + o);
     }
   });
 }

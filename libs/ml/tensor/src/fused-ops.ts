@@ -26,6 +26,8 @@ export interface FusedOps {
   /** @param x [.., C]   @param weight [C]   @returns as `x`, and the inverse root mean squares [.., 1] */
   rmsNorm(x: Raw, weight: Raw, epsilon: number): readonly [y: Raw, inverse: Raw];
   rmsNormGradient(g: Raw, x: Raw, weight: Raw, inverse: Raw): Raw;
+  /** @param logits [N, V]   @param labels [N] i32   @returns -log softmax(logits)[label] [N]; 1 where no token is likelier, else 0 [N]; softmax - onehot [N, V] */
+  crossEntropy(logits: Raw, labels: Raw): readonly [losses: Raw, likeliest: Raw, gradient: Raw];
   /** silu(gate) * up */
   swiglu(gate: Raw, up: Raw): Raw;
   swigluGradient(g: Raw, gate: Raw, up: Raw): readonly [dGate: Raw, dUp: Raw];

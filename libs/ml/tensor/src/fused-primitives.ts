@@ -38,6 +38,11 @@ export class FusedPrimitives {
     return this.device.adopt(this.ops.rmsNormGradient(g.raw, x.raw, weight.raw, inverse.raw));
   }
 
+  crossEntropy(logits: Tensor, labels: Tensor): readonly [losses: Tensor, likeliest: Tensor, gradient: Tensor] {
+    const [losses, likeliest, gradient] = this.ops.crossEntropy(logits.raw, labels.raw);
+    return [this.device.adopt(losses), this.device.adopt(likeliest), this.device.adopt(gradient)];
+  }
+
   swiglu(gate: Tensor, up: Tensor): Tensor {
     return this.device.adopt(this.ops.swiglu(gate.raw, up.raw));
   }

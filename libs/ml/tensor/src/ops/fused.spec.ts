@@ -3,6 +3,7 @@ import type { Device } from '../device';
 import { openDevice } from '../open-device';
 import { gradients, singleOutputOp } from '../tape/perform';
 import type { Tensor } from '../tensor';
+import { headCrossEntropy } from './head-cross-entropy/head-cross-entropy';
 import { singleQueryAttention, slotMask } from './attention/single-query';
 import { frozenMatrix, multiplyForward } from './linear/frozen-matrix';
 import { linearGroup } from './linear/linear-group';
@@ -71,7 +72,7 @@ test('this machine has the kernels, or nothing here would compare anything', () 
 describe('linear maps', () => {
   // Rows below and above the change from dot products to tiles; more inputs than a slice has; outputs that fill no tile.
   test.each([
-    [1, 16, 8], [2, 13, 5], [3, 576, 33], [5, 7, 3], [32, 40, 17], [33, 40, 17], [70, 385, 35], [129, 800, 16], [40, 24, 3100],
+    [1, 16, 8], [2, 13, 5], [3, 576, 33], [5, 7, 3], [32, 40, 17], [33, 40, 17], [70, 385, 35], [129, 800, 17], [40, 24, 3100], [150, 300, 70],
   ])('%i rows, %i inputs, %i outputs, with bias, residual and low-rank updates', (rows, size, outputs) => {
     agree([[rows, size], [rows, outputs], [4, size], [4, outputs]], ([x, residual, a, b], device) => {
       const weight = frozenMatrix(device, device.tensor(values(outputs * size, 9), [outputs, size], 'f32'));
@@ -115,6 +116,14 @@ describe('linear maps', () => {
 test.each([[1, 8], [3, 13], [40, 576], [700, 64]])('a root-mean-square norm of [%i, %i]', (rows, width) => {
   agree([[rows, width]], ([x], device) => [rmsNorm(x as Tensor, device.tensor(values(width, 4), [width], 'f32'), 1e-5)]);
   agree([[rows, width], [width]], ([x, weight]) => [rmsNorm(x as Tensor, weight as Tensor, 1e-5)]);
+});
+
+test.each([[1, 5], [9, 300], [40, 1003]])('cross entropy of %i rows over %i tokens', (rows, tokens) => {
+  agree([[rows, 12]], ([x], device) => {
+    const head = { value: device.tensor(Float32Array.from(values(tokens * 12, 4), (value) => 4 * value), [tokens, 12], 'f32'), layout: 'outIn', outSize: tokens, inSize: 12 } as const;
+    const { loss, correct } = headCrossEntropy(x as Tensor, head, Int32Array.from({ length: rows }, (_, row) => (row === 3 ? -100 : (row * 31) % tokens)), { scale: 0.5 });
+    return [loss, correct];
+  });
 });
 
 test.each([[1, 3], [5, 8], [300, 96]])('a gated activation of [%i, %i]', (rows, width) => {

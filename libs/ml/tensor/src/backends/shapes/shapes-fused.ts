@@ -30,6 +30,11 @@ export class ShapesFused implements FusedOps {
     return this.like(x);
   }
 
+  crossEntropy(logits: Raw): readonly [Raw, Raw, Raw] {
+    const perRow = (): Raw => this.make(logits.shape.slice(0, 1), 'f32');
+    return [perRow(), perRow(), this.like(logits)];
+  }
+
   swiglu(gate: Raw): Raw {
     return this.like(gate);
   }

@@ -49,6 +49,10 @@ export class FusedKernels implements FusedOps {
     return this.one('TunefleetRmsNormGradient', [], [g, x, weight, inverse]);
   }
 
+  crossEntropy(logits: Raw, labels: Raw): readonly [Raw, Raw, Raw] {
+    return this.all('TunefleetCrossEntropy', [], [logits, labels], 3) as [Raw, Raw, Raw];
+  }
+
   swiglu(gate: Raw, up: Raw): Raw {
     return this.one('TunefleetSwiglu', [], [gate, up]);
   }

@@ -1,4 +1,5 @@
 import { invariant } from '@tunefleet/foundation';
+import { isFused } from '../../fused-primitives';
 import type { Primitives } from '../../primitives';
 import { customOp } from '../../tape/perform';
 import { Tape } from '../../tape/tape';
@@ -110,11 +111,8 @@ export function lossOfRows(hidden: Tensor, head: OutputHead, rows: Int32Array, l
   try {
     const product = tape ? tape.recording(() => headProduct(states, head)) : null;
     using logits = product ? capped(p, product, softcap) : headLogits(states, head); // [n, V]
-    const [losses, plain] = p.softmaxCrossEntropy(logits, device.tensor(chosen, [rows.length], 'i32'));
+    const [losses, likeliest, plain] = crossEntropy(logits, device.tensor(chosen, [rows.length], 'i32'));
     if (softcap === null || !wanted) logits.dispose();
-    // The gradient is softmax - onehot: its row maximum is the likeliest other token's probability, unless that token is the label.
-    const likeliestOther = p.reduce('max', plain, [1]);
-    const likeliest = p.cast(p.compare('greaterEqual', p.unary('exp', p.unary('neg', losses)), likeliestOther), 'f32');
     if (!wanted) return { losses, likeliest, dStates: null, dTrained: [] };
     const gradient = slopes === undefined ? plain : p.mul(plain, device.tensor(slopes, [rows.length, 1], 'f32'));
     if (gradient !== plain) plain.dispose();
@@ -127,6 +125,17 @@ export function lossOfRows(hidden: Tensor, head: OutputHead, rows: Int32Array, l
   } finally {
     tape?.dispose();
   }
+}
+
+/** @returns losses [n], 1 where the label is the likeliest token, else 0 [n], and the gradient softmax - onehot [n, V] */
+function crossEntropy(logits: Tensor, labels: Tensor): readonly [losses: Tensor, likeliest: Tensor, gradient: Tensor] {
+  const p = logits.device.primitives;
+  if (isFused(logits)) return logits.device.fused.crossEntropy(logits, labels);
+  const [losses, gradient] = p.softmaxCrossEntropy(logits, labels);
+  // The row maximum of the gradient is the likeliest other token's probability, unless that token is the label.
+  const likeliestOther = p.reduce('max', gradient, [1]);
+  const likeliest = p.cast(p.compare('greaterEqual', p.unary('exp', p.unary('neg', losses)), likeliestOther), 'f32');
+  return [losses, likeliest, gradient];
 }
 
 function capped(p: Primitives, product: Tensor, softcap: number | null): Tensor {

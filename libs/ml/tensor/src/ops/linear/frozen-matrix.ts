@@ -56,7 +56,7 @@ export function multiplyBack(g: Tensor, weight: FrozenMatrix): Tensor {
 /** x Wᵀ and what is added, in one op; null where this device has none for it. */
 export function fusedForward(x: Tensor, weight: FrozenMatrix, additions: Additions<Tensor> = {}): Tensor | null {
   if (!isFused(x) || weight.layout !== 'outIn') return null;
-  return x.dim(0) > FEW_ROWS ? manyRows(x, weight, false, additions) : fewRows(x, weight, additions);
+  return x.dim(0) > FEW && weight.outSize > FEW ? manyRows(x, weight, false, additions) : byDotProducts(x, weight, additions);
 }
 
 /** g W and what is added, in one op; null where this device has none for it. */
@@ -71,8 +71,8 @@ function manyRows(x: FusedTensor, weight: FrozenMatrix, turned: boolean, additio
   return x.device.fused.product(x, factor, turned, additions);
 }
 
-/** Weights are read once, and what is done with them is next to nothing. */
-function fewRows(x: FusedTensor, { value, quantised }: FrozenMatrix, additions: Additions<Tensor>): Tensor {
+/** For a few rows or outputs: weights are read once, and what is done with them is next to nothing. */
+function byDotProducts(x: FusedTensor, { value, quantised }: FrozenMatrix, additions: Additions<Tensor>): Tensor {
   const { fused, primitives } = x.device;
   if (!quantised) return fused.linear(x, value, additions);
   const fits = quantised.every(fitsFused);
@@ -83,8 +83,8 @@ function fewRows(x: FusedTensor, { value, quantised }: FrozenMatrix, additions: 
   return fused.linear(x, dense, additions);
 }
 
-/** Measured: with more the products of whole matrices are faster, see docs/experiments.md. */
-const FEW_ROWS = 32;
+/** Rows or outputs; measured: with more of both the products of whole matrices are faster. */
+const FEW = 32;
 
 /** Some outputs of a map as a map of their own, not quantised. @returns its `value` is the caller's */
 export function selectOutputs(weight: FrozenMatrix, row: number, rows: number): FrozenMatrix {

@@ -97,7 +97,7 @@ export function narrowProduct(p: Primitives, x: Tensor, lora: LoraBundle): { rea
 export function productGradient(p: Primitives, gradients: readonly (Tensor | null)[], { b }: LoraBundle): Tensor | null {
   const parts = gradients.flatMap((g, index) => {
     const factor = b[index];
-    return g && factor ? [p.matMul(g, factor, false, true)] : [];
+    return g && factor ? [multiplyForward(g, matrixOf(factor))] : [];
   });
   return parts.reduce<Tensor | null>((sum, part) => (sum ? p.add(sum, part) : part), null);
 }
