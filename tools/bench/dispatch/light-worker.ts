@@ -90,7 +90,7 @@ export class LightWorker {
         if (message?.$case === 'welcome') resolve();
         else if (message !== undefined) this.hear(message);
       });
-      this.say({ $case: 'hello', value: { protocolVersion: 1, workerId: this.id, bootId: this.id, name: this.id, version: '0', device, modelsOnDisk: [], modelInMemory: '', running: [], labels: {}, jobKinds: ['fine-tune'], slots: 1 } });
+      this.say({ $case: 'hello', value: { protocolVersion: 1, workerId: this.id, bootId: this.id, name: this.id, version: '0', device, modelsOnDisk: [], modelInMemory: '', running: [], labels: {}, jobKinds: ['fine-tune'], slots: 8 } });
     });
     this.beat = setInterval(() => this.say({ $case: 'beat', value: { seq: 0, memoryBytesFree: 2 ** 36, running: this.running === null ? [] : [{ attempt: this.running, step: 0, lastSeq: this.seq }] } }), 5_000);
   }
