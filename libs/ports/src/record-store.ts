@@ -94,8 +94,8 @@ export interface RecordStore {
   setWorkerCordoned(id: string, cordoned: boolean, reason?: string): Promise<WorkerRecord | null>;
   /** Cordons and empties it: at once (`move`), or when its job ends (`wait`) but not later than after `deadlineMs`. */
   drainWorker(id: string, drain: { readonly mode: 'wait' | 'move'; readonly deadlineMs?: number; readonly graceMs: number }): Promise<WorkerRecord | null>;
-  /** Workers that hold a live attempt. */
-  listBusyWorkerIds(): Promise<readonly string[]>;
+  /** By worker; those without one are left out. */
+  countLiveAttempts(): Promise<ReadonlyMap<string, number>>;
   countJobs(): Promise<Readonly<Partial<Record<JobStatus, number>>>>;
   ping(): Promise<void>;
 }

@@ -47,7 +47,7 @@ export function registerWorkers(program: Command): void {
     workers.command('revoke').argument('<id or name>').option('--reason <text>', 'shown in the list').description('bar a worker for ever; its job goes on elsewhere'),
     async ({ client, output, options }, [which = '']) => {
       const revoked = await client.workers.revoke(await idOf(client, which), options.reason);
-      output.result(revoked, () => `${which} revoked, ${revoked.released_jobs === 0 ? 'it ran nothing' : `its job goes on elsewhere from the last checkpoint`}`);
+      output.result(revoked, () => `${which} revoked, ${releasedText(revoked.released_jobs)}`);
     },
   );
   registerWorkerTokens(workers);
@@ -60,12 +60,17 @@ export function registerWorkers(program: Command): void {
   }
 }
 
+function releasedText(jobs: number): string {
+  if (jobs === 0) return 'it ran nothing';
+  return jobs === 1 ? 'its job goes on elsewhere from the last checkpoint' : `its ${jobs} jobs go on elsewhere from their last checkpoints`;
+}
+
 const COLUMNS = [
   { header: 'name', value: (worker: WorkerView) => worker.name },
   { header: 'status', value: stateOf },
   { header: 'device', value: (worker: WorkerView) => `${worker.device.kind} ${worker.device.name}` },
   { header: 'memory free', value: (worker: WorkerView) => formatBytes(worker.device.memory_bytes_free), align: 'right' },
-  { header: 'credit', value: (worker: WorkerView) => String(worker.credit), align: 'right' },
+  { header: 'jobs', value: (worker: WorkerView) => (worker.slots === 1 ? String(worker.running_jobs) : `${worker.running_jobs} of ${worker.slots}`), align: 'right' },
   { header: 'labels', value: (worker: WorkerView) => Object.entries(worker.labels).map(([name, value]) => `${name}=${value}`).join(' ') },
   { header: 'model in memory', value: (worker: WorkerView) => worker.model_in_memory ?? '' },
   { header: 'seen', value: (worker: WorkerView) => formatTime(worker.last_seen_at) },

@@ -9,7 +9,7 @@ function metricsOf(changes: Partial<ServiceMetricsDeps['records']> = {}): Servic
     records: {
       countJobs: () => Promise.resolve({ queued: 7, running: 2 }),
       listWorkers: () => Promise.resolve([worker('online'), worker('online', true), worker('offline')]),
-      listBusyWorkerIds: () => Promise.resolve(['w-1']),
+      countLiveAttempts: () => Promise.resolve(new Map([['w-1', 2]])),
       ...changes,
     },
     outbox: { lagMs: () => Promise.resolve(1_500) },

@@ -8,7 +8,7 @@ import type { LoopRun } from '../loops/loop';
 import { VERSION } from '../version';
 
 export interface ServiceMetricsDeps {
-  readonly records: Pick<RecordStore, 'countJobs' | 'listWorkers' | 'listBusyWorkerIds'>;
+  readonly records: Pick<RecordStore, 'countJobs' | 'listWorkers' | 'countLiveAttempts'>;
   readonly outbox: Pick<Outbox, 'lagMs'>;
   readonly queue: Pick<JobQueue, 'counts'>;
   readonly logger: Logger;
@@ -76,11 +76,11 @@ export class ServiceMetrics {
   private async readRecord(): Promise<void> {
     const { records, outbox, queue } = this.deps;
     const counted = queueNames.map(async (name) => ({ name, counts: await queue.counts(name) }));
-    const [jobs, workers, busy, lagMs, queues] = await Promise.all([records.countJobs(), records.listWorkers(), records.listBusyWorkerIds(), outbox.lagMs(), Promise.all(counted)]);
+    const [jobs, workers, busy, lagMs, queues] = await Promise.all([records.countJobs(), records.listWorkers(), records.countLiveAttempts(), outbox.lagMs(), Promise.all(counted)]);
     // A state that nothing is in is told too: a series that comes and goes cannot be alerted on.
     for (const status of jobStatuses) this.jobs.set({ status }, jobs[status] ?? 0);
     for (const status of WORKER_STATES) this.workers.set({ status }, workers.filter((worker) => worker.status === status).length);
-    this.workersBusy.set(busy.length);
+    this.workersBusy.set(busy.size);
     this.workersCordoned.set(workers.filter(({ cordoned }) => cordoned).length);
     this.outboxLag.set(lagMs / 1000);
     for (const { name, counts } of queues) for (const state of MESSAGE_STATES) this.messages.set({ queue: name, state }, counts[state]);

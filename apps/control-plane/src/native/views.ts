@@ -95,7 +95,7 @@ export function adapterView(adapter: AdapterRecord): AdapterView {
   };
 }
 
-export function workerView(worker: WorkerRecord, isBusy: boolean): WorkerView {
+export function workerView(worker: WorkerRecord, runningJobs: number): WorkerView {
   const { device, drain } = worker;
   return {
     id: worker.id,
@@ -104,7 +104,7 @@ export function workerView(worker: WorkerRecord, isBusy: boolean): WorkerView {
     status: worker.status,
     cordoned: worker.cordoned,
     cordon_reason: worker.cordonReason,
-    drain: drain === null ? null : { mode: drain, state: isBusy ? 'draining' : 'drained', deadline: unixSecondsOrNull(worker.drainDeadline) },
+    drain: drain === null ? null : { mode: drain, state: runningJobs > 0 ? 'draining' : 'drained', deadline: unixSecondsOrNull(worker.drainDeadline) },
     version: worker.version,
     device: {
       kind: device.kind,
@@ -120,6 +120,8 @@ export function workerView(worker: WorkerRecord, isBusy: boolean): WorkerView {
     job_kinds: [...worker.jobKinds],
     models_on_disk: [...worker.modelsOnDisk],
     model_in_memory: worker.modelInMemory,
+    slots: worker.slots,
+    running_jobs: runningJobs,
     credit: worker.credit,
     last_seen_at: unixSeconds(worker.lastSeenAt),
   };

@@ -12,13 +12,13 @@ import { workerView } from './views';
 /** Workers serve all teams. */
 @Controller('api/v1/workers')
 export class WorkersController {
-  constructor(@Inject(RECORD_STORE) private readonly records: Pick<RecordStore, 'listWorkers' | 'listBusyWorkerIds' | 'setWorkerCordoned' | 'drainWorker'>) {}
+  constructor(@Inject(RECORD_STORE) private readonly records: Pick<RecordStore, 'listWorkers' | 'countLiveAttempts' | 'setWorkerCordoned' | 'drainWorker'>) {}
 
   @Get()
   @Operation('List workers', { answer: workerListSchema })
   async list() {
-    const [workers, busy] = await Promise.all([this.records.listWorkers(), this.records.listBusyWorkerIds()]);
-    return { object: 'list' as const, data: workers.map((worker) => workerView(worker, busy.includes(worker.id))), has_more: false as const };
+    const [workers, running] = await Promise.all([this.records.listWorkers(), this.records.countLiveAttempts()]);
+    return { object: 'list' as const, data: workers.map((worker) => workerView(worker, running.get(worker.id) ?? 0)), has_more: false as const };
   }
 
   @Post(':id/cordon')
@@ -48,6 +48,6 @@ export class WorkersController {
 
   private async view(id: string, worker: WorkerRecord | null): Promise<WorkerView> {
     if (worker === null) throw new TunefleetError('not_found', `no such worker: '${id.slice(0, 100)}'. GET /api/v1/workers lists those there are`, { param: 'id' });
-    return workerView(worker, (await this.records.listBusyWorkerIds()).includes(id));
+    return workerView(worker, (await this.records.countLiveAttempts()).get(id) ?? 0);
   }
 }

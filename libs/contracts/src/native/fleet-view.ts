@@ -62,6 +62,9 @@ export const workerSchema = z.object({
   job_kinds: z.array(z.string()),
   models_on_disk: z.array(z.string()),
   model_in_memory: z.string().nullable(),
+  /** Jobs it can run at once, of one base model. */
+  slots: z.int().min(1),
+  running_jobs: z.int().min(0),
   /** Jobs it would take now. */
   credit: z.int().min(0),
   last_seen_at: unixSecondsSchema,

@@ -154,7 +154,7 @@ function adapterMethods(tables: Tables): Pick<RecordStore, 'listAdapters' | 'get
   };
 }
 
-function workerControlMethods(tables: Tables): Pick<RecordStore, 'listWorkers' | 'listBusyWorkerIds' | 'setWorkerCordoned' | 'drainWorker'> {
+function workerControlMethods(tables: Tables): Pick<RecordStore, 'listWorkers' | 'countLiveAttempts' | 'setWorkerCordoned' | 'drainWorker'> {
   const change = (id: string, changes: Partial<WorkerRecord>): WorkerRecord | null => {
     if (!tables.workers.has(id)) return null;
     tables.changeWorker(id, changes);
@@ -163,7 +163,7 @@ function workerControlMethods(tables: Tables): Pick<RecordStore, 'listWorkers' |
   };
   return {
     listWorkers: async () => [...tables.workers.values()].sort((a, b) => (`${a.name} ${a.id}` < `${b.name} ${b.id}` ? -1 : 1)),
-    listBusyWorkerIds: async () => [...new Set(tables.liveAttempts().map(({ workerId }) => workerId))],
+    countLiveAttempts: async () => tables.liveAttempts().reduce((counts, { workerId }) => counts.set(workerId, (counts.get(workerId) ?? 0) + 1), new Map<string, number>()),
     setWorkerCordoned: async (id, cordoned, reason) =>
       change(id, cordoned ? { cordoned, cordonReason: reason ?? null } : { cordoned, cordonReason: null, drain: null, drainDeadline: null, uncordonedAt: tables.now() }),
     drainWorker: async (id, { mode, deadlineMs, graceMs }) => {

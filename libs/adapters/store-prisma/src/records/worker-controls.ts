@@ -7,7 +7,7 @@ import type { Prisma, Worker } from '../generated/client';
 import { workerColumns } from './columns';
 import { workerRecord } from './mapping';
 
-type WorkerControlMethods = Pick<RecordStore, 'listWorkers' | 'listBusyWorkerIds' | 'setWorkerCordoned' | 'drainWorker'>;
+type WorkerControlMethods = Pick<RecordStore, 'listWorkers' | 'countLiveAttempts' | 'setWorkerCordoned' | 'drainWorker'>;
 
 /** What operators see of workers and may do to them. */
 export function workerControlMethods(db: Database): WorkerControlMethods {
@@ -15,8 +15,11 @@ export function workerControlMethods(db: Database): WorkerControlMethods {
   return {
     listWorkers: () => db.repeating(async () => (await db.statements.$queryRaw<Worker[]>`select ${workerColumns} from worker w order by w.name, w.id`).map(workerRecord)),
 
-    listBusyWorkerIds: () =>
-      db.repeating(async () => (await prisma.attempt.findMany({ where: { status: { not: 'finished' } }, select: { workerId: true }, distinct: ['workerId'] })).map(({ workerId }) => workerId)),
+    countLiveAttempts: () =>
+      db.repeating(async () => {
+        const counts = await prisma.attempt.groupBy({ by: ['workerId'], where: { status: { not: 'finished' } }, _count: { _all: true } });
+        return new Map(counts.map(({ workerId, _count }) => [workerId, _count._all]));
+      }),
 
     setWorkerCordoned: (id, cordoned, reason) =>
       db.transaction(async (tx) => {
