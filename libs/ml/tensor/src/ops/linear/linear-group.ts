@@ -37,7 +37,7 @@ export function linearGroup(x: Tensor, maps: readonly FrozenMap[], { lora = null
     run: () => {
       const narrow = lora ? narrowProduct(p, x, lora) : null;
       const known: Tensor[] = [];
-      const plain = !lora || (lora.decomposition === null && lora.shifts.length === 0);
+      const plain = !lora || (lora.decomposition === null && lora.shift.every((shift) => shift === null));
       const outputs = maps.map((map, index) => {
         const b = lora?.b[index] ?? null;
         const whole = plain && fusedForward(x, map.weight, { bias: map.bias, residual, lowRank: narrow && b ? { narrow: narrow.product, update: b } : null });
