@@ -264,10 +264,9 @@ struct PackedWeights {
       const int64_t stop = std::min(end, (block + 1) * block_size);
       const float scale = scales[block];
       for (; at + kLanes <= stop; at += kLanes, to += kLanes) {
-        f32x8 weights;
-        __builtin_prefetch(packed + at / 2 + kReadAhead);
-        for (int pair = 0; pair < kLanes / 2; ++pair) std::memcpy(reinterpret_cast<char*>(&weights) + 8 * pair, table + 2 * packed[at / 2 + pair], 8);
-        store(to, weights * scale);
+        const uint8_t* bytes = packed + at / 2;
+        __builtin_prefetch(bytes + kReadAhead);
+        store(to, four_pairs(table, bytes[0], bytes[1], bytes[2], bytes[3]) * scale);
       }
       for (; at < stop; at += 2, to += 2) {
         to[0] = table[2 * packed[at / 2]] * scale;
