@@ -2,6 +2,7 @@
 
 #include "gemm.h"
 #include "kernel.h"
+#include "nibble_codes.h"
 #include "ops.h"
 #include "parallel.h"
 #include "vectors.h"
@@ -251,29 +252,36 @@ class BlockScales {
 constexpr int64_t kReadAhead = 1024;
 
 /** Two weights per byte, by a table of pairs. */
-struct PackedWeights {
-  const uint8_t* packed;
-  const float* table;  // [256, 2]
-  const BlockScales& scales;
-  int64_t block_size;
+class PackedWeights {
+ public:
+  PackedWeights(const uint8_t* packed, const float* table, const BlockScales& scales, int64_t block_size) : packed_(packed), table_(table), codes_(table), scales_(scales), block_size_(block_size) {}
 
   /** Weights `begin` to `end`, counted from the first row's first; both even. */
   void write(int64_t begin, int64_t end, float* to) const {
-    for (int64_t at = begin; at < end;) {
-      const int64_t block = at / block_size;
-      const int64_t stop = std::min(end, (block + 1) * block_size);
-      const float scale = scales[block];
-      for (; at + kLanes <= stop; at += kLanes, to += kLanes) {
-        const uint8_t* bytes = packed + at / 2;
-        __builtin_prefetch(bytes + kReadAhead);
-        store(to, four_pairs(table, bytes[0], bytes[1], bytes[2], bytes[3]) * scale);
+    int64_t block = begin / block_size_;
+    for (int64_t at = begin; at < end; ++block) {
+      const int64_t stop = std::min(end, (block + 1) * block_size_);
+      const float scale = scales_[block];
+      for (; codes_.are_nibbles() && at + 2 * kLanes <= stop; at += 2 * kLanes, to += 2 * kLanes) {
+        __builtin_prefetch(packed_ + at / 2 + kReadAhead);
+        f32x8 low, high;
+        codes_.sixteen(packed_ + at / 2, low, high);
+        store(to, low * scale);
+        store(to + kLanes, high * scale);
       }
       for (; at < stop; at += 2, to += 2) {
-        to[0] = table[2 * packed[at / 2]] * scale;
-        to[1] = table[2 * packed[at / 2] + 1] * scale;
+        to[0] = table_[2 * packed_[at / 2]] * scale;
+        to[1] = table_[2 * packed_[at / 2] + 1] * scale;
       }
     }
   }
+
+ private:
+  const uint8_t* const packed_;
+  const float* const table_;  // [256, 2]
+  const NibbleCodes codes_;
+  const BlockScales& scales_;
+  const int64_t block_size_;
 };
 
 /** How the inputs of an op, from `first` on, make up packed weights. */
@@ -301,7 +309,7 @@ class Quantisation {
     for (int index = first + 2; index < first + inputs(); ++index) parts.push_back(call.input(index));
     const BlockScales scales = code_parts_ > 0 ? BlockScales(parts.at(2), parts.at(0), parts.at(1), scale_offset_, scale_block_size_) : BlockScales(parts.at(0));
     require(block_size_ > 0 && block_size_ % 2 == 0 && scales.count() * block_size_ >= out * in, "one scale per block of weights");
-    body(PackedWeights{packed.data<uint8_t>(), table.floats(), scales, block_size_});
+    body(PackedWeights(packed.data<uint8_t>(), table.floats(), scales, block_size_));
   }
 
   const int64_t out;

@@ -13,6 +13,7 @@ namespace {
 
 /** A thread that waits for work looks for it this long before it sleeps: the next op mostly comes sooner. */
 constexpr auto kSpin = std::chrono::microseconds(40);
+constexpr int kLooksPerClock = 16;
 constexpr int64_t kRangesPerThread = 4;
 
 void relax() {
@@ -87,7 +88,9 @@ class Pool {
     for (;;) {
       if (take()) continue;
       const auto until = std::chrono::steady_clock::now() + kSpin;
-      while (!has_work() && std::chrono::steady_clock::now() < until) relax();
+      while (!has_work() && std::chrono::steady_clock::now() < until) {
+        for (int i = 0; i < kLooksPerClock && !has_work(); ++i) relax();
+      }
       if (!has_work()) sleep();
     }
   }

@@ -77,17 +77,6 @@ inline float widen(uint16_t bits) {
   return value;
 }
 
-/** Rows of [.., 2], one behind the other. */
-inline f32x8 four_pairs(const float* pairs, int a, int b, int c, int d) {
-  typedef int64_t i64x4 __attribute__((vector_size(32)));
-  const auto pair = [pairs](int row) {
-    int64_t bits;
-    std::memcpy(&bits, pairs + 2 * row, sizeof bits);
-    return bits;
-  };
-  return reinterpret_cast<f32x8>(i64x4{pair(a), pair(b), pair(c), pair(d)});
-}
-
 /** Always in this order, so that sums do not depend on who asks. */
 inline float sum(f32x8 v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
 
