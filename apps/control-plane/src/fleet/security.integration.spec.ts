@@ -330,8 +330,8 @@ describe('bounds', () => {
         ['INVALID_ARGUMENT', events([log('x', `{"a":${'['.repeat(60_000)}${']'.repeat(60_000)}}`)])],
         ['INVALID_ARGUMENT', events([log('x', `{"a":"${'x'.repeat(256 * 1024)}"}`)])],
         ['INVALID_ARGUMENT', events([{ seq: 1, timeMs: 0, payload: { $case: 'metrics', value: { step: 1, values: Object.fromEntries(Array.from({ length: 101 }, (_, i) => [`m${i}`, 1])) } } }])],
-        ['INVALID_ARGUMENT', { $case: 'beat', value: { seq: 1, memoryBytesFree: 1, running: Array.from({ length: 17 }, () => ({ attempt: own, step: 0, lastSeq: 0 })) } }],
-        ['INVALID_ARGUMENT', { $case: 'credit', value: { jobs: 2, modelsOnDisk: [], modelInMemory: '' } }],
+        ['INVALID_ARGUMENT', { $case: 'beat', value: { seq: 1, memoryBytesFree: 1, running: Array.from({ length: 129 }, () => ({ attempt: own, step: 0, lastSeq: 0 })) } }],
+        ['INVALID_ARGUMENT', { $case: 'credit', value: { jobs: 65, modelsOnDisk: [], modelInMemory: '' } }],
         ['INVALID_ARGUMENT', { $case: 'credit', value: { jobs: 1, modelsOnDisk: Array.from({ length: 1_001 }, () => 'm'), modelInMemory: '' } }],
         ['INVALID_ARGUMENT', { $case: 'assignAck', value: { attempt: own, accepted: true, reason: 'x'.repeat(1_001) } }],
       ];
