@@ -184,14 +184,7 @@ class SingleQueryAttention {
       scores[slot] = mask ? score + mask[slot] : score;
       most = std::max(most, scores[slot]);
     }
-    f32x8 total{};
-    for_each_vector(slots, [&](int64_t at, int count) {
-      f32x8 weights = exp(load_up_to(scores + at, count) - most);
-      for (int lane = count; lane < kLanes; ++lane) weights[lane] = 0;
-      store_up_to(scores + at, weights, count);
-      total += weights;
-    });
-    const float inverse = 1.0f / sum(total);
+    const float inverse = 1.0f / exponentials(scores, slots, most, scores);
     std::fill(out, out + width, 0.0f);
     for (int64_t slot = 0; slot < slots; ++slot) {
       if (scores[slot] == 0) continue;

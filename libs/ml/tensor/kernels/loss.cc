@@ -47,14 +47,7 @@ class CrossEntropy {
 
   /** Writes the gradient. @returns log sum exp(logit - most) */
   static float learn(const float* logits, int64_t tokens, float most, int32_t label, float* gradient) {
-    f32x8 lanes{};
-    for_each_vector(tokens, [&](int64_t at, int count) {
-      f32x8 weights = exp(load_up_to(logits + at, count) - most);
-      for (int lane = count; lane < kLanes; ++lane) weights[lane] = 0;
-      store_up_to(gradient + at, weights, count);
-      lanes += weights;
-    });
-    const float total = sum(lanes);
+    const float total = exponentials(logits, tokens, most, gradient);
     const float inverse = 1.0f / total;
     for_each_vector(tokens, [&](int64_t at, int count) { store_up_to(gradient + at, load_up_to(gradient + at, count) * inverse, count); });
     gradient[label] -= 1.0f;

@@ -143,4 +143,16 @@ inline void store_up_to(float* to, f32x8 value, int count) {
   else store_some(to, value, count);
 }
 
+/** to[i] = e^(from[i] - most), the terms of a softmax; both may be one row. @returns their sum */
+inline float exponentials(const float* from, int64_t count_of_row, float most, float* to) {
+  f32x8 total{};
+  for_each_vector(count_of_row, [&](int64_t at, int count) {
+    f32x8 terms = exp(load_up_to(from + at, count) - most);
+    for (int lane = count; lane < kLanes; ++lane) terms[lane] = 0;
+    store_up_to(to + at, terms, count);
+    total += terms;
+  });
+  return sum(total);
+}
+
 }  // namespace tunefleet
