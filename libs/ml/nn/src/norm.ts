@@ -1,4 +1,4 @@
-import { add, cast, layerNorm, rmsNorm, type FloatDType, type Tensor } from '@tunefleet/ml-tensor';
+import { add, cast, layerNorm, rmsNorm, type FloatDType, type RowNorm, type Tensor } from '@tunefleet/ml-tensor';
 import type { ModelHook } from './model-hook';
 
 /** A norm of a model, as its checkpoint has it. */
@@ -34,6 +34,11 @@ export function normalise(x: Tensor, norm: Norm, hook: ModelHook | null): Tensor
   const trained = hook?.norms?.get(norm.path);
   if (!trained) return normed(x, norm.weight, norm.bias, norm.epsilon);
   return x.device.scope(() => normed(x, multiplying(trained.weight, norm), trained.bias && norm.bias && cast(trained.bias, norm.bias.dtype as FloatDType), norm.epsilon));
+}
+
+/** A root-mean-square norm that nothing replaces, for ops that have it in front; null if it is another one. */
+export function rowNorm({ path, weight, bias, epsilon }: Norm, hook: ModelHook | null): RowNorm<Tensor> | null {
+  return bias === null && !hook?.norms?.has(path) ? { weight, epsilon } : null;
 }
 
 function normed(x: Tensor, weight: Tensor, bias: Tensor | null, epsilon: number): Tensor {

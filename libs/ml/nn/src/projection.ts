@@ -1,5 +1,6 @@
-import { linearGroup, type FrozenMap, type Tensor } from '@tunefleet/ml-tensor';
+import { fusedGated, fusedNormed, linearGroup, type FrozenMap, type Tensor } from '@tunefleet/ml-tensor';
 import type { ModelHook } from './model-hook';
+import { normalise, rowNorm, type Norm } from './norm';
 
 /** A linear map of a model, under the name tuners match against. */
 export interface Projection {
@@ -38,6 +39,21 @@ export interface ProjectionGroup {
 /** Applies a group's maps, adapted where `hook` says so. @returns per map [N, out], the caller's */
 export function projectGroup(x: Tensor, group: ProjectionGroup, hook: ModelHook | null): readonly Tensor[] {
   return hook?.project?.(x, group, null) ?? linearGroup(x, group.maps);
+}
+
+/** A group's maps of norm(x), adapted where `hook` says so. @returns as `projectGroup` */
+export function projectNormed(x: Tensor, norm: Norm, group: ProjectionGroup, hook: ModelHook | null): readonly Tensor[] {
+  const before = hook?.project ? null : rowNorm(norm, hook);
+  const outputs = before && group.maps.map((map) => fusedNormed(x, before, map));
+  if (outputs?.every((output) => output !== null)) return outputs;
+  return x.device.scope(() => projectGroup(normalise(x, norm, hook), group, hook));
+}
+
+/** silu(gate) * up of norm(x), with the two maps of a group; null where there is no op for it. @returns [N, out], the caller's */
+export function projectGated(x: Tensor, norm: Norm, { maps }: ProjectionGroup, hook: ModelHook | null): Tensor | null {
+  const [gate, up, ...others] = maps;
+  const before = hook?.project ? null : rowNorm(norm, hook);
+  return before && gate && up && others.length === 0 ? fusedGated(x, before, gate, up) : null;
 }
 
 /** residual + the one map of a group. @returns [N, out], the caller's */

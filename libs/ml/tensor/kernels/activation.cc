@@ -17,7 +17,6 @@ void elements_of(const View& x, Body&& body) {
   });
 }
 
-/** y = silu(gate) * up. Shazeer 2020, arXiv:2002.05202. */
 class Swiglu {
  public:
   explicit Swiglu(Attributes&) {}
@@ -28,8 +27,7 @@ class Swiglu {
     require(gate.shape() == up.shape(), "gate and up have one shape");
     const View y = call.output(0, gate.shape());
     elements_of(gate, [&](int64_t at, int count) {
-      const f32x8 x = load_up_to(gate.floats() + at, count);
-      store_up_to(y.floats() + at, x * sigmoid(x) * load_up_to(up.floats() + at, count), count);
+      store_up_to(y.floats() + at, swiglu(load_up_to(gate.floats() + at, count), load_up_to(up.floats() + at, count)), count);
     });
   }
 };

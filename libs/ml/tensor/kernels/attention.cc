@@ -140,31 +140,50 @@ class Rope {
   const bool back_;
 };
 
-/** One query per row over cached keys: softmax(q kᵀ scale + mask) v. Keys that are masked are not read. */
-class SingleQueryAttention {
- public:
-  explicit SingleQueryAttention(Attributes& attributes) : scale_(attributes.number("scale")), softcap_(attributes.number("softcap")), masks_(attributes.integer("M")) {}
+/** Keys and values of one size, [batch, heads, slots, width], and what is added to the scores of their slots: nothing, or as much in every row or a row's own. */
+struct Cache {
+  Cache(const View& k, const View& v, const View* added) : keys(k.floats()), values(v.floats()), batch(k.dim(0)), heads(k.dim(1)), slots(k.dim(2)), width(k.dim(3)), mask_(added ? added->floats() : nullptr), own_(added && added->count() == batch * slots) {
+    require(k.rank() == 4 && k.shape() == v.shape(), "cached keys and values are [batch, heads, slots, width]");
+    require(!added || own_ || added->count() == slots, "a mask has a number per slot");
+  }
 
-  void operator()(Call& call) const {
-    const View q = call.input(0);
-    const View k = call.input(1);
-    const View v = call.input(2);
-    require(q.rank() == 4 && k.rank() == 4 && q.dim(2) == 1 && k.shape() == v.shape() && q.dim(0) == k.dim(0) && q.dim(3) == k.dim(3), "a query is [batch, heads, 1, width], its keys [batch, key heads, slots, width]");
-    const int64_t batch = q.dim(0), heads = q.dim(1), key_heads = k.dim(1), slots = k.dim(2), width = q.dim(3);
-    require(key_heads > 0 && heads % key_heads == 0, "every key head serves as many query heads");
-    std::vector<View> masks;
-    if (masks_ > 0) masks.push_back(call.input(3));
-    const bool own = masks_ > 0 && masks[0].count() == batch * slots;
-    if (masks_ > 0) require(own || masks[0].count() == slots, "a mask has a number per slot");
-    const View out = call.output(0, {batch, heads * width});
-    parallel_ranges(batch * heads, std::max<int64_t>(1, kNumbersPerChunk / (slots * width)), [&](int64_t begin, int64_t end) {
-      thread_local std::vector<float> scores;
-      scores.resize(slots + kLanes);
+  /** Null: every slot is seen. */
+  const float* mask(int64_t row) const { return own_ ? mask_ + row * slots : mask_; }
+
+  float* const keys;
+  float* const values;
+  const int64_t batch, heads, slots, width;
+
+ private:
+  const float* const mask_;
+  const bool own_;
+};
+
+/** One query per row over cached keys: softmax(q kᵀ scale + mask) v. Keys that are masked are not read. */
+class SingleQuery {
+ public:
+  explicit SingleQuery(Attributes& attributes) : scale_(attributes.number("scale")), softcap_(attributes.number("softcap")), masks_(attributes.integer("M")) {}
+
+  /** @param k index of its input, behind which values and the mask are */
+  template <typename Body>
+  void with_cache(Call& call, int k, Body&& body) const {
+    const View keys = call.input(k);
+    const View values = call.input(k + 1);
+    if (masks_ == 0) return body(Cache(keys, values, nullptr));
+    const View mask = call.input(k + 2);
+    body(Cache(keys, values, &mask));
+  }
+
+  /** @param q [batch, heads, width]   @param out alike */
+  void attend(const float* q, int64_t heads, const Cache& cache, float* out) const {
+    require(cache.heads > 0 && heads % cache.heads == 0, "every key head serves as many query heads");
+    parallel_ranges(cache.batch * heads, std::max<int64_t>(1, kNumbersPerChunk / (cache.slots * cache.width)), [&](int64_t begin, int64_t end) {
+      static thread_local Scratch own;
+      float* const scores = own.of(cache.slots + kLanes);
       for (int64_t at = begin; at < end; ++at) {
         const int64_t row = at / heads;
-        const int64_t source = (row * key_heads + (at % heads) / (heads / key_heads)) * slots * width;
-        const float* mask = masks_ > 0 ? masks[0].floats() + (own ? row * slots : 0) : nullptr;
-        attend(q.floats() + at * width, k.floats() + source, v.floats() + source, mask, slots, width, scores.data(), out.floats() + at * width);
+        const int64_t source = (row * cache.heads + (at % heads) / (heads / cache.heads)) * cache.slots * cache.width;
+        attend(q + at * cache.width, cache.keys + source, cache.values + source, cache.mask(row), cache.slots, cache.width, scores, out + at * cache.width);
       }
     });
   }
@@ -198,6 +217,63 @@ class SingleQueryAttention {
   const int64_t masks_;
 };
 
+class SingleQueryAttention {
+ public:
+  explicit SingleQueryAttention(Attributes& attributes) : query_(attributes) {}
+
+  void operator()(Call& call) const {
+    const View q = call.input(0);
+    query_.with_cache(call, 1, [&](const Cache& cache) {
+      require(q.rank() == 4 && q.dim(2) == 1 && q.dim(0) == cache.batch && q.dim(3) == cache.width, "a query is [batch, heads, 1, width]");
+      const View out = call.output(0, {cache.batch, q.dim(1) * cache.width});
+      query_.attend(q.floats(), q.dim(1), cache, out.floats());
+    });
+  }
+
+ private:
+  const SingleQuery query_;
+};
+
+/** A decoding step's attention: rotates a token's query and key, writes key and value into the cache, in place, and attends. */
+class CachedAttention {
+ public:
+  explicit CachedAttention(Attributes& attributes) : query_(attributes) {}
+
+  void operator()(Call& call) const {
+    const View x = call.input(0);
+    const View cosine = call.input(1);
+    const View sine = call.input(2);
+    const View places = call.input(3);
+    query_.with_cache(call, 4, [&](const Cache& cache) {
+      const int64_t heads = x.dim(1) / cache.width - 2 * cache.heads;
+      require(x.rank() == 2 && x.dim(0) == cache.batch && heads > 0 && x.dim(1) == (heads + 2 * cache.heads) * cache.width, "a row has a token's query, key and value heads");
+      require(places.count() == cache.batch * cache.heads, "every key head has a place in the cache");
+      static thread_local Scratch own;
+      float* const queries = own.of(cache.batch * heads * cache.width);
+      const Positions positions(cosine, sine, cache.batch, 1, cache.width);
+      for (int64_t row = 0; row < cache.batch; ++row) enter(x.floats() + row * x.dim(1), row, heads, positions, places.data<int32_t>() + row * cache.heads, cache, queries + row * heads * cache.width);
+      const View out = call.output(0, {cache.batch, heads * cache.width});
+      query_.attend(queries, heads, cache, out.floats());
+    });
+  }
+
+ private:
+  /** Of one token. @param places of its keys among all heads' slots */
+  static void enter(const float* x, int64_t row, int64_t heads, const Positions& positions, const int32_t* places, const Cache& cache, float* queries) {
+    const int64_t width = cache.width;
+    for (int64_t head = 0; head < heads; ++head) positions.rotate(x + head * width, queries + head * width, row);
+    const float* const k = x + heads * width;
+    const float* const v = k + cache.heads * width;
+    for (int64_t head = 0; head < cache.heads; ++head) {
+      require(places[head] >= 0 && places[head] < cache.batch * cache.heads * cache.slots, "a place is one of the cache's slots");
+      positions.rotate(k + head * width, cache.keys + places[head] * width, row);
+      std::copy(v + head * width, v + (head + 1) * width, cache.values + places[head] * width);
+    }
+  }
+
+  const SingleQuery query_;
+};
+
 }  // namespace
 
 std::vector<OpDefinition> attention_ops() {
@@ -206,6 +282,7 @@ std::vector<OpDefinition> attention_ops() {
       define_op<RotaryHeadsGradient>("TunefleetRotaryHeadsGradient", {}, {"dq: float", "dk: float", "dv: float", "cosine: float", "sine: float"}, {"dx: float"}),
       define_op<Rope>("TunefleetRope", {"back: int"}, {"x: float", "cosine: float", "sine: float"}, {"y: float"}),
       define_op<SingleQueryAttention>("TunefleetSingleQueryAttention", {"scale: float", "softcap: float", "M: int >= 0"}, {"q: float", "k: float", "v: float", "mask: M * float"}, {"y: float"}),
+      define_op<CachedAttention>("TunefleetCachedAttention", {"scale: float", "softcap: float", "M: int >= 0"}, {"x: float", "cosine: float", "sine: float", "places: int32", "k: float", "v: float", "mask: M * float"}, {"y: float"}),
   };
 }
 

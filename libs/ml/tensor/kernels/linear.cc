@@ -1,8 +1,10 @@
 #include <algorithm>
 
+#include "few_rows.h"
 #include "gemm.h"
 #include "kernel.h"
 #include "nibble_codes.h"
+#include "norm.h"
 #include "ops.h"
 #include "parallel.h"
 #include "vectors.h"
@@ -10,117 +12,52 @@
 namespace tunefleet {
 namespace {
 
-/**
- * Rows and outputs whose dot products are summed side by side: with the vectors they are made of as many as there are registers. A single row meets more
- * outputs, so that as much is under way at once.
- */
-constexpr int kRows = 4;
-constexpr int kOutputs = 3;
-constexpr int kOutputsOfOneRow = 4;
-/** Weights that are worth handing to another thread. */
-constexpr int64_t kWeightsPerChunk = 1 << 14;
-/** Rows that meet a group of outputs while both are in the cache. */
-constexpr int64_t kRowsPerBlock = 64;
-
-/** sums[r][o] = x_r . w_o, each summed in eight lanes from the first element to the last, whatever else is computed beside it. */
-template <int Rows, int Outputs, typename Weight>
-inline void dots(const float* x, const Weight* w, int64_t size, float (&sums)[Rows][Outputs]) {
-  f32x8 lanes[Rows][Outputs];
-  TUNEFLEET_UNROLL
-  for (int r = 0; r < Rows; ++r) {
-    TUNEFLEET_UNROLL
-    for (int o = 0; o < Outputs; ++o) lanes[r][o] = f32x8{};
-  }
-  int64_t at = 0;
-  for (; at + kLanes <= size; at += kLanes) {
-    f32x8 weights[Outputs];
-    for (int o = 0; o < Outputs; ++o) {
-      weights[o] = load(w + o * size + at);
-      // A row is too short for the processor to see that the next ones follow.
-      if (Rows == 1) __builtin_prefetch(w + (o + Outputs) * size + at);
-    }
-    for (int r = 0; r < Rows; ++r) {
-      const f32x8 inputs = load(x + r * size + at);
-      for (int o = 0; o < Outputs; ++o) lanes[r][o] += inputs * weights[o];
-    }
-  }
-  for (int r = 0; r < Rows; ++r) {
-    for (int o = 0; o < Outputs; ++o) {
-      float total = sum(lanes[r][o]);
-      for (int64_t i = at; i < size; ++i) total += x[r * size + i] * widen(w[o * size + i]);
-      sums[r][o] = total;
-    }
-  }
-}
-
-template <int Rows, int Outputs, typename Weight>
-inline void finish_block(const Product& p, const Weight* w, int64_t row, int64_t output) {
-  float sums[Rows][Outputs];
-  dots(p.x + row * p.in, w, p.in, sums);
-  for (int r = 0; r < Rows; ++r) {
-    for (int o = 0; o < Outputs; ++o) {
-      const int64_t at = (row + r) * p.out + output + o;
-      float value = sums[r][o];
-      if (p.bias) value += p.bias[output + o];
-      for (int64_t i = 0; i < p.rank; ++i) value += p.narrow[(row + r) * p.rank + i] * p.update[i * p.out + output + o];
-      if (p.residual) value += p.residual[at];
-      p.y[at] = value;
-    }
-  }
-}
-
-/** Some rows times the weights of some outputs, which lie one after the other. */
-template <int Outputs, typename Weight>
-void some_rows(const Product& p, const Weight* w, int64_t row, int64_t last_row, int64_t output) {
-  for (; row + kRows <= last_row; row += kRows) finish_block<kRows, Outputs>(p, w, row, output);
-  for (; row < last_row; ++row) finish_block<1, Outputs>(p, w, row, output);
-}
-
-/**
- * Block by block of rows, so that a few outputs of many rows read each row once.
- * @param Source called with (output, count, scratch) gives the weights of some outputs, in place or written to scratch
- */
-template <int Outputs, typename Source>
-void multiply_by(const Product& p, Source&& weights_of) {
-  const int64_t groups = (p.out + Outputs - 1) / Outputs;
-  const int64_t blocks = (p.rows + kRowsPerBlock - 1) / kRowsPerBlock;
-  parallel_ranges(blocks * groups, std::max<int64_t>(1, kWeightsPerChunk / (Outputs * p.in)), [&](int64_t begin, int64_t end) {
-    static thread_local Scratch own;
-    float* const scratch = own.of(Outputs * p.in);
-    for (int64_t at = begin; at < end; ++at) {
-      const int64_t row = at / groups * kRowsPerBlock;
-      const int64_t last_row = std::min(p.rows, row + kRowsPerBlock);
-      const int64_t output = at % groups * Outputs;
-      const int64_t count = std::min<int64_t>(Outputs, p.out - output);
-      const auto* w = weights_of(output, count, scratch);
-      if (count == Outputs) some_rows<Outputs>(p, w, row, last_row, output);
-      else for (int64_t o = 0; o < count; ++o) some_rows<1>(p, w + o * p.in, row, last_row, output + o);
-    }
-  });
-}
-
-template <typename Source>
-void multiply(const Product& p, Source&& weights_of) {
-  if (p.rows == 1) multiply_by<kOutputsOfOneRow>(p, weights_of);
-  else multiply_by<kOutputs>(p, weights_of);
-}
-
+/** Weights of outputs that lie one after the other, in place. */
 template <typename Weight>
-void multiply_plain(const Product& p, const Weight* weights) {
-  multiply(p, [&](int64_t output, int64_t, float*) { return weights + output * p.in; });
+auto rows_of(const Weight* weights, int64_t in) {
+  return [=](int64_t output, int64_t, float*) { return weights + output * in; };
 }
+
+/** A norm before a product, if the op has a weight for it. */
+class NormBefore {
+ public:
+  explicit NormBefore(Attributes& attributes) : norms_(attributes.integer("N")), epsilon_(attributes.number("epsilon")) {}
+
+  int inputs() const { return static_cast<int>(norms_); }
+
+  /** @param index of its input   @returns x or its norm, which lives until the thread's next call */
+  const float* rows(Call& call, const View& x, int index) const {
+    if (norms_ == 0) return x.floats();
+    const View weight = call.input(index);
+    const int64_t width = x.dim(1);
+    require(weight.shape() == Shape{width}, "a norm has one weight per channel");
+    static thread_local Scratch own;
+    float* const rows = own.of(x.count());
+    for (int64_t row = 0; row < x.dim(0); ++row) rms_norm(x.floats() + row * width, weight.floats(), epsilon_, width, rows + row * width);
+    return rows;
+  }
+
+  static constexpr const char* kAttributes[] = {"N: int >= 0", "epsilon: float"};
+  static constexpr const char* kInput = "norm: N * float";
+
+ private:
+  const int64_t norms_;
+  const float epsilon_;
+};
 
 /** What is added to a product, as inputs of an op: each is there or not. */
 class Additions {
  public:
   explicit Additions(Attributes& attributes) : biases_(attributes.integer("B")), residuals_(attributes.integer("R")), updates_(attributes.integer("U")) {}
 
-  /** Runs body(product) with a product of x [rows, in] and [out, in] that writes output 0. @param first of their inputs */
+  int inputs() const { return static_cast<int>(biases_ + residuals_ + updates_); }
+
+  /** Runs body(product) with a product of x [rows, in] and [out, in] that writes output 0. @param rows what stands in x, or in place of it   @param first of their inputs */
   template <typename Body>
-  void with(Call& call, const View& x, int64_t out, int first, Body&& body) const {
+  void with(Call& call, const View& x, const float* rows, int64_t out, int first, Body&& body) const {
     const Shape shape{x.dim(0), out};
     std::vector<View> views;
-    for (int index = first; index < first + biases_ + residuals_ + updates_; ++index) views.push_back(call.input(index));
+    for (int index = first; index < first + inputs(); ++index) views.push_back(call.input(index));
     const View* next = views.data();
     const View* bias = biases_ > 0 ? next++ : nullptr;
     const View* residual = residuals_ > 0 ? next++ : nullptr;
@@ -130,7 +67,7 @@ class Additions {
     if (residual) require(residual->shape() == shape, "the residual has the shape of the output");
     if (update) require(narrow->rank() == 2 && narrow->dim(0) == x.dim(0) && update->shape() == Shape{narrow->dim(1), out}, "a low-rank update wants [rows, rank] and [rank, out]");
     const View y = call.output(0, shape);
-    body(Product{x.floats(), x.dim(0), x.dim(1), out, bias ? bias->floats() : nullptr, residual ? residual->floats() : nullptr, narrow ? narrow->floats() : nullptr,
+    body(Product{rows, x.dim(0), x.dim(1), out, bias ? bias->floats() : nullptr, residual ? residual->floats() : nullptr, narrow ? narrow->floats() : nullptr,
                  update ? update->floats() : nullptr, update ? update->dim(0) : 0, y.floats()});
   }
 
@@ -142,6 +79,9 @@ class Additions {
   const int64_t residuals_;
   const int64_t updates_;
 };
+
+/** A product that nothing is added to. */
+Product plain_product(const float* rows, const View& x, const View& y) { return {rows, x.dim(0), x.dim(1), y.dim(1), nullptr, nullptr, nullptr, nullptr, 0, y.floats()}; }
 
 /** The panels of a product with [out, in], see gemm::multiply. */
 template <typename Weight>
@@ -186,7 +126,7 @@ class ManyRows {
     const View x = call.input(0);
     const View w = call.input(1);
     require(x.rank() == 2 && w.rank() == 2 && x.dim(1) == w.dim(turned_ ? 0 : 1), "a product wants [rows, in] and [out, in], or [in, out] if turned");
-    additions_.with(call, x, w.dim(turned_ ? 1 : 0), 2, [&](const Product& p) {
+    additions_.with(call, x, x.floats(), w.dim(turned_ ? 1 : 0), 2, [&](const Product& p) {
       if (w.dtype() == TF_FLOAT) multiply_weights(p, w.floats());
       else multiply_weights(p, w.data<uint16_t>());
     });
@@ -203,22 +143,44 @@ class ManyRows {
   const Additions additions_;
 };
 
+/** norm(x) Wᵀ of a few rows, and what is added. */
 class Linear {
  public:
-  explicit Linear(Attributes& attributes) : additions_(attributes) {}
+  explicit Linear(Attributes& attributes) : additions_(attributes), norm_(attributes) {}
 
   void operator()(Call& call) const {
     const View x = call.input(0);
     const View w = call.input(1);
     require(x.rank() == 2 && w.rank() == 2 && x.dim(1) == w.dim(1), "a linear map wants [rows, in] and [out, in]");
-    additions_.with(call, x, w.dim(0), 2, [&](const Product& p) {
-      if (w.dtype() == TF_FLOAT) multiply_plain(p, w.floats());
-      else multiply_plain(p, w.data<uint16_t>());
+    additions_.with(call, x, norm_.rows(call, x, 2 + additions_.inputs()), w.dim(0), 2, [&](const Product& p) {
+      if (w.dtype() == TF_FLOAT) few_rows::multiply(p, rows_of(w.floats(), p.in));
+      else few_rows::multiply(p, rows_of(w.data<uint16_t>(), p.in));
     });
   }
 
  private:
   const Additions additions_;
+  const NormBefore norm_;
+};
+
+/** silu(n Gᵀ) * (n Uᵀ) of a few rows, n = norm(x). */
+class GatedLinear {
+ public:
+  explicit GatedLinear(Attributes& attributes) : norm_(attributes) {}
+
+  void operator()(Call& call) const {
+    const View x = call.input(0);
+    const View gate = call.input(1);
+    const View up = call.input(2);
+    require(x.rank() == 2 && gate.rank() == 2 && gate.shape() == up.shape() && x.dim(1) == gate.dim(1), "gated maps want [rows, in] and [out, in] twice");
+    const View y = call.output(0, {x.dim(0), gate.dim(0)});
+    const Product p = plain_product(norm_.rows(call, x, 3), x, y);
+    if (gate.dtype() == TF_FLOAT) few_rows::multiply_gated(p, rows_of(gate.floats(), p.in), rows_of(up.floats(), p.in));
+    else few_rows::multiply_gated(p, rows_of(gate.data<uint16_t>(), p.in), rows_of(up.data<uint16_t>(), p.in));
+  }
+
+ private:
+  const NormBefore norm_;
 };
 
 /** Scales of blocks of weights, themselves quantised or not: see ops/linear/quantised-weights.ts. */
@@ -287,11 +249,12 @@ class PackedWeights {
 /** How the inputs of an op, from `first` on, make up packed weights. */
 class Quantisation {
  public:
-  explicit Quantisation(Attributes& attributes)
+  /** @param offset attribute of the offset of its scales, the one thing that matrices of one kind and size need not share */
+  explicit Quantisation(Attributes& attributes, const char* offset = "scale_offset")
       : out(attributes.integer("out")),
         block_size_(attributes.integer("block_size")),
         scale_block_size_(attributes.integer("scale_block_size")),
-        scale_offset_(attributes.number("scale_offset")),
+        scale_offset_(attributes.number(offset)),
         scale_parts_(attributes.integer("S")),
         code_parts_(attributes.integer("C")) {}
 
@@ -322,26 +285,53 @@ class Quantisation {
   const int64_t code_parts_;
 };
 
+/** Weights of some outputs, dequantised. */
+auto rows_of(const PackedWeights& weights, int64_t in) {
+  return [&weights, in](int64_t output, int64_t count, float* scratch) {
+    weights.write(output * in, (output + count) * in, scratch);
+    return static_cast<const float*>(scratch);
+  };
+}
+
 class LinearFourBit {
  public:
-  explicit LinearFourBit(Attributes& attributes) : quantisation_(attributes), additions_(attributes) {}
+  explicit LinearFourBit(Attributes& attributes) : quantisation_(attributes), additions_(attributes), norm_(attributes) {}
 
   void operator()(Call& call) const {
     const View x = call.input(0);
     require(x.rank() == 2, "a linear map wants [rows, in]");
+    const int first = 1 + quantisation_.inputs();
+    const float* const rows = norm_.rows(call, x, first + additions_.inputs());
     quantisation_.with(call, 1, x.dim(1), [&](const PackedWeights& weights) {
-      additions_.with(call, x, quantisation_.out, 1 + quantisation_.inputs(), [&](const Product& p) {
-        multiply(p, [&](int64_t output, int64_t count, float* scratch) {
-          weights.write(output * p.in, (output + count) * p.in, scratch);
-          return static_cast<const float*>(scratch);
-        });
-      });
+      additions_.with(call, x, rows, quantisation_.out, first, [&](const Product& p) { few_rows::multiply(p, rows_of(weights, p.in)); });
     });
   }
 
  private:
   const Quantisation quantisation_;
   const Additions additions_;
+  const NormBefore norm_;
+};
+
+class GatedLinearFourBit {
+ public:
+  explicit GatedLinearFourBit(Attributes& attributes) : gate_(attributes), up_(attributes, "up_scale_offset"), norm_(attributes) {}
+
+  void operator()(Call& call) const {
+    const View x = call.input(0);
+    require(x.rank() == 2, "gated maps want [rows, in]");
+    const int parts = gate_.inputs();
+    const View y = call.output(0, {x.dim(0), gate_.out});
+    const Product p = plain_product(norm_.rows(call, x, 1 + 2 * parts), x, y);
+    gate_.with(call, 1, p.in, [&](const PackedWeights& gate) {
+      up_.with(call, 1 + parts, p.in, [&](const PackedWeights& up) { few_rows::multiply_gated(p, rows_of(gate, p.in), rows_of(up, p.in)); });
+    });
+  }
+
+ private:
+  const Quantisation gate_;
+  const Quantisation up_;
+  const NormBefore norm_;
 };
 
 class Dequantise {
@@ -351,7 +341,7 @@ class Dequantise {
   void operator()(Call& call) const {
     const View y = call.output(0, {quantisation_.out, in_});
     quantisation_.with(call, 0, in_, [&](const PackedWeights& weights) {
-      parallel_ranges(quantisation_.out, std::max<int64_t>(1, kWeightsPerChunk / in_), [&](int64_t begin, int64_t end) { weights.write(begin * in_, end * in_, y.floats() + begin * in_); });
+      parallel_ranges(quantisation_.out, std::max<int64_t>(1, few_rows::kWeightsPerChunk / in_), [&](int64_t begin, int64_t end) { weights.write(begin * in_, end * in_, y.floats() + begin * in_); });
     });
   }
 
@@ -366,18 +356,34 @@ std::vector<const char*> joined(const std::vector<std::vector<const char*>>& lis
   return all;
 }
 
+typedef std::vector<const char*> Names;
+
+Names joined(std::initializer_list<Names> lists) {
+  Names all;
+  for (const Names& list : lists) all.insert(all.end(), list.begin(), list.end());
+  return all;
+}
+
+template <typename Strings>
+Names names(const Strings& strings) {
+  return Names(std::begin(strings), std::end(strings));
+}
+
 }  // namespace
 
 std::vector<OpDefinition> linear_ops() {
-  const std::vector<const char*> quantisation{"out: int", "block_size: int", "scale_block_size: int", "scale_offset: float", "S: int >= 1", "C: int >= 0"};
-  const std::vector<const char*> packed{"packed: uint8", "table: float", "scales: S * float", "scale_codes: C * uint8"};
-  const std::vector<const char*> flags(std::begin(Additions::kAttributes), std::end(Additions::kAttributes));
-  const std::vector<const char*> additions(std::begin(Additions::kInputs), std::end(Additions::kInputs));
+  const Names quantisation{"out: int", "block_size: int", "scale_block_size: int", "scale_offset: float", "S: int >= 1", "C: int >= 0"};
+  const Names packed{"packed: uint8", "table: float", "scales: S * float", "scale_codes: C * uint8"};
+  const Names second{"up_packed: uint8", "up_table: float", "up_scales: S * float", "up_scale_codes: C * uint8"};
+  const Names flags = names(Additions::kAttributes), additions = names(Additions::kInputs), norms = names(NormBefore::kAttributes);
+  const Names dtype{"T: {float, bfloat16}"}, x{"x: float"}, norm{NormBefore::kInput}, y{"y: float"};
   return {
-      define_op<Linear>("TunefleetLinear", joined({{"T: {float, bfloat16}"}, flags}), joined({{"x: float", "weight: T"}, additions}), {"y: float"}),
-      define_op<ManyRows>("TunefleetManyRows", joined({{"T: {float, bfloat16}", "turned: int"}, flags}), joined({{"x: float", "weight: T"}, additions}), {"y: float"}),
-      define_op<LinearFourBit>("TunefleetLinearFourBit", joined({quantisation, flags}), joined({{"x: float"}, packed, additions}), {"y: float"}),
-      define_op<Dequantise>("TunefleetDequantise", joined({{"in: int"}, quantisation}), packed, {"y: float"}),
+      define_op<Linear>("TunefleetLinear", joined({dtype, flags, norms}), joined({x, {"weight: T"}, additions, norm}), y),
+      define_op<GatedLinear>("TunefleetGatedLinear", joined({dtype, norms}), joined({x, {"gate: T", "up: T"}, norm}), y),
+      define_op<ManyRows>("TunefleetManyRows", joined({dtype, {"turned: int"}, flags}), joined({x, {"weight: T"}, additions}), y),
+      define_op<LinearFourBit>("TunefleetLinearFourBit", joined({quantisation, flags, norms}), joined({x, packed, additions, norm}), y),
+      define_op<GatedLinearFourBit>("TunefleetGatedLinearFourBit", joined({quantisation, {"up_scale_offset: float"}, norms}), joined({x, packed, second, norm}), y),
+      define_op<Dequantise>("TunefleetDequantise", joined({{"in: int"}, quantisation}), packed, y),
   };
 }
 

@@ -1,5 +1,6 @@
+#include "norm.h"
+
 #include <algorithm>
-#include <cmath>
 
 #include "kernel.h"
 #include "ops.h"
@@ -20,20 +21,13 @@ void rows_of(const View& x, Body&& body) {
   });
 }
 
-template <typename Term>
-float row_sum(int64_t width, Term&& term) {
-  f32x8 lanes{};
-  for_each_vector(width, [&](int64_t at, int count) { lanes += term(at, count); });
-  return sum(lanes);
-}
-
 Shape inverse_shape(const View& x) {
   Shape shape = x.shape();
   shape.back() = 1;
   return shape;
 }
 
-/** y = weight * x / sqrt(mean(x²) + epsilon), and the inverse root of every row. Zhang and Sennrich 2019, arXiv:1910.07467. */
+/** The norm of every row, and its inverse root. */
 class RmsNorm {
  public:
   explicit RmsNorm(Attributes& attributes) : epsilon_(attributes.number("epsilon")) {}
@@ -45,15 +39,7 @@ class RmsNorm {
     const View y = call.output(0, x.shape());
     const View inverse = call.output(1, inverse_shape(x));
     rows_of(x, [&](int64_t row, int64_t width) {
-      const float* from = x.floats() + row * width;
-      float* to = y.floats() + row * width;
-      const float squares = row_sum(width, [&](int64_t at, int count) {
-        const f32x8 values = load_up_to(from + at, count);
-        return values * values;
-      });
-      const float factor = 1.0f / std::sqrt(squares / width + epsilon_);
-      inverse.floats()[row] = factor;
-      for_each_vector(width, [&](int64_t at, int count) { store_up_to(to + at, load_up_to(from + at, count) * factor * load_up_to(weight.floats() + at, count), count); });
+      inverse.floats()[row] = rms_norm(x.floats() + row * width, weight.floats(), epsilon_, width, y.floats() + row * width);
     });
   }
 

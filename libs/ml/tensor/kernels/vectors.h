@@ -120,6 +120,9 @@ inline f32x8 tanh(f32x8 x) {
 
 inline f32x8 sigmoid(f32x8 x) { return 1.0f / (1.0f + exp(-x)); }
 
+/** silu(gate) * up. Shazeer 2020, arXiv:2002.05202. */
+inline f32x8 swiglu(f32x8 gate, f32x8 up) { return gate * sigmoid(gate) * up; }
+
 /** The first `count` (< 8) elements, zeros behind. */
 inline f32x8 load_some(const float* from, int count) {
   f32x8 value{};

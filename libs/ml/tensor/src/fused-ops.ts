@@ -15,12 +15,19 @@ export interface RawQuantisedWeights {
  * f32 unless said otherwise. A backend need not have them: whoever uses one composes the same of the others where it is missing.
  */
 export interface FusedOps {
-  /** x Wᵀ and what is added. Each row of the result is the same bits whatever rows are beside it. @param x [N, in]   @param weight [out, in] f32 or bf16   @returns [N, out] */
-  linear(x: Raw, weight: Raw, additions: Additions<Raw>): Raw;
+  /**
+   * x Wᵀ, or norm(x) Wᵀ, and what is added. Each row of the result is the same bits whatever rows are beside it.
+   * @param x [N, in]   @param weight [out, in] f32 or bf16   @returns [N, out]
+   */
+  linear(x: Raw, weight: Raw, additions: Additions<Raw>, norm?: RowNorm<Raw> | null): Raw;
+  /** silu(n Gᵀ) * (n Uᵀ), n = x or norm(x). @param gate [out, in] f32 or bf16   @param up alike   @returns [N, out] */
+  gatedLinear(x: Raw, gate: Raw, up: Raw, norm: RowNorm<Raw> | null): Raw;
   /** As `linear` for any number of rows, or with `turned` x W and what is added. Null where the backend's own products are faster. @param weight [out, in], or turned [in, out], f32 or bf16 */
   readonly product: ((x: Raw, weight: Raw, turned: boolean, additions: Additions<Raw>) => Raw) | null;
   /** As `linear`, from weights that are dequantised a few rows at a time. */
-  linearFourBit(x: Raw, weights: RawQuantisedWeights, additions: Additions<Raw>): Raw;
+  linearFourBit(x: Raw, weights: RawQuantisedWeights, additions: Additions<Raw>, norm?: RowNorm<Raw> | null): Raw;
+  /** As `gatedLinear`. @param up of the sizes and the kind of scales that `gate` has */
+  gatedLinearFourBit(x: Raw, gate: RawQuantisedWeights, up: RawQuantisedWeights, norm: RowNorm<Raw> | null): Raw;
   /** [out, in] */
   dequantise(weights: RawQuantisedWeights): Raw;
   /** @param x [.., C]   @param weight [C]   @returns as `x`, and the inverse root mean squares [.., 1] */
@@ -49,6 +56,27 @@ export interface FusedOps {
   attentionGradient(g: Raw, forward: AttentionPass<Raw>, scoring: Scoring): readonly [dq: Raw, dk: Raw, dv: Raw];
   /** @param q [B, H, 1, D]   @param k [B, K, S, D]   @param v alike   @param mask added to scores, S numbers or B rows of them   @returns [B, H * D] */
   singleQueryAttention(q: Raw, k: Raw, v: Raw, mask: Raw | null, scoring: Scoring): Raw;
+  /**
+   * `rotaryHeads` of one token per row, its key and value written into the cache in place, and `singleQueryAttention`.
+   * @param x [B, (H + 2K) * D]   @param cosine [1, D] or [B, 1, 1, D]   @param sine alike   @returns [B, H * D]
+   */
+  cachedAttention(x: Raw, cosine: Raw, sine: Raw, cache: CacheSlots<Raw>, mask: Raw | null, scoring: Scoring): Raw;
+}
+
+/** A root-mean-square norm of rows. */
+export interface RowNorm<T> {
+  /** [C] */
+  readonly weight: T;
+  readonly epsilon: number;
+}
+
+/** Keys and values of all tokens, with room for more. */
+export interface CacheSlots<T> {
+  /** [B, K, slots, D] */
+  readonly k: T;
+  readonly v: T;
+  /** Where a new token's keys and values go: rows of [B * K * slots, D], one for each of its K heads, [B * K] i32. */
+  readonly places: T;
 }
 
 /** Scores are factor times product, bent to softcap * tanh(score / softcap) where there is one. */

@@ -1,6 +1,6 @@
 import type { Raw } from './backend';
 import type { Device } from './device';
-import type { Additions, AttentionPass, FusedOps, HeadSizes, RawQuantisedWeights, Scoring } from './fused-ops';
+import type { Additions, AttentionPass, CacheSlots, FusedOps, HeadSizes, RawQuantisedWeights, RowNorm, Scoring } from './fused-ops';
 import type { QuantisedWeights } from './ops/linear/quantised-weights';
 import type { Tensor } from './tensor';
 
@@ -11,8 +11,12 @@ export class FusedPrimitives {
     private readonly ops: FusedOps,
   ) {}
 
-  linear(x: Tensor, weight: Tensor, additions: Additions<Tensor> = {}): Tensor {
-    return this.device.adopt(this.ops.linear(x.raw, weight.raw, rawAdditions(additions)));
+  linear(x: Tensor, weight: Tensor, additions: Additions<Tensor> = {}, norm: RowNorm<Tensor> | null = null): Tensor {
+    return this.device.adopt(this.ops.linear(x.raw, weight.raw, rawAdditions(additions), rawNorm(norm)));
+  }
+
+  gatedLinear(x: Tensor, gate: Tensor, up: Tensor, norm: RowNorm<Tensor> | null): Tensor {
+    return this.device.adopt(this.ops.gatedLinear(x.raw, gate.raw, up.raw, rawNorm(norm)));
   }
 
   /** Null where there is no such op. */
@@ -21,8 +25,12 @@ export class FusedPrimitives {
     return product && this.device.adopt(product.call(this.ops, x.raw, weight.raw, turned, rawAdditions(additions)));
   }
 
-  linearFourBit(x: Tensor, weights: QuantisedWeights, additions: Additions<Tensor> = {}): Tensor {
-    return this.device.adopt(this.ops.linearFourBit(x.raw, rawOf(weights), rawAdditions(additions)));
+  linearFourBit(x: Tensor, weights: QuantisedWeights, additions: Additions<Tensor> = {}, norm: RowNorm<Tensor> | null = null): Tensor {
+    return this.device.adopt(this.ops.linearFourBit(x.raw, rawOf(weights), rawAdditions(additions), rawNorm(norm)));
+  }
+
+  gatedLinearFourBit(x: Tensor, gate: QuantisedWeights, up: QuantisedWeights, norm: RowNorm<Tensor> | null): Tensor {
+    return this.device.adopt(this.ops.gatedLinearFourBit(x.raw, rawOf(gate), rawOf(up), rawNorm(norm)));
   }
 
   dequantise(weights: QuantisedWeights): Tensor {
@@ -78,11 +86,19 @@ export class FusedPrimitives {
   singleQueryAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null, scoring: Scoring): Tensor {
     return this.device.adopt(this.ops.singleQueryAttention(q.raw, k.raw, v.raw, mask?.raw ?? null, scoring));
   }
+
+  cachedAttention(x: Tensor, cosine: Tensor, sine: Tensor, { k, v, places }: CacheSlots<Tensor>, mask: Tensor | null, scoring: Scoring): Tensor {
+    return this.device.adopt(this.ops.cachedAttention(x.raw, cosine.raw, sine.raw, { k: k.raw, v: v.raw, places: places.raw }, mask?.raw ?? null, scoring));
+  }
 }
 
 /** Whether fused ops may compute with `x`. */
 export function isFused(x: Tensor): x is Tensor & { readonly device: { readonly fused: FusedPrimitives } } {
   return x.device.fused !== null && x.dtype === 'f32';
+}
+
+function rawNorm(norm: RowNorm<Tensor> | null): RowNorm<Raw> | null {
+  return norm && { weight: norm.weight.raw, epsilon: norm.epsilon };
 }
 
 function rawAdditions({ bias, residual, lowRank }: Additions<Tensor>): Additions<Raw> {

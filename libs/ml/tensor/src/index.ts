@@ -10,3 +10,4 @@ export type { BackwardContext, Operation } from './tape/tape';
 export { checkpoint, customOp, gradients, singleOutputOp, withoutGradients } from './tape/perform';
 export { OpProfile, type OpCost } from './profile';
 export { Tensor } from './tensor';
+export type { CacheSlots, RowNorm } from './fused-ops';

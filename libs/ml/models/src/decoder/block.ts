@@ -1,5 +1,5 @@
 import type { KeysValues, ModelHook, ProjectionGroup } from '@tunefleet/ml-nn';
-import type { Tensor } from '@tunefleet/ml-tensor';
+import type { CacheSlots, FloatDType, Tensor } from '@tunefleet/ml-tensor';
 import type { BlockPaths } from './module-sites';
 import type { SequenceContext } from './sequence-tables';
 
@@ -11,6 +11,11 @@ export interface KeyValueStore {
    * @returns those of all tokens that are seen, borrowed by the block
    */
   append(layer: number, k: Tensor, v: Tensor): KeysValues;
+  /**
+   * Where a pass of one token per row would put keys and values, for whoever writes them there himself; null: `append` them.
+   * @param size K heads of D channels each
+   */
+  slots?(layer: number, size: { readonly heads: number; readonly width: number; readonly dtype: FloatDType }): CacheSlots<Tensor> | null;
   /** Tracked tensors that a recorded block of this layer needs alive. */
   inputsOf?(layer: number): readonly Tensor[];
 }

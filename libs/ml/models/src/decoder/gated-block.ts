@@ -1,5 +1,5 @@
-import { hooked, isHooked, normalise, projectGroup, projectOnto, type KeysValues, type ModelHook, type Norm, type ProjectionGroup } from '@tunefleet/ml-nn';
-import { add, geglu, rope, rotaryHeads, selectRows, splitAxis, splitHeads, swiglu, type QueryKeyValue, type RopeTables, type Tensor } from '@tunefleet/ml-tensor';
+import { hooked, isHooked, normalise, projectGated, projectGroup, projectNormed, projectOnto, type KeysValues, type ModelHook, type Norm, type ProjectionGroup } from '@tunefleet/ml-nn';
+import { add, cachedAttention, canAttendInCache, geglu, rope, rotaryHeads, selectRows, splitAxis, splitHeads, swiglu, type QueryKeyValue, type RopeTables, type Tensor } from '@tunefleet/ml-tensor';
 import { attend } from './attend';
 import type { DecoderConfig } from './config';
 import type { BlockContext } from './block';
@@ -35,30 +35,41 @@ export function runGatedBlock(config: DecoderConfig, block: GatedBlock, x: Tenso
 /** What the block's attention would hold of its input. @param x [B*T, C], borrowed   @returns the caller's */
 export function gatedKeysValues(config: DecoderConfig, block: GatedBlock, x: Tensor, context: BlockContext): KeysValues {
   return x.device.scope(() => {
-    const [qkv] = projectGroup(normalise(x, block.inputNorm, context.adapter), block.qkv, context.adapter) as [Tensor];
+    const [qkv] = projectNormed(x, block.inputNorm, block.qkv, context.adapter) as [Tensor];
     const { k, v } = heads(config, block, qkv, context);
     return { k, v };
   });
 }
 
 function selfAttention(config: DecoderConfig, block: GatedBlock, x: Tensor, context: BlockContext): Tensor {
-  const { attentionScale: scale, attentionSoftcap: softcap } = config;
-  const { sequence, adapter, keysValues, outputRows } = context;
+  const { adapter, outputRows } = context;
+  const { attention: module, attentionOutput: map } = block.paths;
   const wanted = (all: Tensor): Tensor => (outputRows ? selectRows(all, outputRows) : all);
   return x.device.scope(() => {
-    const input = normalise(x, block.inputNorm, adapter);
-    const [qkv] = projectGroup(input, block.qkv, adapter) as [Tensor];
-    const { q, k, v } = heads(config, block, qkv, context);
-    const seen = keysValues ? keysValues.append(block.layer, k, v) : { k, v };
-    const values = attend(q, seen, sequence, { scale, softcap });
-    const { attention: module, attentionOutput: map } = block.paths;
-    if (!block.attentionOutputNorm && !isHooked(adapter, module, map)) return projectOnto(wanted(x), wanted(values), block.output, adapter);
+    const input = isHooked(adapter, module) ? normalise(x, block.inputNorm, adapter) : null;
+    const [qkv] = (input ? projectGroup(input, block.qkv, adapter) : projectNormed(x, block.inputNorm, block.qkv, adapter)) as [Tensor];
+    const values = attended(config, block, qkv, context);
+    if (!block.attentionOutputNorm && !input && !isHooked(adapter, map)) return projectOnto(wanted(x), wanted(values), block.output, adapter);
     const narrowed = wanted(values);
     const [projected] = projectGroup(narrowed, block.output, adapter) as [Tensor];
     const mapped = hooked(projected, narrowed, adapter, map);
-    const output = isHooked(adapter, module) ? hooked(mapped, wanted(input), adapter, module) : mapped;
+    const output = input ? hooked(mapped, wanted(input), adapter, module) : mapped;
     return add(wanted(x), normed(output, block.attentionOutputNorm, adapter));
   });
+}
+
+/** What queries get of the values of keys. @param qkv [B*T, (H + 2K) * D]   @returns [B*T, H*D] */
+function attended(config: DecoderConfig, block: GatedBlock, qkv: Tensor, context: BlockContext): Tensor {
+  const { attentionScale: scale, attentionSoftcap: softcap, keyValueHeads, headDim: width } = config;
+  const { sequence, keysValues } = context;
+  const { rope: tables, slotMask } = sequence;
+  if (slotMask !== undefined && tables && !block.headNorms && canAttendInCache(qkv, tables)) {
+    const slots = keysValues?.slots?.(block.layer, { heads: keyValueHeads, width, dtype: 'f32' });
+    if (slots) return cachedAttention(qkv, tables, slots, slotMask, { scale, softcap });
+  }
+  const { q, k, v } = heads(config, block, qkv, context);
+  const seen = keysValues ? keysValues.append(block.layer, k, v) : { k, v };
+  return attend(q, seen, sequence, { scale, softcap });
 }
 
 /** Rotated queries and keys, and values: [B, heads, T, D]. */
@@ -72,18 +83,25 @@ function heads({ heads: H, keyValueHeads: K }: DecoderConfig, { headNorms }: Gat
 }
 
 function mlp(config: DecoderConfig, block: GatedBlock, x: Tensor, { adapter }: BlockContext): Tensor {
-  const { activation, intermediateSize: F } = config;
+  const { mlp: module, mlpOutput: map } = block.paths;
   return x.device.scope(() => {
-    const input = normalise(x, block.mlpInputNorm, adapter);
-    const outputs = projectGroup(input, block.gateUp, adapter);
-    const [gate, up] = (outputs.length === 1 ? splitAxis(outputs[0] as Tensor, [F, F], 1) : outputs) as [Tensor, Tensor];
-    const product = activation === 'silu' ? swiglu(gate, up) : geglu(gate, up);
-    const { mlp: module, mlpOutput: map } = block.paths;
-    if (!block.mlpOutputNorm && !isHooked(adapter, module, map)) return projectOnto(x, product, block.down, adapter);
+    const input = isHooked(adapter, module) ? normalise(x, block.mlpInputNorm, adapter) : null;
+    const product = gated(config, block, x, input, adapter);
+    if (!block.mlpOutputNorm && !input && !isHooked(adapter, map)) return projectOnto(x, product, block.down, adapter);
     const [projected] = projectGroup(product, block.down, adapter) as [Tensor];
-    const output = hooked(hooked(projected, product, adapter, map), input, adapter, module);
+    const mapped = hooked(projected, product, adapter, map);
+    const output = input ? hooked(mapped, input, adapter, module) : mapped;
     return add(x, normed(output, block.mlpOutputNorm, adapter));
   });
+}
+
+/** act(gate) * up. @param input norm(x), where it is known   @returns [B*T, F] */
+function gated({ activation, intermediateSize: F }: DecoderConfig, { mlpInputNorm: norm, gateUp }: GatedBlock, x: Tensor, input: Tensor | null, adapter: ModelHook | null): Tensor {
+  const whole = activation === 'silu' && !input ? projectGated(x, norm, gateUp, adapter) : null;
+  if (whole) return whole;
+  const outputs = input ? projectGroup(input, gateUp, adapter) : projectNormed(x, norm, gateUp, adapter);
+  const [gate, up] = (outputs.length === 1 ? splitAxis(outputs[0] as Tensor, [F, F], 1) : outputs) as [Tensor, Tensor];
+  return activation === 'silu' ? swiglu(gate, up) : geglu(gate, up);
 }
 
 function normed(x: Tensor, norm: Norm | null, hook: ModelHook | null): Tensor {

@@ -1,6 +1,6 @@
 import { invariant } from '@tunefleet/foundation';
 import type { KeysValues } from '@tunefleet/ml-nn';
-import type { Device, FloatDType, Tensor } from '@tunefleet/ml-tensor';
+import type { CacheSlots, Device, FloatDType, Tensor } from '@tunefleet/ml-tensor';
 import type { KeyValueCache } from '../causal-lm';
 import type { KeyValueStore } from './block';
 
@@ -19,6 +19,13 @@ interface Pass {
   places: Tensor | null;
 }
 
+/** Of keys and of values alike. */
+interface HeadSize {
+  readonly heads: number;
+  readonly width: number;
+  readonly dtype: FloatDType;
+}
+
 /** Keys or values of a layer. */
 interface Buffer {
   /** [B, K, slots, D] */
@@ -33,7 +40,7 @@ export class LayeredCache implements KeyValueCache, KeyValueStore {
   private readonly values: (Buffer | null)[];
   private held: Int32Array;
   /** Tokens for which a row has room, virtual ones included. */
-  private slots = 0;
+  private slotsPerRow = 0;
   private leadLength = 0;
   private pass: Pass | null = null;
   private closed = false;
@@ -73,24 +80,33 @@ export class LayeredCache implements KeyValueCache, KeyValueStore {
     invariant(!this.closed, 'the cache is closed');
     invariant(columns === 1 || this.isEven, 'several tokens at once need rows of equal length');
     const leadLength = lead?.[0]?.k.dim(2) ?? 0;
-    invariant(this.slots === 0 || this.leadLength === leadLength, `a cache made behind ${this.leadLength} virtual tokens was used behind ${leadLength}`);
+    invariant(this.slotsPerRow === 0 || this.leadLength === leadLength, `a cache made behind ${this.leadLength} virtual tokens was used behind ${leadLength}`);
     this.leadLength = leadLength;
     const needed = leadLength + this.length + columns;
-    if (needed > this.slots) this.slots = Math.ceil((needed + ROOM_SHARE * needed) / ROOM_TOKENS) * ROOM_TOKENS;
+    if (needed > this.slotsPerRow) this.slotsPerRow = Math.ceil((needed + ROOM_SHARE * needed) / ROOM_TOKENS) * ROOM_TOKENS;
     this.end();
     this.pass = { columns, everySlot, lead, places: null };
-    return this.slots;
+    return this.slotsPerRow;
   }
 
   append(layer: number, k: Tensor, v: Tensor): KeysValues {
     const { pass } = this;
     invariant(pass, 'no pass has begun');
-    const lead = pass.lead?.[layer];
-    const places = (pass.places ??= this.places(k.dim(1), pass.columns));
-    const all = { k: this.write(this.keys, layer, k, lead?.k, places), v: this.write(this.values, layer, v, lead?.v, places) };
+    const { k: keys, v: values, places } = this.room(pass, layer, { heads: k.dim(1), width: k.dim(3), dtype: k.dtype as FloatDType });
+    this.write(keys, k, places);
+    this.write(values, v, places);
+    const all = { k: keys.whole, v: values.whole };
     if (pass.everySlot) return all;
     const seen = this.leadLength + this.length + pass.columns;
     return seen === pass.columns ? { k, v } : { k: this.firstSlots(all.k, seen), v: this.firstSlots(all.v, seen) };
+  }
+
+  slots(layer: number, size: HeadSize): CacheSlots<Tensor> | null {
+    const { pass } = this;
+    invariant(pass, 'no pass has begun');
+    if (!pass.everySlot) return null;
+    const { k, v, places } = this.room(pass, layer, size);
+    return { k: k.whole, v: v.whole, places };
   }
 
   /** Makes the tokens of the pass count. */
@@ -139,29 +155,33 @@ export class LayeredCache implements KeyValueCache, KeyValueStore {
     for (let row = 0; row < this.rows; row++) {
       const first = this.leadLength + (this.held[row] ?? 0);
       for (let head = 0; head < heads; head++) {
-        for (let column = 0; column < columns; column++) places[next++] = (row * heads + head) * this.slots + first + column;
+        for (let column = 0; column < columns; column++) places[next++] = (row * heads + head) * this.slotsPerRow + first + column;
       }
     }
     return this.device.detached(() => this.device.tensor(places, [places.length], 'i32'));
   }
 
-  private write(store: (Buffer | null)[], layer: number, added: Tensor, lead: Tensor | undefined, places: Tensor): Tensor {
-    const p = this.device.primitives;
-    const { whole, flat } = this.withRoom(store, layer, added, lead);
-    using rows = p.reshape(added, [places.dim(0), added.dim(3)]);
-    p.writeRows(flat, places, rows);
-    return whole;
+  /** A layer's buffers, and where the tokens of a pass go in them. */
+  private room(pass: Pass, layer: number, size: HeadSize): { readonly k: Buffer; readonly v: Buffer; readonly places: Tensor } {
+    const places = (pass.places ??= this.places(size.heads, pass.columns));
+    const lead = pass.lead?.[layer];
+    return { k: this.withRoom(this.keys, layer, size, lead?.k), v: this.withRoom(this.values, layer, size, lead?.v), places };
   }
 
-  private withRoom(store: (Buffer | null)[], layer: number, { shape, dtype }: Tensor, lead: Tensor | undefined): Buffer {
-    const before = store[layer];
-    if (before?.whole.dim(2) === this.slots) return before;
+  private write({ flat }: Buffer, added: Tensor, places: Tensor): void {
     const p = this.device.primitives;
-    const [rows = 0, heads = 0, , width = 0] = shape;
-    const room = (slots: number): Tensor => p.zeros([rows, heads, slots, width], dtype as FloatDType);
+    using rows = p.reshape(added, [places.dim(0), added.dim(3)]);
+    p.writeRows(flat, places, rows);
+  }
+
+  private withRoom(store: (Buffer | null)[], layer: number, { heads, width, dtype }: HeadSize, lead: Tensor | undefined): Buffer {
+    const before = store[layer];
+    if (before?.whole.dim(2) === this.slotsPerRow) return before;
+    const p = this.device.primitives;
+    const room = (slots: number): Tensor => p.zeros([this.rows, heads, slots, width], dtype);
     return this.replace(store, layer, () => {
-      if (before) return p.concat([before.whole, room(this.slots - before.whole.dim(2))], 2);
-      return lead ? p.concat([p.tile(p.cast(lead, dtype), [rows, 1, 1, 1]), room(this.slots - lead.dim(2))], 2) : room(this.slots);
+      if (before) return p.concat([before.whole, room(this.slotsPerRow - before.whole.dim(2))], 2);
+      return lead ? p.concat([p.tile(p.cast(lead, dtype), [this.rows, 1, 1, 1]), room(this.slotsPerRow - lead.dim(2))], 2) : room(this.slotsPerRow);
     });
   }
 
@@ -182,7 +202,7 @@ export class LayeredCache implements KeyValueCache, KeyValueStore {
   }
 
   private free(): void {
-    this.slots = 0;
+    this.slotsPerRow = 0;
     for (const store of [this.keys, this.values]) {
       store.forEach((buffer, layer) => {
         buffer?.flat.dispose();

@@ -1,6 +1,6 @@
 import type { Raw } from '../../backend';
 import type { DType, Shape } from '../../dtype';
-import type { AttentionPass, FusedOps, HeadSizes, RawQuantisedWeights } from '../../fused-ops';
+import type { AttentionPass, CacheSlots, FusedOps, HeadSizes, RawQuantisedWeights } from '../../fused-ops';
 
 /** The shapes that fused ops give. */
 export class ShapesFused implements FusedOps {
@@ -10,12 +10,20 @@ export class ShapesFused implements FusedOps {
     return this.make([x.shape[0] as number, weight.shape[0] as number], 'f32');
   }
 
+  gatedLinear(x: Raw, gate: Raw): Raw {
+    return this.linear(x, gate);
+  }
+
   product(x: Raw, weight: Raw, turned: boolean): Raw {
     return this.make([x.shape[0] as number, weight.shape[turned ? 1 : 0] as number], 'f32');
   }
 
   linearFourBit(x: Raw, { outSize }: RawQuantisedWeights): Raw {
     return this.make([x.shape[0] as number, outSize], 'f32');
+  }
+
+  gatedLinearFourBit(x: Raw, gate: RawQuantisedWeights): Raw {
+    return this.linearFourBit(x, gate);
   }
 
   dequantise({ outSize, inSize }: RawQuantisedWeights): Raw {
@@ -67,6 +75,11 @@ export class ShapesFused implements FusedOps {
 
   singleQueryAttention({ shape: [batch = 0, heads = 0, , width = 0] }: Raw): Raw {
     return this.make([batch, heads * width], 'f32');
+  }
+
+  cachedAttention(x: Raw, _cosine: Raw, _sine: Raw, { k: { shape: [, heads = 0, , width = 0] } }: CacheSlots<Raw>): Raw {
+    const [rows, columns] = x.shape as [number, number];
+    return this.make([rows, columns - 2 * heads * width], 'f32');
   }
 
   private like(x: Raw): Raw {

@@ -1,5 +1,5 @@
 import type { Raw } from '../../backend';
-import type { Additions, AttentionPass, FusedOps, HeadSizes, RawQuantisedWeights, Scoring } from '../../fused-ops';
+import type { Additions, AttentionPass, CacheSlots, FusedOps, HeadSizes, RawQuantisedWeights, RowNorm, Scoring } from '../../fused-ops';
 import { TF, type OpAttribute } from './binding';
 
 /** How the backend runs an op by name. */
@@ -25,16 +25,24 @@ export class FusedKernels implements FusedOps {
     }
   }
 
-  linear(x: Raw, weight: Raw, additions: Additions<Raw>): Raw {
-    return this.one('TunefleetLinear', [this.runner.type('T', TF[weight.dtype]), ...this.counts(additions)], [x, weight, ...added(additions)]);
+  linear(x: Raw, weight: Raw, additions: Additions<Raw>, norm: RowNorm<Raw> | null = null): Raw {
+    return this.one('TunefleetLinear', [this.runner.type('T', TF[weight.dtype]), ...this.counts(additions), ...this.norming(norm)], [x, weight, ...added(additions), norm?.weight ?? null]);
+  }
+
+  gatedLinear(x: Raw, gate: Raw, up: Raw, norm: RowNorm<Raw> | null): Raw {
+    return this.one('TunefleetGatedLinear', [this.runner.type('T', TF[gate.dtype]), ...this.norming(norm)], [x, gate, up, norm?.weight ?? null]);
   }
 
   product(x: Raw, weight: Raw, turned: boolean, additions: Additions<Raw>): Raw {
     return this.one('TunefleetManyRows', [this.runner.type('T', TF[weight.dtype]), this.runner.int('turned', turned ? 1 : 0), ...this.counts(additions)], [x, weight, ...added(additions)]);
   }
 
-  linearFourBit(x: Raw, weights: RawQuantisedWeights, additions: Additions<Raw>): Raw {
-    return this.one('TunefleetLinearFourBit', [...this.quantisation(weights), ...this.counts(additions)], [x, ...partsOf(weights), ...added(additions)]);
+  linearFourBit(x: Raw, weights: RawQuantisedWeights, additions: Additions<Raw>, norm: RowNorm<Raw> | null = null): Raw {
+    return this.one('TunefleetLinearFourBit', [...this.quantisation(weights), ...this.counts(additions), ...this.norming(norm)], [x, ...partsOf(weights), ...added(additions), norm?.weight ?? null]);
+  }
+
+  gatedLinearFourBit(x: Raw, gate: RawQuantisedWeights, up: RawQuantisedWeights, norm: RowNorm<Raw> | null): Raw {
+    return this.one('TunefleetGatedLinearFourBit', [...this.quantisation(gate), this.runner.float('up_scale_offset', offsetOf(up)), ...this.norming(norm)], [x, ...partsOf(gate), ...partsOf(up), norm?.weight ?? null]);
   }
 
   dequantise(weights: RawQuantisedWeights): Raw {
@@ -87,6 +95,10 @@ export class FusedKernels implements FusedOps {
     return this.one('TunefleetSingleQueryAttention', this.scoring(scoring, mask), [q, k, v, mask]);
   }
 
+  cachedAttention(x: Raw, cosine: Raw, sine: Raw, { k, v, places }: CacheSlots<Raw>, mask: Raw | null, scoring: Scoring): Raw {
+    return this.one('TunefleetCachedAttention', this.scoring(scoring, mask), [x, cosine, sine, places, k, v, mask]);
+  }
+
   private one(name: string, attributes: readonly OpAttribute[], inputs: readonly (Raw | null)[]): Raw {
     return this.all(name, attributes, inputs, 1)[0] as Raw;
   }
@@ -99,18 +111,23 @@ export class FusedKernels implements FusedOps {
     return [this.runner.int('B', bias ? 1 : 0), this.runner.int('R', residual ? 1 : 0), this.runner.int('U', lowRank ? 2 : 0)];
   }
 
+  private norming(norm: RowNorm<Raw> | null): OpAttribute[] {
+    return [this.runner.int('N', norm ? 1 : 0), this.runner.float('epsilon', norm?.epsilon ?? 0)];
+  }
+
   private scoring({ scale, softcap }: Scoring, mask: Raw | null): OpAttribute[] {
     return [this.runner.float('scale', scale), this.runner.float('softcap', softcap ?? 0), this.runner.int('M', mask ? 1 : 0)];
   }
 
-  private quantisation({ scales, blockSize, outSize }: RawQuantisedWeights): OpAttribute[] {
+  private quantisation(weights: RawQuantisedWeights): OpAttribute[] {
     const { runner } = this;
+    const { scales, blockSize, outSize } = weights;
     const plain = 'values' in scales;
     return [
       runner.int('out', outSize),
       runner.int('block_size', blockSize),
       runner.int('scale_block_size', plain ? 1 : scales.blockSize),
-      runner.float('scale_offset', plain ? 0 : scales.offset),
+      runner.float('scale_offset', offsetOf(weights)),
       runner.int('S', plain ? 1 : 2),
       runner.int('C', plain ? 0 : 1),
     ];
@@ -119,6 +136,10 @@ export class FusedKernels implements FusedOps {
 
 function added({ bias = null, residual = null, lowRank }: Additions<Raw>): (Raw | null)[] {
   return [bias, residual, lowRank?.narrow ?? null, lowRank?.update ?? null];
+}
+
+function offsetOf({ scales }: RawQuantisedWeights): number {
+  return 'values' in scales ? 0 : scales.offset;
 }
 
 /** In the order of the op's inputs. */

@@ -1,6 +1,8 @@
 import { invariant } from '@tunefleet/foundation';
+import type { CacheSlots } from '../../fused-ops';
 import { isFused } from '../../fused-primitives';
 import type { Tensor } from '../../tensor';
+import type { PositionTables, RopeTables } from '../rope/rope';
 import { bent } from '../softcap/softcap';
 import type { AttentionOptions } from './attention';
 import { MASKED } from './masks';
@@ -39,4 +41,19 @@ export function singleQueryAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tens
     const weights = p.cast(p.softmax(mask ? p.add(scores, mask) : scores), q.dtype);
     return p.reshape(p.batchMatMul(weights, v), [batch, heads * width]);
   });
+}
+
+/** Whether `cachedAttention` can be had for such heads. */
+export function canAttendInCache(x: Tensor, tables: RopeTables): tables is PositionTables {
+  return isFused(x) && !x.device.tape && !('rotation' in tables);
+}
+
+/**
+ * `rotaryHeads` of one token per row, its key and value written into the cache, and `singleQueryAttention`, in one op and without a gradient.
+ * @param x [B, (H + 2K) * D]   @param mask as there
+ * @returns [B, H * D], the caller's
+ */
+export function cachedAttention(x: Tensor, tables: PositionTables, cache: CacheSlots<Tensor>, mask: Tensor | null, { scale, softcap = null }: AttentionOptions = {}): Tensor {
+  invariant(isFused(x) && canAttendInCache(x, tables), 'attention in the cache has no gradient and wants a device with an op for it');
+  return x.device.fused.cachedAttention(x, tables.cos, tables.sin, cache, mask, { scale: scale ?? 1 / Math.sqrt(cache.k.dim(3)), softcap });
 }

@@ -2,7 +2,7 @@ import type { Device } from '../../device';
 import type { DType } from '../../dtype';
 import type { Tensor } from '../../tensor';
 import { isFused, type FusedPrimitives } from '../../fused-primitives';
-import type { Additions } from '../../fused-ops';
+import type { Additions, RowNorm } from '../../fused-ops';
 import { dequantise, fitsFused, type QuantisedWeights } from './quantised-weights';
 
 /** A frozen weight matrix, in a dtype of its own and kept the way round that this device multiplies fastest, or quantised. */
@@ -64,6 +64,31 @@ export function fusedBack(g: Tensor, weight: FrozenMatrix, additions: Additions<
   return isFused(g) && weight.layout === 'outIn' ? manyRows(g, weight, true, additions) : null;
 }
 
+/** norm(x) Wᵀ + bias in one op, of a few rows whose gradient nobody wants; null where this device has none for it. */
+export function fusedNormed(x: Tensor, norm: RowNorm<Tensor>, { weight, bias }: FrozenMap): Tensor | null {
+  return isFew(x) && isFused(norm.weight) && weight.layout === 'outIn' ? byDotProducts(x, weight, { bias }, norm) : null;
+}
+
+/** silu(norm(x) Gᵀ) * (norm(x) Uᵀ), as `fusedNormed`. */
+export function fusedGated(x: Tensor, norm: RowNorm<Tensor>, gate: FrozenMap, up: FrozenMap): Tensor | null {
+  if (!isFew(x) || !isFused(norm.weight) || gate.bias || up.bias) return null;
+  const [a, b] = [gate.weight, up.weight];
+  const { fused } = x.device;
+  if (!a.quantised && !b.quantised) return a.value.dtype === b.value.dtype && a.layout === 'outIn' && b.layout === 'outIn' ? fused.gatedLinear(x, a.value, b.value, norm) : null;
+  const [first, second, ...others] = [...(a.quantised ?? []), ...(b.quantised ?? [])];
+  return first && second && others.length === 0 && areAlike(first, second) && fitsFused(first) ? fused.gatedLinearFourBit(x, first, second, norm) : null;
+}
+
+function isFew(x: Tensor): x is FusedTensor {
+  return isFused(x) && !x.device.tape && x.dim(0) <= FEW;
+}
+
+/** Of one size, with scales of one kind. */
+function areAlike(a: QuantisedWeights, b: QuantisedWeights): boolean {
+  const kind = ({ scales }: QuantisedWeights): number => ('values' in scales ? 0 : scales.blockSize);
+  return a.outSize === b.outSize && a.inSize === b.inSize && a.blockSize === b.blockSize && kind(a) === kind(b);
+}
+
 type FusedTensor = Tensor & { readonly device: { readonly fused: FusedPrimitives } };
 
 function manyRows(x: FusedTensor, weight: FrozenMatrix, turned: boolean, additions: Additions<Tensor>): Tensor | null {
@@ -72,15 +97,15 @@ function manyRows(x: FusedTensor, weight: FrozenMatrix, turned: boolean, additio
 }
 
 /** For a few rows or outputs: weights are read once, and what is done with them is next to nothing. */
-function byDotProducts(x: FusedTensor, { value, quantised }: FrozenMatrix, additions: Additions<Tensor>): Tensor {
+function byDotProducts(x: FusedTensor, { value, quantised }: FrozenMatrix, additions: Additions<Tensor>, norm: RowNorm<Tensor> | null = null): Tensor {
   const { fused, primitives } = x.device;
-  if (!quantised) return fused.linear(x, value, additions);
+  if (!quantised) return fused.linear(x, value, additions, norm);
   const fits = quantised.every(fitsFused);
   const [only] = quantised as readonly [QuantisedWeights];
-  if (fits && quantised.length === 1) return fused.linearFourBit(x, only, additions);
-  if (fits && !Object.values(additions).some(Boolean)) return x.device.scope(() => primitives.concat(quantised.map((part) => fused.linearFourBit(x, part)), 1));
+  if (fits && quantised.length === 1) return fused.linearFourBit(x, only, additions, norm);
+  if (fits && !Object.values(additions).some(Boolean)) return x.device.scope(() => primitives.concat(quantised.map((part) => fused.linearFourBit(x, part, {}, norm)), 1));
   using dense = dequantise(quantised);
-  return fused.linear(x, dense, additions);
+  return fused.linear(x, dense, additions, norm);
 }
 
 /** Rows or outputs; measured: with more of both the products of whole matrices are faster. */
