@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "gemm.h"
 #include "parallel.h"
@@ -34,13 +35,16 @@ inline void dots(const float* x, const Weight* w, int64_t size, float (&sums)[Ro
   int64_t at = 0;
   for (; at + kLanes <= size; at += kLanes) {
     f32x8 weights[Outputs];
+    TUNEFLEET_UNROLL
     for (int o = 0; o < Outputs; ++o) {
       weights[o] = load(w + o * size + at);
       // A row is too short for the processor to see that the next ones follow.
-      if (Rows == 1) __builtin_prefetch(w + (o + Outputs) * size + at);
+      __builtin_prefetch(w + (o + Outputs) * size + at);
     }
+    TUNEFLEET_UNROLL
     for (int r = 0; r < Rows; ++r) {
       const f32x8 inputs = load(x + r * size + at);
+      TUNEFLEET_UNROLL
       for (int o = 0; o < Outputs; ++o) lanes[r][o] += inputs * weights[o];
     }
   }
@@ -52,6 +56,9 @@ inline void dots(const float* x, const Weight* w, int64_t size, float (&sums)[Ro
     }
   }
 }
+
+template <typename Pointer>
+using WeightOf = std::remove_cv_t<std::remove_pointer_t<Pointer>>;
 
 /** A product and what is added to it. */
 template <typename Weight>
@@ -77,11 +84,11 @@ struct Plain {
 };
 
 /** Two products, one under silu, times each other. */
-template <typename Weight>
+template <typename GateWeight, typename UpWeight>
 struct Gated {
   const Product& p;
-  const Weight* gate;
-  const Weight* up;
+  const GateWeight* gate;
+  const UpWeight* up;
 
   template <int Rows, int Outputs>
   void finish(int64_t row, int64_t output, int64_t skipped) const {
@@ -128,22 +135,38 @@ void by_rows(const Product& p, BlockOf&& block_of) {
   else by_outputs<kOutputs, Matrices>(p, block_of);
 }
 
+/** Calls body(source) with what gives the weights of some outputs, see `multiply`: as they lie, or bf16 widened once where several groups of rows meet them. @param weights [out, in] */
+template <typename Weight, typename Body>
+void with_rows_of(const Weight* weights, const Product& p, Body&& body) {
+  const int64_t in = p.in;
+  if (sizeof(Weight) == sizeof(float) || p.rows <= kRows) return body([=](int64_t output, int64_t, float*) { return weights + output * in; });
+  body([=](int64_t output, int64_t count, float* scratch) {
+    const Weight* from = weights + output * in;
+    for_each_vector(count * in, [&](int64_t at, int lanes) {
+      __builtin_prefetch(from + count * in + at);
+      if (lanes == kLanes) store(scratch + at, load(from + at));
+      else for (int lane = 0; lane < lanes; ++lane) scratch[at + lane] = widen(from[at + lane]);
+    });
+    return static_cast<const float*>(scratch);
+  });
+}
+
 /** @param weights_of called with (output, count, scratch) gives the weights of some outputs, in place or written to scratch */
 template <typename Source>
 void multiply(const Product& p, Source&& weights_of) {
   by_rows<1>(p, [&](int64_t output, int64_t count, float* scratch) {
     const auto* w = weights_of(output, count, scratch);
-    return Plain<std::remove_cv_t<std::remove_pointer_t<decltype(w)>>>{p, w};
+    return Plain<WeightOf<decltype(w)>>{p, w};
   });
 }
 
 /** silu(x Gᵀ) * (x Uᵀ). @param gate_of as `weights_of`   @param up_of alike */
-template <typename Source>
-void multiply_gated(const Product& p, Source&& gate_of, Source&& up_of) {
+template <typename GateSource, typename UpSource>
+void multiply_gated(const Product& p, GateSource&& gate_of, UpSource&& up_of) {
   by_rows<2>(p, [&](int64_t output, int64_t count, float* scratch) {
     const auto* gate = gate_of(output, count, scratch);
     const auto* up = up_of(output, count, scratch + count * p.in);
-    return Gated<std::remove_cv_t<std::remove_pointer_t<decltype(up)>>>{p, gate, up};
+    return Gated<WeightOf<decltype(gate)>, WeightOf<decltype(up)>>{p, gate, up};
   });
 }
 

@@ -12,12 +12,6 @@
 namespace tunefleet {
 namespace {
 
-/** Weights of outputs that lie one after the other, in place. */
-template <typename Weight>
-auto rows_of(const Weight* weights, int64_t in) {
-  return [=](int64_t output, int64_t, float*) { return weights + output * in; };
-}
-
 /** A norm before a product, if the op has a weight for it. */
 class NormBefore {
  public:
@@ -153,8 +147,9 @@ class Linear {
     const View w = call.input(1);
     require(x.rank() == 2 && w.rank() == 2 && x.dim(1) == w.dim(1), "a linear map wants [rows, in] and [out, in]");
     additions_.with(call, x, norm_.rows(call, x, 2 + additions_.inputs()), w.dim(0), 2, [&](const Product& p) {
-      if (w.dtype() == TF_FLOAT) few_rows::multiply(p, rows_of(w.floats(), p.in));
-      else few_rows::multiply(p, rows_of(w.data<uint16_t>(), p.in));
+      const auto multiply = [&](auto&& weights_of) { few_rows::multiply(p, weights_of); };
+      if (w.dtype() == TF_FLOAT) few_rows::with_rows_of(w.floats(), p, multiply);
+      else few_rows::with_rows_of(w.data<uint16_t>(), p, multiply);
     });
   }
 
@@ -175,11 +170,16 @@ class GatedLinear {
     require(x.rank() == 2 && gate.rank() == 2 && gate.shape() == up.shape() && x.dim(1) == gate.dim(1), "gated maps want [rows, in] and [out, in] twice");
     const View y = call.output(0, {x.dim(0), gate.dim(0)});
     const Product p = plain_product(norm_.rows(call, x, 3), x, y);
-    if (gate.dtype() == TF_FLOAT) few_rows::multiply_gated(p, rows_of(gate.floats(), p.in), rows_of(up.floats(), p.in));
-    else few_rows::multiply_gated(p, rows_of(gate.data<uint16_t>(), p.in), rows_of(up.data<uint16_t>(), p.in));
+    if (gate.dtype() == TF_FLOAT) multiply(p, gate.floats(), up.floats());
+    else multiply(p, gate.data<uint16_t>(), up.data<uint16_t>());
   }
 
  private:
+  template <typename Weight>
+  static void multiply(const Product& p, const Weight* gate, const Weight* up) {
+    few_rows::with_rows_of(gate, p, [&](auto&& gate_of) { few_rows::with_rows_of(up, p, [&](auto&& up_of) { few_rows::multiply_gated(p, gate_of, up_of); }); });
+  }
+
   const NormBefore norm_;
 };
 
