@@ -350,12 +350,6 @@ class Dequantise {
   const int64_t in_;
 };
 
-std::vector<const char*> joined(const std::vector<std::vector<const char*>>& lists) {
-  std::vector<const char*> all;
-  for (const auto& list : lists) all.insert(all.end(), list.begin(), list.end());
-  return all;
-}
-
 typedef std::vector<const char*> Names;
 
 Names joined(std::initializer_list<Names> lists) {
