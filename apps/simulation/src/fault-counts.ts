@@ -1,7 +1,7 @@
 /** What can go wrong in a simulated world. Counted when it has an effect: a crash of an engine that is down is none. */
 export const faultKinds = [
   ...(['worker killed', 'worker shut down', 'worker isolated', 'worker revoked', 'worker clock off by more than a lease'] as const),
-  ...(['engine crashed', 'engine hangs', 'engine out of memory', 'upload met a full disk', 'transfer cut'] as const),
+  ...(['engine crashed', 'engine hangs', 'run hangs beside others', 'engine out of memory', 'upload met a full disk', 'transfer cut'] as const),
   ...(['stream cut', 'stream swallows', 'message late', 'acknowledgement late', 'message doubled', 'message overtaken by a newer stream'] as const),
   ...(['replica killed', 'replica restarted', 'all replicas away', 'database call failed', 'database answer lost'] as const),
   ...(['wake-up lost', 'wake-up doubled', 'wake-up overtaken', 'queue message lost', 'queue message doubled', 'queue message overtaken'] as const),

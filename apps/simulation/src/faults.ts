@@ -45,6 +45,7 @@ export class Faults {
       ['stream swallows', 3, () => network.of(worker.id).map((connection) => connection.swallow()).length > 0],
       ['engine crashed', 3, () => worker.crashEngine()],
       ['engine hangs', 2, () => worker.hangEngine()],
+      ['run hangs beside others', 1, () => [worker, ...workers].some((each) => each.hangOneRun())],
     ]);
   }
 

@@ -17,7 +17,7 @@ export interface SimulatedEngineDeps {
   readonly resumeStepOf: (attemptId: string) => number;
   /** It has been given a run beside others; by attempt, with the models of those that have not ended. */
   readonly onShared: (models: ReadonlyMap<string, string>) => void;
-  /** It hangs, and this attempt with it. */
+  /** This attempt hangs, by itself or with all of its engine. */
   readonly onHang: (attemptId: string) => void;
   /** It has made a step of this attempt. */
   readonly onStep: (attemptId: string) => void;
@@ -45,6 +45,7 @@ export class SimulatedEngine implements Engine {
   private readonly runs = new Map<string, Run>();
   private model: string | null = null;
   private ended = false;
+  private hung = false;
   private crashes = 0;
   private life = 0;
 
@@ -84,10 +85,21 @@ export class SimulatedEngine implements Engine {
 
   /** A fault: it does nothing any more, not even answer. @returns whether there was anything for it to do */
   hang(): boolean {
-    const working = [...this.runs.values()].filter(({ stopped, stuck }) => !stopped && !stuck);
+    const { working } = this;
     if (working.length === 0) return false;
+    this.hung = true;
     for (const run of this.runs.values()) run.stuck = true;
     for (const { id } of working) this.deps.onHang(id);
+    return true;
+  }
+
+  /** A fault: one of several runs waits for something that never comes; the others go on. @returns whether there were others */
+  hangOne(): boolean {
+    const { working } = this;
+    if (working.length < 2) return false;
+    const run = this.deps.random.pick(working);
+    run.stuck = true;
+    this.deps.onHang(run.id);
     return true;
   }
 
@@ -95,11 +107,15 @@ export class SimulatedEngine implements Engine {
     return [...this.runs.values()].some(({ stuck }) => stuck);
   }
 
+  private get working(): readonly Run[] {
+    return [...this.runs.values()].filter(({ stopped, stuck }) => !stopped && !stuck);
+  }
+
   private begin(message: ToEngine & { type: 'run' }): void {
     const { random, newHash } = this.deps;
     const behaviour = behaviourOf(message.spec);
     const fromStep = message.resumeDir === null ? 0 : this.deps.resumeStepOf(message.runId);
-    const run: Run = { id: message.runId, model: behaviour.model, fromStep, step: fromStep, stopped: false, stuck: this.hangs };
+    const run: Run = { id: message.runId, model: behaviour.model, fromStep, step: fromStep, stopped: false, stuck: this.hung };
     this.runs.set(run.id, run);
     if (run.stuck) this.deps.onHang(run.id);
     if (this.runs.size > 1) this.deps.onShared(new Map([...this.runs.values()].map(({ id, model: held }) => [id, held])));
@@ -174,6 +190,7 @@ export class SimulatedEngine implements Engine {
     if (!this.isReady || this.ended) return false;
     if (outOfMemory) this.deps.counts.add('engine out of memory');
     this.isReady = false;
+    this.hung = false;
     this.runs.clear();
     this.model = null;
     this.life++;

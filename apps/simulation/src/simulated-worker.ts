@@ -123,6 +123,10 @@ export class SimulatedWorker {
     return this.engine?.hang() ?? false;
   }
 
+  hangOneRun(): boolean {
+    return this.engine?.hangOne() ?? false;
+  }
+
   killHungEngine(): void {
     if (this.engine?.hangs === true) this.engine.crash();
   }

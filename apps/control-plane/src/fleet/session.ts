@@ -40,6 +40,8 @@ export class FleetSession {
   private busy = false;
   private owed: 'idle' | 'sending' | 'again' = 'idle';
   private readonly assigned = new Set<string>();
+  /** Of those the ones that the worker has not answered yet. */
+  private readonly unanswered = new Map<string, AttemptKey>();
   /** Attempts known to be this worker's; which worker has an attempt never changes. */
   private readonly own = new Set<string>();
   /** What each attempt was told, by its id: a pause may still turn into a cancel. */
@@ -129,6 +131,7 @@ export class FleetSession {
       case 'acknowledge':
         return this.acknowledge(command.key);
       case 'revoke':
+        this.unanswered.delete(command.key.attemptId);
         if (!(await this.isOwn(command.key))) return;
         this.deps.logger.warn({ ...command.key, workerId: this.workerId, reason: command.reason }, 'worker refused an assignment');
         await this.deps.store.revoke(command.key, command.reason);
@@ -225,6 +228,7 @@ export class FleetSession {
 
   private async acknowledge(key: AttemptKey): Promise<void> {
     const { leaseMs } = this.deps.settings;
+    this.unanswered.delete(key.attemptId);
     if (!(await this.isOwn(key)) || (await this.deps.store.acknowledge(key, leaseMs)) === 'stale') return this.sendStop(key, 'stale');
     this.send({ $case: 'lease', value: { attempt: key, validForMs: leaseMs } });
   }
@@ -313,11 +317,25 @@ export class FleetSession {
     for (const { key, reason, graceMs } of stops) {
       if (this.stopped.get(key.attemptId) !== reason) this.sendStop(key, reason, graceMs);
     }
+    await this.stopTakenBack(workerId, new Set(owed.map(({ key }) => key.attemptId)));
     for (const assignment of owed) {
       if (this.assigned.has(assignment.key.attemptId)) continue;
       this.assigned.add(assignment.key.attemptId);
+      this.unanswered.set(assignment.key.attemptId, assignment.key);
       this.own.add(ownKey(assignment.key));
       this.send({ $case: 'assign', value: toAssign(assignment, settings.leaseMs) });
+    }
+  }
+
+  /** What was taken back because no answer came may be running there all the same, beside what is sent next. */
+  private async stopTakenBack(workerId: string, owedIds: ReadonlySet<string>): Promise<void> {
+    const gone = [...this.unanswered.values()].filter(({ attemptId }) => !owedIds.has(attemptId));
+    if (gone.length === 0) return;
+    // Read later than what is owed: one that was asked to stop meanwhile is not over.
+    const stopping = new Set((await this.deps.store.listStopRequests(workerId)).map(({ key }) => key.attemptId));
+    for (const key of gone) {
+      if (stopping.has(key.attemptId) || !this.unanswered.delete(key.attemptId)) continue;
+      this.sendStop(key, 'stale');
     }
   }
 

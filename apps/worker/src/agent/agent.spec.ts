@@ -247,6 +247,30 @@ test('for one that does not stop the engine is killed late, and the others go on
   expect(engine.kills).toBe(1);
 });
 
+test('one that hangs before its first word is noticed beside others that speak, and ends alone', async () => {
+  await begin(3, { engineSilenceMs: 300, stopMs: 10, sharedStopMs: 60 });
+  await assign('a', 'b');
+  const speaking = timers.every(10, () => step('b', 1));
+  expect((await finished('a')).outcome).toMatchObject({ $case: 'failed', value: { failureClass: 'infrastructure', code: 'stuck', message: expect.stringMatching(/^nothing heard from the engine for 0 s since it was given the job$/) as string } });
+  await until('the end of a', () => agent.health().attemptIds.join() === 'b');
+  // The engine still has it, with all it holds.
+  expect([engine.stopsOf('a'), engine.stopsOf('b'), engine.kills, all('credit').at(-1)?.jobs]).toEqual([[false], [], 0, 0]);
+  speaking.cancel();
+  succeed('b');
+  expect((await finished('b')).outcome?.$case).toBe('succeeded');
+  expect(engine.kills).toBe(1);
+  await credit(3);
+  await assign('c');
+});
+
+test('an engine that says nothing any more is killed, and all of them go on elsewhere', async () => {
+  await begin(2, { engineSilenceMs: 150, stopMs: 10, sharedStopMs: 20 });
+  await assign('a', 'b');
+  for (const id of ['a', 'b']) expect((await finished(id)).outcome).toMatchObject({ $case: 'failed', value: { failureClass: 'infrastructure' } });
+  expect(engine.kills).toBe(1);
+  await credit(2);
+});
+
 test('an upload that fails ends its own run; its slot is taken until the engine has let go', async () => {
   await begin(2);
   await assign('a', 'b');

@@ -104,7 +104,11 @@ export class Agent {
       onMessage: (message) => this.onEngine(message),
       onExit: (exit) => this.onEngineExit(exit),
     });
-    this.runs = new EngineRuns({ engine: this.engine, settings: this.settings, timers, logger, onKill: () => this.sendCredit() });
+    this.runs = new EngineRuns({
+      ...{ engine: this.engine, settings: this.settings, clock, timers, logger },
+      onKill: () => this.sendCredit(),
+      onUnanswered: (runId) => this.attempts.get(runId)?.onUnanswered(),
+    });
     this.link = new ServerLink({
       client: this.parts.client,
       membership: this.parts.membership,
@@ -169,17 +173,19 @@ export class Agent {
 
   private onEngine(message: FromEngine): void {
     if (message.type === 'ready') return;
-    for (const attempt of this.attempts.values()) attempt.onEngineAlive();
+    const { runId } = message;
+    this.runs.heard(runId);
+    this.attempts.get(runId)?.onEngine(message);
     if (message.type === 'model') {
       this.modelInMemory = message.inMemory;
       this.modelsOnDisk = message.onDisk;
       this.sendCredit();
-      return;
     }
-    const isAnswer = message.type === 'succeeded' || message.type === 'failed' || message.type === 'stopped';
-    if (isAnswer) this.runs.answered(message.runId);
-    this.attempts.get(message.runId)?.onEngine(message);
-    if (isAnswer) this.sendCredit();
+    if (message.type === 'succeeded' || message.type === 'failed' || message.type === 'stopped') {
+      // Last: if all else in the engine hangs, it ends here.
+      this.runs.answered(runId);
+      this.sendCredit();
+    }
   }
 
   private onEngineExit(exit: EngineExit): void {

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { fleet } from '@tunefleet/contracts';
-import { ManualClock, silentLogger, systemClock } from '@tunefleet/foundation';
+import { ManualClock, silentLogger } from '@tunefleet/foundation';
 import { ManualTimers } from '../testing/manual-timers';
 import { Attempt, type AttemptDeps } from './attempt';
 import { attemptFolder } from './attempt-folder';
@@ -40,8 +40,6 @@ async function begin(settings: AgentSettings, time: Pick<AttemptDeps, 'clock' | 
     engine: {
       begin: ({ runId }) => asked.push(['begin', runId]) > 0,
       end: (runId, { checkpoint, killAfterMs }) => asked.push(['end', runId, { checkpoint, killAfterMs }]),
-      ask: (runId, checkpoint) => asked.push(['ask', runId, checkpoint]),
-      kill: (runId) => asked.push(['kill', runId]),
       recentLines: [],
     },
     onOutput: () => wake(),
@@ -85,27 +83,24 @@ test('a cancel goes over a pause: the checkpoint is given up', () => {
   expect(asked.slice(-2)).toEqual([{ checkpoint: true, killAfterMs: 60_000 }, { checkpoint: false, killAfterMs: stopMs }].map((how) => ['end', 'att-1', how]));
 });
 
-test('an engine that is silent for too long is asked, killed, and not waited for should even that not end it', async () => {
-  await attempt.close();
-  await begin({ ...defaultAgentSettings, engineSilenceMs: 60, stopMs: 20 }, { clock: systemClock });
-  let first: ReturnType<Attempt['nextMessage']> = null;
-  while ((first = attempt.nextMessage()) === null) await new Promise<void>((resolve) => (wake = resolve));
-  expect(first).toMatchObject({ $case: 'events', value: { events: [{ payload: { $case: 'log', value: { level: 'warn', dataJson: '{"code":"stuck","phase":null}' } } }] } });
-  attempt.onEventAck({ attempt: ref, seq: 1, stale: false });
-  expect(await ending()).toMatchObject({ $case: 'failed', value: { failureClass: 'infrastructure', code: 'stuck' } });
-  expect(asked.slice(-2)).toEqual([['ask', 'att-1', false], ['kill', 'att-1']]);
-});
-
-test('silence is that of the engine: whatever it says of others, it is alive', async () => {
+test('silence is noted, given up, and not waited for should the engine not answer', async () => {
   await attempt.close();
   const timers = new ManualTimers();
-  await begin({ ...defaultAgentSettings, engineSilenceMs: 90_000 }, { clock: timers.clock, timers });
-  for (let times = 0; times < 10; times++) {
-    timers.pass(29_000);
-    attempt.onEngineAlive();
-    attempt.renewLease(600_000);
-  }
-  expect([attempt.nextMessage(), asked.at(-1)]).toEqual([null, ['begin', 'att-1']]);
-  timers.pass(90_000);
-  expect(asked.at(-1)).toEqual(['ask', 'att-1', false]);
+  await begin({ ...defaultAgentSettings, engineSilenceMs: 90_000, stopMs: 20 }, { clock: timers.clock, timers });
+  timers.pass(30_000);
+  expect(attempt.nextMessage()).toMatchObject({ $case: 'events', value: { events: [{ payload: { $case: 'log', value: { level: 'warn', dataJson: '{"code":"stuck","phase":null}' } } }] } });
+  attempt.onEventAck({ attempt: ref, seq: 1, stale: false });
+  timers.pass(59_999);
+  expect(asked.at(-1)).toEqual(['begin', 'att-1']);
+  timers.pass(1);
+  expect(asked.at(-1)).toEqual(['end', 'att-1', { checkpoint: false, killAfterMs: 20 }]);
+  expect(attempt.nextMessage()).toBeNull();
+  attempt.onUnanswered();
+  expect(await ending()).toMatchObject({ $case: 'failed', value: { failureClass: 'infrastructure', code: 'stuck' } });
+});
+
+test('who was asked to stop and is not waited for has stopped', async () => {
+  attempt.stop('preempted', 50);
+  attempt.onUnanswered();
+  expect(await ending()).toEqual({ $case: 'stopped', value: { reason: 'preempted' } });
 });

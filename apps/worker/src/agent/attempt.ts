@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { ArtifactRef, Failure, fleet } from '@tunefleet/contracts';
 import { silenceRule } from '@tunefleet/domain-jobs';
-import { assertNever, errorCode, errorMessage, systemTimers, type Clock, type Logger, type Timer, type Timers } from '@tunefleet/foundation';
+import { assertNever, errorCode, errorMessage, systemTimers, type Clock, type Logger, type Timers } from '@tunefleet/foundation';
 import type { FromEngine, ToEngine } from '../engine-protocol';
 import type { ArtifactCache } from './artifact-cache';
 import type { ArtifactTransfer } from './artifact-transfer';
@@ -24,7 +24,7 @@ export interface AttemptDeps {
   readonly clock: Clock;
   readonly timers?: Timers;
   readonly logger: Logger;
-  readonly engine: Pick<EngineRuns, 'begin' | 'end' | 'ask' | 'kill' | 'recentLines'>;
+  readonly engine: Pick<EngineRuns, 'begin' | 'end' | 'recentLines'>;
   /** There may be something to send. */
   readonly onOutput: () => void;
 }
@@ -50,28 +50,26 @@ export class Attempt {
   private readonly events = new EventLog();
   private readonly lease: LeaseClock;
   private readonly watch: EngineWatch;
-  /** The engine has been given up; it is killed unless it answers within its grace. */
+  /** What it ends with unless the engine answers otherwise before it is not waited for any more. */
   private givenUp: Failure | null = null;
   private readonly transfers = new AbortController();
   /** Hashes of what it holds in the cache. */
   private readonly held: string[] = [];
   /** Uploads, one after the other. */
   private uploads: Promise<void> = Promise.resolve();
-  private readonly timers: Timers;
-  private killTimer: Timer | null = null;
 
   constructor(
     private readonly assign: fleet.Assign & { attempt: fleet.AttemptRef },
     private readonly deps: AttemptDeps,
   ) {
     this.ref = assign.attempt;
-    this.timers = deps.timers ?? systemTimers;
-    this.lease = new LeaseClock(deps.clock, deps.settings.leaseMarginMs, () => this.stop('lease_lost', deps.settings.checkpointStopMs), this.timers);
+    const timers = deps.timers ?? systemTimers;
+    this.lease = new LeaseClock(deps.clock, deps.settings.leaseMarginMs, () => this.stop('lease_lost', deps.settings.checkpointStopMs), timers);
     this.lease.renew(assign.leaseMs);
     this.watch = new EngineWatch({
       rule: silenceRule(deps.settings.engineSilenceMs),
       clock: deps.clock,
-      timers: this.timers,
+      timers,
       onStuck: (message, phase) => this.remark(`Stuck: ${message}`, { code: 'stuck', phase }),
       onHeardAgain: (silentMs) => this.remark(`The engine goes on after ${Math.round(silentMs / 1000)} s of silence`, { code: 'unstuck' }),
       onGivenUp: (message) => this.giveUp(message),
@@ -106,11 +104,6 @@ export class Attempt {
     } catch (error) {
       if (this.phase === 'preparing') this.failPreparing(error);
     }
-  }
-
-  /** The engine spoke, of this attempt or another: it is alive. */
-  onEngineAlive(): void {
-    this.watch.heard();
   }
 
   onEngine(message: Exclude<FromEngine, { type: 'ready' }>): void {
@@ -150,6 +143,13 @@ export class Attempt {
     this.fail(failureOf(end, this.ref.attemptId));
   }
 
+  /** The engine was asked to end it and has not, and is not waited for: a process in its driver's hands may not even go when it is killed. */
+  onUnanswered(): void {
+    if (this.phase !== 'running' && this.phase !== 'stopping') return;
+    if (this.stopReason === null && this.givenUp !== null) this.fail(this.givenUp);
+    else this.end(stoppedOutcome(this.stopReason));
+  }
+
   renewLease(validForMs: number): void {
     if (this.phase !== 'over') this.lease.renew(validForMs);
   }
@@ -179,7 +179,6 @@ export class Attempt {
     this.phase = 'stopping';
     // From here on the grace bounds the engine.
     this.watch.stop();
-    this.killTimer?.cancel();
     this.deps.engine.end(this.ref.attemptId, plan);
   }
 
@@ -211,7 +210,6 @@ export class Attempt {
     this.lease.stop();
     this.watch.stop();
     this.transfers.abort();
-    this.killTimer?.cancel();
     await this.uploads;
     this.deps.cache.release(this.held.splice(0));
     await this.deps.folder.remove();
@@ -262,16 +260,11 @@ export class Attempt {
     this.record({ $case: 'log', value: { level: 'warn', message, dataJson: JSON.stringify(data) } });
   }
 
-  /** It may only be slow to answer. One that is not heard of after its grace is killed, and not waited for: a process in its driver's hands may not go. */
+  /** It may only be slow to answer. */
   private giveUp(message: string): void {
-    const { engine, logger, settings } = this.deps;
-    const failure = (this.givenUp = engineFailure('stuck', message, engine.recentLines));
-    logger.error({ ...this.ref, graceMs: settings.stopMs }, `${message}; the engine is given up`);
-    engine.ask(this.ref.attemptId, false);
-    this.killTimer = this.timers.after(settings.stopMs, () => {
-      engine.kill(this.ref.attemptId);
-      if (this.phase === 'running') this.fail(failure);
-    });
+    this.givenUp = engineFailure('stuck', message, this.deps.engine.recentLines);
+    this.deps.logger.error(this.ref, `${message}; it is given up`);
+    this.abandonRun();
   }
 
   /** What the engine makes of it counts no more. */
@@ -324,7 +317,6 @@ export class Attempt {
   private end(outcome: Outcome | null): void {
     this.phase = 'ending';
     this.watch.stop();
-    this.killTimer?.cancel();
     this.uploads = this.uploads.then(() => {
       this.outcome ??= outcome;
       this.deps.onOutput();

@@ -13,7 +13,7 @@ export interface EngineWatchOptions {
   readonly onGivenUp: (message: string) => void;
 }
 
-/** Watches how long the engine, which has a job, says nothing, on this machine's monotonic clock: a cut network is no silence of the engine. */
+/** Watches how long the engine says nothing of a job that it has, on this machine's monotonic clock: a cut network is no silence of the engine. */
 export class EngineWatch {
   private readonly timers: Timers;
   private timer: Timer | null = null;

@@ -18,7 +18,10 @@ export interface AgentSettings {
    * cancel takes one pass at the most, and less than two seconds however long a pass is.
    */
   readonly stopMs: number;
-  /** The same, at the least, while other runs are in the engine: it is busy with passes of theirs, too, and killing it would cost them what they did since their checkpoints. */
+  /**
+   * The same, at the least, while other runs are in the engine: it is busy with passes of theirs, too, and killing it would cost them what they did since their checkpoints.
+   * While they go on speaking it is not killed for one that hangs.
+   */
   readonly sharedStopMs: number;
   /** The same with a checkpoint to write, when the control plane grants no other time. */
   readonly checkpointStopMs: number;
@@ -30,7 +33,7 @@ export interface AgentSettings {
   readonly engineRestart: BackoffPolicy;
   /** How long an engine may take to open its device. */
   readonly engineReadyMs: number;
-  /** How long an engine that has a job may say nothing before it is killed; after a third of that it is noted as stuck. */
+  /** How long an engine may say nothing of a job before that is given up; after a third of it the job is noted as stuck. */
   readonly engineSilenceMs: number;
 }
 

@@ -1,7 +1,7 @@
 import type { JsonValue } from '@tunefleet/foundation';
 import type { StuckVerdict } from './stuck';
 
-/** How long an engine that has a job may say nothing at all, in any phase. */
+/** How long an engine may say nothing of a job that it has, in any phase, whatever it says of others. */
 export interface SilenceRule {
   /** After this it is noted as stuck … */
   readonly noteMs: number;
@@ -11,7 +11,7 @@ export interface SilenceRule {
 
 export const ENGINE_SILENCE_MS = 1_800_000;
 
-/** Noted after a third of the time. An engine speaks at least between two passes through the model, and every half second while it loads or tokenises. */
+/** Noted after a third of the time. An engine speaks at least between two passes through the model, also those of others that a job waits for, and every half second while it loads or tokenises. */
 export function silenceRule(giveUpMs: number): SilenceRule {
   return { noteMs: Math.ceil(giveUpMs / 3), giveUpMs };
 }

@@ -3,14 +3,11 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "panels.h"
 #include "parallel.h"
 #include "vectors.h"
 
 namespace tunefleet {
-
-/** Rows and columns of the block of results that registers hold while they are summed. */
-constexpr int kTileRows = 6;
-constexpr int kTileColumns = 2 * kLanes;
 
 /** What a product is made of. Optional parts are null. */
 struct Product {
@@ -28,41 +25,39 @@ struct Product {
 
 namespace gemm {
 
-/** A panel of right factors, as many inputs as fit the first-level cache together with the rows they meet. */
-constexpr int64_t kInputsMax = 384;
-/** Columns whose panels are made at a time: they stay in the cache that the cores share. */
-constexpr int64_t kColumnsMax = 3072;
-/** A piece of work: rows that stay in the second-level cache, and columns. */
-constexpr int64_t kRowsPerChunk = 20 * kTileRows;
-constexpr int64_t kColumnsPerChunk = 16 * kTileColumns;
+/** Inputs that are summed at a time: a group of as many stays in the first-level cache while it meets the panels. */
+constexpr int64_t kInputsMax = 576;
+/** Panels that a thread makes at a time; they stay in its second-level cache. */
+constexpr int64_t kPanelsMax = 8;
+/** Rows, and slices of inputs, whose groups are made at a time: at most 14 MB, mostly in the cache that the cores share. */
+constexpr int64_t kRowsMax = 1536;
+constexpr int64_t kSlicesMax = 4;
+/** Groups that are worth handing to another thread. */
+constexpr int64_t kGroupsPerChunk = 4;
+/** Pieces of work that there are at least; where there are fewer panels, rows are cut, too. */
+constexpr int64_t kPiecesMin = 16;
+/** Numbers of a group that are fetched ahead. */
+constexpr int kAhead = 128;
 
-/** sums += aᵀ b, a [count, 6] of which `Rows` columns count, b [count, 16] */
-template <int Rows>
-TUNEFLEET_INLINE void multiply_tile(const float* a, const float* b, int64_t count, f32x8 (&sums)[Rows][2]) {
-  for (int64_t k = 0; k < count; ++k) {
-    const f32x8 low = load(b + k * kTileColumns);
-    const f32x8 high = load(b + k * kTileColumns + kLanes);
-    TUNEFLEET_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      const f32x8 factor = all(a[k * kTileRows + r]);
-      sums[r][0] += factor * low;
-      sums[r][1] += factor * high;
-    }
-  }
-}
+/** Equal pieces of a whole, none above `most` nor, but the only one, empty. */
+struct Pieces {
+  Pieces(int64_t whole, int64_t most) : size(std::max<int64_t>(1, divided(whole, std::max<int64_t>(1, divided(whole, most))))), count(std::max<int64_t>(1, divided(whole, size))) {}
+  int64_t size;
+  int64_t count;
 
-/** Both factors of some inputs, laid out as tiles read them; with the last inputs the low-rank update's, too. */
+ private:
+  static int64_t divided(int64_t whole, int64_t by) { return (whole + by - 1) / by; }
+};
+
+/** Inputs `begin` to `end`, and with the last of them the low-rank update, as if there were `rank` more. */
 struct Slice {
-  int64_t inputs;
-  int64_t rank;  // 0: no update
-  int64_t first_column;
-  int64_t columns;
-  const float* rows;           // [rows / 6, inputs, 6]
-  const float* narrow;         // [rows / 6, rank, 6]
-  const float* panels;         // [columns / 16, inputs, 16]
-  const float* update_panels;  // [columns / 16, rank, 16]
+  int64_t begin;
+  int64_t end;
+  int64_t rank;
   bool is_first;
   bool is_last;
+  int64_t inputs() const { return end - begin; }
+  int64_t steps() const { return inputs() + rank; }
 };
 
 /** A sum, what was there before and what is added, to y. */
@@ -74,22 +69,21 @@ TUNEFLEET_INLINE void write(const Product& p, const Slice& s, int64_t at, int64_
   store_some_of(p.y + at, value);
 }
 
+/** @param group [steps, 6]   @param panel [steps, 16] */
 template <int Rows>
-void finish_tile(const Product& p, const Slice& s, int64_t row, int64_t panel) {
+void finish_tile(const Product& p, const Slice& s, const float* group, int64_t row, const float* panel, int64_t column) {
   f32x8 sums[Rows][2];
   TUNEFLEET_UNROLL
   for (int r = 0; r < Rows; ++r) sums[r][0] = sums[r][1] = f32x8{};
-  const int64_t column = s.first_column + panel * kTileColumns;
   // Rows of y lie far apart, so nobody else would fetch them in time.
   TUNEFLEET_UNROLL
   for (int r = 0; r < Rows; ++r) __builtin_prefetch(p.y + (row + r) * p.out + column, 1);
-  multiply_tile<Rows>(s.rows + row * s.inputs, s.panels + panel * s.inputs * kTileColumns, s.inputs, sums);
-  if (s.rank > 0) multiply_tile<Rows>(s.narrow + row * s.rank, s.update_panels + panel * s.rank * kTileColumns, s.rank, sums);
-  const int64_t width = std::min<int64_t>(kTileColumns, p.out - column);
+  sum_products<Rows, kAhead>(group, 1, kGroup, panel, s.steps(), sums);
+  const int64_t width = std::min<int64_t>(kPanel, p.out - column);
   TUNEFLEET_UNROLL
   for (int r = 0; r < Rows; ++r) {
     const int64_t at = (row + r) * p.out + column;
-    if (width == kTileColumns) {
+    if (width == kPanel) {
       write(p, s, at, column, sums[r][0], [](const float* from) { return load(from); }, [](float* to, f32x8 value) { store(to, value); });
       write(p, s, at + kLanes, column + kLanes, sums[r][1], [](const float* from) { return load(from); }, [](float* to, f32x8 value) { store(to, value); });
       continue;
@@ -102,98 +96,107 @@ void finish_tile(const Product& p, const Slice& s, int64_t row, int64_t panel) {
   }
 }
 
-inline void finish_rows(const Product& p, const Slice& s, int64_t row, int64_t rows, int64_t panel) {
-  switch (rows) {
-    case 6: return finish_tile<6>(p, s, row, panel);
-    case 5: return finish_tile<5>(p, s, row, panel);
-    case 4: return finish_tile<4>(p, s, row, panel);
-    case 3: return finish_tile<3>(p, s, row, panel);
-    case 2: return finish_tile<2>(p, s, row, panel);
-    default: return finish_tile<1>(p, s, row, panel);
-  }
-}
-
-inline void multiply_slice(const Product& p, const Slice& s) {
-  const int64_t row_chunks = (p.rows + kRowsPerChunk - 1) / kRowsPerChunk;
-  const int64_t column_chunks = (s.columns + kColumnsPerChunk - 1) / kColumnsPerChunk;
-  parallel(static_cast<uint32_t>(row_chunks * column_chunks), [&](uint32_t chunk) {
-    const int64_t first_row = chunk % row_chunks * kRowsPerChunk;
-    const int64_t last_row = std::min(p.rows, first_row + kRowsPerChunk);
-    const int64_t first_panel = chunk / row_chunks * (kColumnsPerChunk / kTileColumns);
-    const int64_t last_panel = std::min((s.columns + kTileColumns - 1) / kTileColumns, first_panel + kColumnsPerChunk / kTileColumns);
-    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
-      for (int64_t row = first_row; row < last_row; row += kTileRows) finish_rows(p, s, row, std::min<int64_t>(kTileRows, last_row - row), panel);
-    }
-  });
-}
-
-/** Sixteen columns of [rank, out] as a panel. */
-inline void pack_update(const Product& p, int64_t column, float* to) {
-  const int64_t width = std::min<int64_t>(kTileColumns, p.out - column);
-  for (int64_t r = 0; r < p.rank; ++r, to += kTileColumns) {
-    std::copy_n(p.update + r * p.out + column, width, to);
-    std::fill(to + width, to + kTileColumns, 0.0f);
-  }
-}
-
-/** Six rows of some columns as [columns, 6], zeros behind the last row. */
-inline void pack_rows(const float* x, int64_t stride, int64_t rows, int64_t columns, float* to) {
-  if (rows >= kTileRows) {
-    for (int64_t k = 0; k < columns; ++k, to += kTileRows) {
-      TUNEFLEET_UNROLL
-      for (int r = 0; r < kTileRows; ++r) to[r] = x[r * stride + k];
-    }
-    return;
-  }
-  for (int64_t k = 0; k < columns; ++k, to += kTileRows) {
-    for (int r = 0; r < kTileRows; ++r) to[r] = r < rows ? x[r * stride + k] : 0;
-  }
-}
-
-/** Room for the factors of a slice; a thread keeps its own from call to call. */
-struct Buffers {
-  Scratch rows, narrow, panels, update_panels;
-};
-
 /**
- * y = x w + bias + narrow update + residual, for many rows. Blocked as in Goto and van de Geijn 2008, Anatomy of high-performance matrix multiplication. Each result is
- * summed in an order that depends on the number of inputs alone.
- * @param pack called with (column, begin, end, to) writes inputs begin to end of columns `column` to `column` + 16 as [end - begin, 16], zeros behind the last
+ * y = x w + bias + narrow update + residual, for many rows. Blocked as in Goto and van de Geijn 2008, Anatomy of high-performance matrix multiplication, with the factors'
+ * roles exchanged: threads share the groups of rows, and each makes the panels of its own columns, so that all wait for each other once.
+ * Each result is summed in an order that depends on the number of inputs alone.
  */
 template <typename Pack>
-void multiply(const Product& p, Pack&& pack) {
-  const int64_t slices = std::max<int64_t>(1, (p.in + kInputsMax - 1) / kInputsMax);
-  const int64_t inputs_at_once = (p.in + slices - 1) / slices;
-  const int64_t tiles = (p.rows + kTileRows - 1) / kTileRows;
-  const int64_t columns_at_once = std::min(kColumnsMax, (p.out + kTileColumns - 1) / kTileColumns * kTileColumns);
-  static thread_local Buffers own;
-  // The caller's, also on other threads.
-  float* const packed_rows = own.rows.of(tiles * kTileRows * inputs_at_once);
-  float* const narrow = own.narrow.of(tiles * kTileRows * p.rank);
-  float* const packed = own.panels.of(columns_at_once * inputs_at_once);
-  float* const update = own.update_panels.of(columns_at_once * p.rank);
-  for (int64_t first_column = 0; first_column < p.out; first_column += columns_at_once) {
-    const int64_t columns = std::min(columns_at_once, p.out - first_column);
-    const int64_t panels = (columns + kTileColumns - 1) / kTileColumns;
-    for (int64_t begin = 0; begin < p.in; begin += inputs_at_once) {
-      const int64_t inputs = std::min(inputs_at_once, p.in - begin);
-      const bool is_last = begin + inputs == p.in;
-      const int64_t rank = is_last ? p.rank : 0;
-      parallel_ranges(panels + tiles, 4, [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < std::min(last, panels); ++i) {
-          const int64_t column = first_column + i * kTileColumns;
-          pack(column, begin, begin + inputs, packed + i * inputs * kTileColumns);
-          if (rank > 0) pack_update(p, column, update + i * rank * kTileColumns);
-        }
-        for (int64_t i = std::max(first, panels); i < last; ++i) {
-          const int64_t row = (i - panels) * kTileRows;
-          pack_rows(p.x + row * p.in + begin, p.in, p.rows - row, inputs, packed_rows + row * inputs);
-          if (rank > 0) pack_rows(p.narrow + row * rank, rank, p.rows - row, rank, narrow + row * rank);
-        }
-      });
-      multiply_slice(p, {inputs, rank, first_column, columns, packed_rows, narrow, packed, update, begin == 0, is_last});
+class Multiplication {
+ public:
+  Multiplication(const Product& p, const Pack& pack) : p_(p), pack_(pack), slices_(p.in, kInputsMax), row_blocks_(groups_of(p.rows), kRowsMax / kGroup) {}
+
+  void run() const {
+    static thread_local Scratch own;
+    // The caller's, also on other threads.
+    float* const memory = own.of(row_blocks_.size * kGroup * (std::min(kSlicesMax, slices_.count) * slices_.size + p_.rank));
+    for (int64_t row = 0; row < p_.rows; row += row_blocks_.size * kGroup) {
+      for (int64_t slice = 0; slice < slices_.count; slice += kSlicesMax) multiply_block({row, std::min(p_.rows, row + row_blocks_.size * kGroup), slice, std::min(slices_.count, slice + kSlicesMax), memory});
     }
   }
+
+ private:
+  /** Rows and slices of inputs whose groups are there at the same time. */
+  struct Block {
+    int64_t first_row;
+    int64_t last_row;
+    int64_t first_slice;
+    int64_t last_slice;
+    float* memory;
+    int64_t groups() const { return groups_of(last_row - first_row); }
+  };
+
+  Slice slice_at(int64_t index) const {
+    const bool is_last = index + 1 == slices_.count;
+    return {std::min(p_.in, index * slices_.size), std::min(p_.in, (index + 1) * slices_.size), is_last ? p_.rank : 0, index == 0, is_last};
+  }
+
+  float* group_at(const Block& block, const Slice& s, int64_t group) const {
+    return block.memory + ((s.begin - block.first_slice * slices_.size) * block.groups() + group * s.steps()) * kGroup;
+  }
+
+  void multiply_block(const Block& block) const {
+    const int64_t panels = panels_of(p_.out);
+    const Pieces parts(block.groups(), std::max(kGroupsPerChunk, block.groups() * panels / kPiecesMin));
+    parallel_ranges(block.groups(), kGroupsPerChunk, [&](int64_t begin, int64_t end) { pack_groups(block, begin, end); });
+    parallel_ranges(panels * parts.count, 1, [&](int64_t begin, int64_t end) {
+      while (begin < end) {
+        const int64_t first_panel = begin % panels;
+        const int64_t last_panel = std::min(panels, first_panel + end - begin);
+        const int64_t first_group = begin / panels * parts.size;
+        multiply_panels(block, first_group, std::min(block.groups(), first_group + parts.size), first_panel, last_panel);
+        begin += last_panel - first_panel;
+      }
+    });
+  }
+
+  void pack_groups(const Block& block, int64_t begin, int64_t end) const {
+    for (int64_t index = block.first_slice; index < block.last_slice; ++index) {
+      const Slice s = slice_at(index);
+      for (int64_t group = begin; group < end; ++group) {
+        const int64_t row = block.first_row + group * kGroup;
+        float* const to = group_at(block, s, group);
+        pack_group(p_.x + row * p_.in + s.begin, p_.in, s.inputs(), p_.rows - row, to);
+        if (s.rank > 0) pack_group(p_.narrow + row * p_.rank, p_.rank, p_.rank, p_.rows - row, to + s.inputs() * kGroup);
+      }
+    }
+  }
+
+  /** Some rows of some columns. */
+  void multiply_panels(const Block& block, int64_t first_group, int64_t last_group, int64_t first_panel, int64_t last_panel) const {
+    static thread_local Scratch own;
+    const Pieces at_once(last_panel - first_panel, kPanelsMax);
+    float* const panels = own.of(at_once.size * (slices_.size + p_.rank) * kPanel);
+    for (int64_t first = first_panel; first < last_panel; first += at_once.size) {
+      const int64_t last = std::min(last_panel, first + at_once.size);
+      for (int64_t index = block.first_slice; index < block.last_slice; ++index) {
+        const Slice s = slice_at(index);
+        for (int64_t panel = first; panel < last; ++panel) pack_columns(s, panel * kPanel, panels + (panel - first) * s.steps() * kPanel);
+        for (int64_t group = first_group; group < last_group; ++group) {
+          const int64_t row = block.first_row + group * kGroup;
+          with_rows<kGroup>(p_.rows - row, [&](auto rows) {
+            for (int64_t panel = first; panel < last; ++panel) finish_tile<rows()>(p_, s, group_at(block, s, group), row, panels + (panel - first) * s.steps() * kPanel, panel * kPanel);
+          });
+        }
+      }
+    }
+  }
+
+  void pack_columns(const Slice& s, int64_t column, float* to) const {
+    pack_(column, s.begin, s.end, to);
+    if (s.rank > 0) pack_panel(p_.update + column, p_.out, p_.rank, p_.out - column, 1.0f, to + s.inputs() * kPanel);
+  }
+
+  const Product& p_;
+  const Pack& pack_;
+  const Pieces slices_;
+  const Pieces row_blocks_;  // in groups
+};
+
+/** @param pack called with (column, begin, end, to) writes inputs `begin` to `end` of columns `column` to `column` + 16 as a panel */
+template <typename Pack>
+void multiply(const Product& p, const Pack& pack) {
+  Multiplication<Pack>(p, pack).run();
 }
 
 }  // namespace gemm

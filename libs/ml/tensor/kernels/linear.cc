@@ -80,35 +80,13 @@ Product plain_product(const float* rows, const View& x, const View& y) { return 
 /** The panels of a product with [out, in], see gemm::multiply. */
 template <typename Weight>
 auto panels_of(const Weight* weights, int64_t in, int64_t out) {
-  return [=](int64_t column, int64_t begin, int64_t end, float* to) {
-    const Weight* from = weights + column * in;
-    if (column + kTileColumns <= out) {
-      for (int64_t k = begin; k < end; ++k, to += kTileColumns) {
-        for (int o = 0; o < kTileColumns; ++o) to[o] = widen(from[o * in + k]);
-      }
-      return;
-    }
-    for (int64_t k = begin; k < end; ++k, to += kTileColumns) {
-      for (int o = 0; o < kTileColumns; ++o) to[o] = column + o < out ? widen(from[o * in + k]) : 0;
-    }
-  };
+  return [=](int64_t column, int64_t begin, int64_t end, float* to) { pack_turned_panel(weights + column * in + begin, in, end - begin, out - column, 1.0f, to); };
 }
 
 /** The panels of a product with [in, out]. */
 template <typename Weight>
 auto panels_across(const Weight* weights, int64_t out) {
-  return [=](int64_t column, int64_t begin, int64_t end, float* to) {
-    const int width = static_cast<int>(std::min<int64_t>(kTileColumns, out - column));
-    for (int64_t k = begin; k < end; ++k, to += kTileColumns) {
-      const Weight* from = weights + k * out + column;
-      if (width == kTileColumns) {
-        store(to, load(from));
-        store(to + kLanes, load(from + kLanes));
-        continue;
-      }
-      for (int o = 0; o < kTileColumns; ++o) to[o] = o < width ? widen(from[o]) : 0;
-    }
-  };
+  return [=](int64_t column, int64_t begin, int64_t end, float* to) { pack_panel(weights + begin * out + column, out, end - begin, out - column, 1.0f, to); };
 }
 
 /** x Wᵀ or, turned, x W, of many rows, and what is added. */

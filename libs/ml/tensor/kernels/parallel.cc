@@ -117,9 +117,8 @@ Pool& pool() {
 void for_each_chunk(uint32_t chunks, void (*body)(void*, uint32_t), void* context) { pool().run(chunks, body, context); }
 
 void for_each_range(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
-  const int64_t most = pool().threads() * kRangesPerThread;
-  const int64_t size = std::max(grain, (count + most - 1) / most);
-  parallel(static_cast<uint32_t>((count + size - 1) / size), [&](uint32_t chunk) { body(context, chunk * size, std::min(count, (chunk + 1) * size)); });
+  const int64_t chunks = std::min<int64_t>(pool().threads() * kRangesPerThread, count < grain ? count > 0 : count / grain);
+  parallel(static_cast<uint32_t>(chunks), [&](uint32_t chunk) { body(context, chunk * count / chunks, (chunk + 1) * count / chunks); });
 }
 
 }  // namespace tunefleet

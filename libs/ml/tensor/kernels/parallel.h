@@ -16,7 +16,7 @@ void parallel(uint32_t chunks, Body&& body) {
   for_each_chunk(chunks, [](void* context, uint32_t chunk) { (*static_cast<Body*>(context))(chunk); }, &body);
 }
 
-/** Cuts [0, count) into pieces of at least `grain`, several per thread so that a slow thread does not hold up the rest. */
+/** Cuts [0, count) into equal pieces of at least `grain`, several per thread so that a slow thread does not hold up the rest. */
 void for_each_range(int64_t count, int64_t grain, void (*body)(void* context, int64_t begin, int64_t end), void* context);
 
 template <typename Body>

@@ -21,6 +21,8 @@ typedef uint32_t u32x8 __attribute__((vector_size(32)));
 typedef uint16_t u16x8 __attribute__((vector_size(16)));
 
 constexpr int kLanes = 8;
+/** Floats of a cache line. */
+constexpr int kLineFloats = 16;
 
 inline f32x8 load(const float* from) {
   f32x8 value;
@@ -75,6 +77,38 @@ inline float widen(uint16_t bits) {
   float value;
   std::memcpy(&value, &wide, sizeof value);
   return value;
+}
+
+/** rows[i][j] becomes rows[j][i] */
+TUNEFLEET_INLINE void transpose(f32x8 (&rows)[kLanes]) {
+#ifdef __AVX2__
+  __m256 pairs[kLanes], quads[kLanes];
+  TUNEFLEET_UNROLL
+  for (int i = 0; i < kLanes; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(reinterpret_cast<__m256>(rows[i]), reinterpret_cast<__m256>(rows[i + 1]));
+    pairs[i + 1] = _mm256_unpackhi_ps(reinterpret_cast<__m256>(rows[i]), reinterpret_cast<__m256>(rows[i + 1]));
+  }
+  TUNEFLEET_UNROLL
+  for (int i = 0; i < kLanes; i += 4) {
+    quads[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+    quads[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+    quads[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+    quads[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+  }
+  TUNEFLEET_UNROLL
+  for (int i = 0; i < kLanes / 2; ++i) {
+    rows[i] = reinterpret_cast<f32x8>(_mm256_permute2f128_ps(quads[i], quads[i + 4], 0x20));
+    rows[i + 4] = reinterpret_cast<f32x8>(_mm256_permute2f128_ps(quads[i], quads[i + 4], 0x31));
+  }
+#else
+  for (int i = 0; i < kLanes; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const float lower = rows[i][j];
+      rows[i][j] = rows[j][i];
+      rows[j][i] = lower;
+    }
+  }
+#endif
 }
 
 /** Always in this order, so that sums do not depend on who asks. */

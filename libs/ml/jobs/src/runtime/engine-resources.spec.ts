@@ -51,6 +51,22 @@ test('who asks while it is loaded gets the same model, loaded once', async () =>
   expect(other.model).not.toBe(first.model);
 });
 
+test('who waits hears how far the load is, for as long as it waits', async () => {
+  const base = await baseOf('model');
+  const [phases, waiting]: [string[], string[]] = [[], []];
+  const hears = (heard: string[]): LoadContext => ({ events: { log: () => undefined, progress: ({ phase }) => void heard.push(phase), model: () => undefined } });
+  const stopped = new AbortController();
+  const first = engine.openModel(base, 'f32', hears(phases));
+  const second = engine.openModel(base, 'f32', hears(waiting));
+  const third = engine.openModel(base, 'f32', { ...hears(waiting), signal: stopped.signal }).catch(() => null);
+  stopped.abort();
+  await third;
+  using _first = await first;
+  using _second = await second;
+  expect(phases).toEqual([expect.stringMatching(/^load \d+ %$/)]);
+  expect(waiting).toEqual(phases);
+});
+
 test('who is stopped while another loads ends at once; who waits for a load that fails makes its own', async () => {
   const base = await baseOf('model');
   const [failing, stopped] = [new AbortController(), new AbortController()];

@@ -66,8 +66,8 @@ export class EngineResources {
   readonly processPeak = new PeakMemory({ read: peakRssBytes, reset: resetPeakRss });
   #opened: OpenedModel | null = null;
   #borrowers = 0;
-  /** The model that is now resolved and loaded; never rejects. */
-  #opening: Promise<void> | null = null;
+  /** The model that is now resolved and loaded; `done` never rejects. */
+  #opening: { readonly done: Promise<void>; readonly reporter: LoadReporter } | null = null;
   #probe: DeviceProbe | null = null;
 
   constructor({ device, resolver, tokenCacheDirectory, tokeniserThread }: EngineResourcesOptions) {
@@ -96,19 +96,22 @@ export class EngineResources {
    */
   async openModel(base: ModelChoice, choice: ComputeDtypeChoice | Precision, context: LoadContext = {}): Promise<BorrowedModel> {
     const precision = typeof choice === 'string' ? this.settlePrecision(choice) : choice;
-    while (this.#opening !== null) await orAborted(this.#opening, context.signal, 'stopped while another run loaded its model');
+    while (this.#opening !== null) {
+      using _following = context.events && this.#opening.reporter.follow(context.events);
+      await orAborted(this.#opening.done, context.signal, 'stopped while another run loaded its model');
+    }
     const known = this.#kept(base, precision);
     if (known !== null) {
       context.events?.log('info', `${base.id} is already in memory`);
       return this.#lend(known);
     }
-    const opening = this.#open(base, precision, context);
-    this.#opening = opening.then(noop, noop).then(() => void (this.#opening = null));
+    const reporter = new LoadReporter(context.events, base.id);
+    const opening = this.#open(base, precision, { ...context, reporter });
+    this.#opening = { done: opening.then(noop, noop).then(() => void (this.#opening = null)), reporter };
     return opening;
   }
 
-  async #open(base: ModelChoice, precision: Precision, { events, signal }: LoadContext): Promise<BorrowedModel> {
-    const reporter = new LoadReporter(events, base.id);
+  async #open(base: ModelChoice, precision: Precision, { events, signal, reporter }: LoadContext & { readonly reporter: LoadReporter }): Promise<BorrowedModel> {
     try {
       this.#refuseBesideBorrowed(base, precision);
       const resolved = await this.resolver.resolve(base.id, { revision: base.revision, onProgress: (progress) => reporter.fetched(progress), signal });

@@ -8,11 +8,19 @@ const MEGABYTE = 1e6;
 export class LoadReporter {
   #lastReportMs = -Infinity;
   #lastPart = '';
+  /** Who waits for the same load: they hear how far it is, and so do those who watch whether they are alive. */
+  readonly #waiting = new Set<Pick<JobEvents, 'progress'>>();
 
   constructor(
     private readonly events: Pick<JobEvents, 'log' | 'progress'> | undefined,
     private readonly modelId: string,
   ) {}
+
+  /** Until it is disposed. */
+  follow(events: Pick<JobEvents, 'progress'>): Disposable {
+    this.#waiting.add(events);
+    return { [Symbol.dispose]: () => void this.#waiting.delete(events) };
+  }
 
   fetched({ phase, what, done, total }: ModelProgress): void {
     const size = phase === 'download' && total !== null ? ` (${(total / MEGABYTE).toFixed(0)} MB)` : '';
@@ -42,6 +50,6 @@ export class LoadReporter {
     const now = performance.now();
     if (now - this.#lastReportMs < REPORT_INTERVAL_MS) return;
     this.#lastReportMs = now;
-    this.events?.progress({ step: 0, totalSteps: 0, phase, tokensPerSecond: 0, etaSeconds: 0 });
+    for (const events of [...(this.events === undefined ? [] : [this.events]), ...this.#waiting]) events.progress({ step: 0, totalSteps: 0, phase, tokensPerSecond: 0, etaSeconds: 0 });
   }
 }

@@ -70,9 +70,9 @@ test('this machine has the kernels, or nothing here would compare anything', () 
 });
 
 describe('linear maps', () => {
-  // Rows below and above the change from dot products to tiles; more inputs than a slice has; outputs that fill no tile.
+  // Rows below and above the change from dot products to tiles, and more than are cut at a time; more inputs than a slice and than several have; outputs that fill no panel.
   test.each([
-    [1, 16, 8], [2, 13, 5], [3, 576, 33], [5, 7, 3], [32, 40, 17], [33, 40, 17], [70, 385, 35], [129, 800, 17], [40, 24, 3100], [150, 300, 70],
+    [1, 16, 8], [2, 13, 5], [3, 576, 33], [5, 7, 3], [32, 40, 17], [33, 40, 17], [70, 385, 35], [129, 800, 17], [40, 24, 3100], [150, 300, 70], [50, 2311, 37], [1550, 12, 33],
   ])('%i rows, %i inputs, %i outputs, with bias, residual and low-rank updates', (rows, size, outputs) => {
     agree([[rows, size], [rows, outputs], [4, size], [4, outputs]], ([x, residual, a, b], device) => {
       const weight = frozenMatrix(device, device.tensor(values(outputs * size, 9), [outputs, size], 'f32'));
