@@ -29,15 +29,12 @@ namespace gemm {
 constexpr int64_t kInputsMax = 576;
 /** Panels that a thread makes at a time; they stay in its second-level cache. */
 constexpr int64_t kPanelsMax = 8;
-/** Rows, and slices of inputs, whose groups are made at a time: at most 14 MB, mostly in the cache that the cores share. */
+/** Rows whose groups are made at a time. */
 constexpr int64_t kRowsMax = 1536;
-constexpr int64_t kSlicesMax = 4;
 /** Groups that are worth handing to another thread. */
 constexpr int64_t kGroupsPerChunk = 4;
 /** Pieces of work that there are at least; where there are fewer panels, rows are cut, too. */
 constexpr int64_t kPiecesMin = 16;
-/** Numbers of a group that are fetched ahead. */
-constexpr int kAhead = 128;
 
 /** Equal pieces of a whole, none above `most` nor, but the only one, empty. */
 struct Pieces {
@@ -69,16 +66,20 @@ TUNEFLEET_INLINE void write(const Product& p, const Slice& s, int64_t at, int64_
   store_some_of(p.y + at, value);
 }
 
-/** @param group [steps, 6]   @param panel [steps, 16] */
+/** @param group [steps, 6]   @param panel [steps, 16]   @param next what is fetched meanwhile */
 template <int Rows>
-void finish_tile(const Product& p, const Slice& s, const float* group, int64_t row, const float* panel, int64_t column) {
+void finish_tile(const Product& p, const Slice& s, const float* group, int64_t row, const float* panel, int64_t column, const float* next) {
   f32x8 sums[Rows][2];
   TUNEFLEET_UNROLL
   for (int r = 0; r < Rows; ++r) sums[r][0] = sums[r][1] = f32x8{};
   // Rows of y lie far apart, so nobody else would fetch them in time.
   TUNEFLEET_UNROLL
   for (int r = 0; r < Rows; ++r) __builtin_prefetch(p.y + (row + r) * p.out + column, 1);
-  sum_products<Rows, kAhead>(group, 1, kGroup, panel, s.steps(), sums);
+  if (s.is_last && p.residual) {
+    TUNEFLEET_UNROLL
+    for (int r = 0; r < Rows; ++r) __builtin_prefetch(p.residual + (row + r) * p.out + column);
+  }
+  sum_products<Rows>(group, 1, kGroup, panel, s.steps(), sums, next);
   const int64_t width = std::min<int64_t>(kPanel, p.out - column);
   TUNEFLEET_UNROLL
   for (int r = 0; r < Rows; ++r) {
@@ -98,8 +99,8 @@ void finish_tile(const Product& p, const Slice& s, const float* group, int64_t r
 
 /**
  * y = x w + bias + narrow update + residual, for many rows. Blocked as in Goto and van de Geijn 2008, Anatomy of high-performance matrix multiplication, with the factors'
- * roles exchanged: threads share the groups of rows, and each makes the panels of its own columns, so that all wait for each other once.
- * Each result is summed in an order that depends on the number of inputs alone.
+ * roles exchanged: threads share the groups of rows, and each makes the panels of its own columns. What is shared is taken to lie in memory rather than in a cache,
+ * and fetched a group ahead. Each result is summed in an order that depends on the number of inputs alone.
  */
 template <typename Pack>
 class Multiplication {
@@ -109,82 +110,74 @@ class Multiplication {
   void run() const {
     static thread_local Scratch own;
     // The caller's, also on other threads.
-    float* const memory = own.of(row_blocks_.size * kGroup * (std::min(kSlicesMax, slices_.count) * slices_.size + p_.rank));
+    float* const groups = own.of(row_blocks_.size * kGroup * (slices_.size + p_.rank));
     for (int64_t row = 0; row < p_.rows; row += row_blocks_.size * kGroup) {
-      for (int64_t slice = 0; slice < slices_.count; slice += kSlicesMax) multiply_block({row, std::min(p_.rows, row + row_blocks_.size * kGroup), slice, std::min(slices_.count, slice + kSlicesMax), memory});
+      for (int64_t slice = 0; slice < slices_.count; ++slice) multiply_block({row, std::min(p_.rows, row + row_blocks_.size * kGroup), groups}, slice_at(slice));
     }
   }
 
  private:
-  /** Rows and slices of inputs whose groups are there at the same time. */
+  /** Rows whose groups are there at the same time. */
   struct Block {
     int64_t first_row;
     int64_t last_row;
-    int64_t first_slice;
-    int64_t last_slice;
     float* memory;
     int64_t groups() const { return groups_of(last_row - first_row); }
+    int64_t row_of(int64_t group) const { return first_row + group * kGroup; }
+    float* group(const Slice& s, int64_t index) const { return memory + index * s.steps() * kGroup; }
   };
 
   Slice slice_at(int64_t index) const {
     const bool is_last = index + 1 == slices_.count;
-    return {std::min(p_.in, index * slices_.size), std::min(p_.in, (index + 1) * slices_.size), is_last ? p_.rank : 0, index == 0, is_last};
+    return {index * slices_.size, std::min(p_.in, (index + 1) * slices_.size), is_last ? p_.rank : 0, index == 0, is_last};
   }
 
-  float* group_at(const Block& block, const Slice& s, int64_t group) const {
-    return block.memory + ((s.begin - block.first_slice * slices_.size) * block.groups() + group * s.steps()) * kGroup;
-  }
-
-  void multiply_block(const Block& block) const {
+  void multiply_block(const Block& block, const Slice& s) const {
     const int64_t panels = panels_of(p_.out);
     const Pieces parts(block.groups(), std::max(kGroupsPerChunk, block.groups() * panels / kPiecesMin));
-    parallel_ranges(block.groups(), kGroupsPerChunk, [&](int64_t begin, int64_t end) { pack_groups(block, begin, end); });
+    parallel_ranges(block.groups(), kGroupsPerChunk, [&](int64_t begin, int64_t end) {
+      for (int64_t group = begin; group < end; ++group) pack_rows(s, block.row_of(group), block.group(s, group));
+    });
     parallel_ranges(panels * parts.count, 1, [&](int64_t begin, int64_t end) {
       while (begin < end) {
         const int64_t first_panel = begin % panels;
         const int64_t last_panel = std::min(panels, first_panel + end - begin);
         const int64_t first_group = begin / panels * parts.size;
-        multiply_panels(block, first_group, std::min(block.groups(), first_group + parts.size), first_panel, last_panel);
+        multiply_panels(block, s, first_group, std::min(block.groups(), first_group + parts.size), first_panel, last_panel);
         begin += last_panel - first_panel;
       }
     });
   }
 
-  void pack_groups(const Block& block, int64_t begin, int64_t end) const {
-    for (int64_t index = block.first_slice; index < block.last_slice; ++index) {
-      const Slice s = slice_at(index);
-      for (int64_t group = begin; group < end; ++group) {
-        const int64_t row = block.first_row + group * kGroup;
-        float* const to = group_at(block, s, group);
-        pack_group(p_.x + row * p_.in + s.begin, p_.in, s.inputs(), p_.rows - row, to);
-        if (s.rank > 0) pack_group(p_.narrow + row * p_.rank, p_.rank, p_.rank, p_.rows - row, to + s.inputs() * kGroup);
-      }
-    }
-  }
-
-  /** Some rows of some columns. */
-  void multiply_panels(const Block& block, int64_t first_group, int64_t last_group, int64_t first_panel, int64_t last_panel) const {
+  void multiply_panels(const Block& block, const Slice& s, int64_t first_group, int64_t last_group, int64_t first_panel, int64_t last_panel) const {
     static thread_local Scratch own;
     const Pieces at_once(last_panel - first_panel, kPanelsMax);
-    float* const panels = own.of(at_once.size * (slices_.size + p_.rank) * kPanel);
+    const int64_t panel_size = s.steps() * kPanel;
+    float* const panels = own.of(at_once.size * panel_size);
     for (int64_t first = first_panel; first < last_panel; first += at_once.size) {
       const int64_t last = std::min(last_panel, first + at_once.size);
-      for (int64_t index = block.first_slice; index < block.last_slice; ++index) {
-        const Slice s = slice_at(index);
-        for (int64_t panel = first; panel < last; ++panel) pack_columns(s, panel * kPanel, panels + (panel - first) * s.steps() * kPanel);
-        for (int64_t group = first_group; group < last_group; ++group) {
-          const int64_t row = block.first_row + group * kGroup;
-          with_rows<kGroup>(p_.rows - row, [&](auto rows) {
-            for (int64_t panel = first; panel < last; ++panel) finish_tile<rows()>(p_, s, group_at(block, s, group), row, panels + (panel - first) * s.steps() * kPanel, panel * kPanel);
-          });
-        }
+      pack_columns(s, first * kPanel, std::min(p_.out, last * kPanel), panels);
+      for (int64_t index = first_group; index < last_group; ++index) {
+        const float* const group = block.group(s, index);
+        // Every panel fetches a part of the next group.
+        const float* const next = group + s.steps() * kGroup;
+        const int64_t part = s.steps() * kGroup / (last - first);
+        with_rows<kGroup>(p_.rows - block.row_of(index), [&](auto rows) {
+          for (int64_t i = 0; i < last - first; ++i) finish_tile<rows()>(p_, s, group, block.row_of(index), panels + i * panel_size, (first + i) * kPanel, next + i * part);
+        });
       }
     }
   }
 
-  void pack_columns(const Slice& s, int64_t column, float* to) const {
-    pack_(column, s.begin, s.end, to);
-    if (s.rank > 0) pack_panel(p_.update + column, p_.out, p_.rank, p_.out - column, 1.0f, to + s.inputs() * kPanel);
+  /** The group that begins with a row. */
+  void pack_rows(const Slice& s, int64_t row, float* to) const {
+    pack_group(p_.x + row * p_.in + s.begin, p_.in, s.inputs(), p_.rows - row, to);
+    if (s.rank > 0) pack_group(p_.narrow + row * p_.rank, p_.rank, p_.rank, p_.rows - row, to + s.inputs() * kGroup);
+  }
+
+  void pack_columns(const Slice& s, int64_t first, int64_t last, float* panels) const {
+    pack_(s, first, last, panels);
+    if (s.rank > 0) pack_panels(p_.update + first, p_.out, p_.rank, last - first, 1.0f, s.steps() * kPanel, panels + s.inputs() * kPanel);
   }
 
   const Product& p_;
@@ -193,7 +186,7 @@ class Multiplication {
   const Pieces row_blocks_;  // in groups
 };
 
-/** @param pack called with (column, begin, end, to) writes inputs `begin` to `end` of columns `column` to `column` + 16 as a panel */
+/** @param pack called with (slice, first column, last column, to) writes the slice's inputs of these columns as panels of `steps` */
 template <typename Pack>
 void multiply(const Product& p, const Pack& pack) {
   Multiplication<Pack>(p, pack).run();

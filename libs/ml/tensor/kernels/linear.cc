@@ -79,14 +79,14 @@ Product plain_product(const float* rows, const View& x, const View& y) { return 
 
 /** The panels of a product with [out, in], see gemm::multiply. */
 template <typename Weight>
-auto panels_of(const Weight* weights, int64_t in, int64_t out) {
-  return [=](int64_t column, int64_t begin, int64_t end, float* to) { pack_turned_panel(weights + column * in + begin, in, end - begin, out - column, 1.0f, to); };
+auto panels_of(const Weight* weights, int64_t in) {
+  return [=](const gemm::Slice& s, int64_t first, int64_t last, float* to) { pack_turned_panels(weights + first * in + s.begin, in, s.inputs(), last - first, 1.0f, s.steps() * kPanel, to); };
 }
 
 /** The panels of a product with [in, out]. */
 template <typename Weight>
 auto panels_across(const Weight* weights, int64_t out) {
-  return [=](int64_t column, int64_t begin, int64_t end, float* to) { pack_panel(weights + begin * out + column, out, end - begin, out - column, 1.0f, to); };
+  return [=](const gemm::Slice& s, int64_t first, int64_t last, float* to) { pack_panels(weights + s.begin * out + first, out, s.inputs(), last - first, 1.0f, s.steps() * kPanel, to); };
 }
 
 /** x Wᵀ or, turned, x W, of many rows, and what is added. */
@@ -108,7 +108,7 @@ class ManyRows {
   template <typename Weight>
   void multiply_weights(const Product& p, const Weight* weights) const {
     if (turned_) gemm::multiply(p, panels_across(weights, p.out));
-    else gemm::multiply(p, panels_of(weights, p.in, p.out));
+    else gemm::multiply(p, panels_of(weights, p.in));
   }
 
   const bool turned_;

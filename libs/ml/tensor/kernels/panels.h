@@ -31,16 +31,13 @@ TUNEFLEET_INLINE void sum_step(const float* a, int64_t row_stride, const float* 
 
 /**
  * sums += a b, each from the first step to the last. Rows of `a` lie `row_stride` apart and a row's numbers `step_stride`.
- * @tparam Ahead numbers of a group (rows 1 apart, steps 6) that are fetched before they are reached; 0: none   @param panel [steps, 16]
+ * @param panel [steps, 16]   @param next what is fetched meanwhile, if anything: a cache line every eight steps
  */
-template <int Rows, int Ahead = 0>
-TUNEFLEET_INLINE void sum_products(const float* a, int64_t row_stride, int64_t step_stride, const float* panel, int64_t steps, f32x8 (&sums)[Rows][2]) {
+template <int Rows>
+TUNEFLEET_INLINE void sum_products(const float* a, int64_t row_stride, int64_t step_stride, const float* panel, int64_t steps, f32x8 (&sums)[Rows][2], const float* next = nullptr) {
   int64_t step = 0;
   for (; step + kLanes <= steps; step += kLanes) {
-    if constexpr (Ahead > 0) {
-      TUNEFLEET_UNROLL
-      for (int line = 0; line < kLanes * kGroup; line += kLineFloats) __builtin_prefetch(a + step * kGroup + Ahead + line);
-    }
+    if (next) __builtin_prefetch(next + step * (kLineFloats / kLanes));
     TUNEFLEET_UNROLL
     for (int i = 0; i < kLanes; ++i) sum_step<Rows>(a + (step + i) * step_stride, row_stride, panel + (step + i) * kPanel, sums);
   }
@@ -56,37 +53,39 @@ inline void with_rows(int64_t rows, Body&& body) {
   body(std::integral_constant<int, Rows>{});
 }
 
-/** Up to sixteen columns of [steps, stride] times `factor` as a panel, zeros behind the last. */
+/** Columns of [steps, stride] times `factor` as panels that begin `panel_size` numbers apart, zeros behind the last. */
 template <typename Number>
-inline void pack_panel(const Number* rows, int64_t stride, int64_t steps, int64_t columns, float factor, float* to) {
-  if (columns >= kPanel) {
-    for (int64_t step = 0; step < steps; ++step, rows += stride, to += kPanel) {
-      store(to, load(rows) * factor);
-      store(to + kLanes, load(rows + kLanes) * factor);
+inline void pack_panels(const Number* rows, int64_t stride, int64_t steps, int64_t columns, float factor, int64_t panel_size, float* panels) {
+  for (int64_t step = 0; step < steps; ++step, rows += stride, panels += kPanel) {
+    float* to = panels;
+    int64_t at = 0;
+    for (; at + kPanel <= columns; at += kPanel, to += panel_size) {
+      store(to, load(rows + at) * factor);
+      store(to + kLanes, load(rows + at + kLanes) * factor);
     }
-    return;
-  }
-  for (int64_t step = 0; step < steps; ++step, rows += stride, to += kPanel) {
-    for (int column = 0; column < kPanel; ++column) to[column] = column < columns ? widen(rows[column]) * factor : 0.0f;
+    for (int64_t column = 0; at < columns && column < kPanel; ++column) to[column] = at + column < columns ? widen(rows[at + column]) * factor : 0.0f;
   }
 }
 
-/** The same of the transpose: up to sixteen rows of [columns, stride]. */
+/** The same of the transpose: rows of [columns, stride]. */
 template <typename Number>
-inline void pack_turned_panel(const Number* rows, int64_t stride, int64_t steps, int64_t columns, float factor, float* to) {
-  int64_t step = 0;
-  for (; columns >= kPanel && step + kLanes <= steps; step += kLanes, to += kLanes * kPanel) {
-    for (int half = 0; half < kPanel; half += kLanes) {
-      f32x8 block[kLanes];
-      TUNEFLEET_UNROLL
-      for (int i = 0; i < kLanes; ++i) block[i] = load(rows + (half + i) * stride + step) * factor;
-      transpose(block);
-      TUNEFLEET_UNROLL
-      for (int i = 0; i < kLanes; ++i) store(to + i * kPanel + half, block[i]);
+inline void pack_turned_panels(const Number* rows, int64_t stride, int64_t steps, int64_t columns, float factor, int64_t panel_size, float* panels) {
+  for (; columns > 0; columns -= kPanel, rows += kPanel * stride, panels += panel_size) {
+    float* to = panels;
+    int64_t step = 0;
+    for (; columns >= kPanel && step + kLanes <= steps; step += kLanes, to += kLanes * kPanel) {
+      for (int half = 0; half < kPanel; half += kLanes) {
+        f32x8 block[kLanes];
+        TUNEFLEET_UNROLL
+        for (int i = 0; i < kLanes; ++i) block[i] = load(rows + (half + i) * stride + step) * factor;
+        transpose(block);
+        TUNEFLEET_UNROLL
+        for (int i = 0; i < kLanes; ++i) store(to + i * kPanel + half, block[i]);
+      }
     }
-  }
-  for (; step < steps; ++step, to += kPanel) {
-    for (int column = 0; column < kPanel; ++column) to[column] = column < columns ? widen(rows[column * stride + step]) * factor : 0.0f;
+    for (; step < steps; ++step, to += kPanel) {
+      for (int column = 0; column < kPanel; ++column) to[column] = column < columns ? widen(rows[column * stride + step]) * factor : 0.0f;
+    }
   }
 }
 

@@ -25,14 +25,10 @@ struct Span {
 };
 
 /** [count, width] times `factor` as [width / 16][kTile][16], zeros beyond the width. */
-inline void pack_rows(const float* rows, int count, int64_t width, float factor, float* panels) {
-  for (int64_t at = 0; at < width; at += kPanel, panels += kTile * kPanel) pack_panel(rows + at, width, count, width - at, factor, panels);
-}
+inline void pack_rows(const float* rows, int count, int64_t width, float factor, float* panels) { pack_panels(rows, width, count, width, factor, kTile * kPanel, panels); }
 
 /** The transpose of [count, width] times `factor` as [count / 16][width][16], zeros beyond the count. */
-inline void pack_columns(const float* rows, int count, int64_t width, float factor, float* panels) {
-  for (int row = 0; row < count; row += kPanel, panels += width * kPanel) pack_turned_panel(rows + row * width, width, width, count - row, factor, panels);
-}
+inline void pack_columns(const float* rows, int count, int64_t width, float factor, float* panels) { pack_turned_panels(rows, width, width, count, factor, width * kPanel, panels); }
 
 /**
  * c = a b for every group of rows and the panels of columns it spans; other numbers of c stay.
