@@ -15,8 +15,10 @@ interface Pass {
   readonly everySlot: boolean;
   /** By layer, of virtual tokens before those of every row. */
   readonly lead: readonly KeysValues[] | null;
-  /** Where the rows of new keys go in a buffer's [B*K*slots, D]; made at the first layer. */
+  /** Where the rows of new keys go in a buffer's [B*K*slots, D]; made at the first layer that writes rows. */
   places: Tensor | null;
+  /** Zeros [B, K, ., D], which layers take a copy of; made at the first layer that wants room. */
+  room: Tensor | null;
 }
 
 /** Of keys and of values alike. */
@@ -30,8 +32,8 @@ interface HeadSize {
 interface Buffer {
   /** [B, K, slots, D] */
   readonly whole: Tensor;
-  /** The same memory as [B*K*slots, D]. */
-  readonly flat: Tensor;
+  /** The same memory as [B*K*slots, D], from the first row on that is written in it. */
+  flat: Tensor | null;
 }
 
 /** Keys and values per layer in buffers with room to grow, written in place. Rows may hold different numbers of tokens. */
@@ -85,17 +87,15 @@ export class LayeredCache implements KeyValueCache, KeyValueStore {
     const needed = leadLength + this.length + columns;
     if (needed > this.slotsPerRow) this.slotsPerRow = Math.ceil((needed + ROOM_SHARE * needed) / ROOM_TOKENS) * ROOM_TOKENS;
     this.end();
-    this.pass = { columns, everySlot, lead, places: null };
+    this.pass = { columns, everySlot, lead, places: null, room: null };
     return this.slotsPerRow;
   }
 
   append(layer: number, k: Tensor, v: Tensor): KeysValues {
     const { pass } = this;
     invariant(pass, 'no pass has begun');
-    const { k: keys, v: values, places } = this.room(pass, layer, { heads: k.dim(1), width: k.dim(3), dtype: k.dtype as FloatDType });
-    this.write(keys, k, places);
-    this.write(values, v, places);
-    const all = { k: keys.whole, v: values.whole };
+    const lead = pass.lead?.[layer];
+    const all = { k: this.write(pass, this.keys, layer, k, lead?.k), v: this.write(pass, this.values, layer, v, lead?.v) };
     if (pass.everySlot) return all;
     const seen = this.leadLength + this.length + pass.columns;
     return seen === pass.columns ? { k, v } : { k: this.firstSlots(all.k, seen), v: this.firstSlots(all.v, seen) };
@@ -105,8 +105,9 @@ export class LayeredCache implements KeyValueCache, KeyValueStore {
     const { pass } = this;
     invariant(pass, 'no pass has begun');
     if (!pass.everySlot) return null;
-    const { k, v, places } = this.room(pass, layer, size);
-    return { k: k.whole, v: v.whole, places };
+    const lead = pass.lead?.[layer];
+    const [k, v] = [this.withRoom(pass, this.keys, layer, size, lead?.k), this.withRoom(pass, this.values, layer, size, lead?.v)];
+    return { k: k.whole, v: v.whole, places: this.places(pass, size.heads) };
   }
 
   /** Makes the tokens of the pass count. */
@@ -119,6 +120,7 @@ export class LayeredCache implements KeyValueCache, KeyValueStore {
   /** Ends a pass; without `commit` as if it had not been. */
   end(): void {
     this.pass?.places?.dispose();
+    this.pass?.room?.dispose();
     this.pass = null;
   }
 
@@ -149,7 +151,9 @@ export class LayeredCache implements KeyValueCache, KeyValueStore {
     this.free();
   }
 
-  private places(heads: number, columns: number): Tensor {
+  private places(pass: Pass, heads: number): Tensor {
+    if (pass.places) return pass.places;
+    const { columns } = pass;
     const places = new Int32Array(this.rows * heads * columns);
     let next = 0;
     for (let row = 0; row < this.rows; row++) {
@@ -158,31 +162,42 @@ export class LayeredCache implements KeyValueCache, KeyValueStore {
         for (let column = 0; column < columns; column++) places[next++] = (row * heads + head) * this.slotsPerRow + first + column;
       }
     }
-    return this.device.detached(() => this.device.tensor(places, [places.length], 'i32'));
+    return (pass.places = this.device.detached(() => this.device.tensor(places, [places.length], 'i32')));
   }
 
-  /** A layer's buffers, and where the tokens of a pass go in them. */
-  private room(pass: Pass, layer: number, size: HeadSize): { readonly k: Buffer; readonly v: Buffer; readonly places: Tensor } {
-    const places = (pass.places ??= this.places(size.heads, pass.columns));
-    const lead = pass.lead?.[layer];
-    return { k: this.withRoom(this.keys, layer, size, lead?.k), v: this.withRoom(this.values, layer, size, lead?.v), places };
-  }
-
-  private write({ flat }: Buffer, added: Tensor, places: Tensor): void {
+  /** @param added of the tokens of the pass   @returns the layer's buffer with them in it */
+  private write(pass: Pass, store: (Buffer | null)[], layer: number, added: Tensor, lead: Tensor | undefined): Tensor {
     const p = this.device.primitives;
-    using rows = p.reshape(added, [places.dim(0), added.dim(3)]);
-    p.writeRows(flat, places, rows);
+    const size = { heads: added.dim(1), width: added.dim(3), dtype: added.dtype as FloatDType };
+    const free = this.slotsPerRow - (lead?.dim(2) ?? 0) - pass.columns;
+    // The first tokens are laid down as they are, with the room behind them.
+    if (!store[layer] && free > 0) return this.replace(store, layer, () => p.concat([...this.leading(lead, size), added, this.room(pass, size, free)], 2)).whole;
+    const buffer = this.withRoom(pass, store, layer, size, lead);
+    buffer.flat ??= this.device.detached(() => p.reshape(buffer.whole, [-1, size.width]));
+    const places = this.places(pass, size.heads);
+    using rows = p.reshape(added, [places.dim(0), size.width]);
+    p.writeRows(buffer.flat, places, rows);
+    return buffer.whole;
   }
 
-  private withRoom(store: (Buffer | null)[], layer: number, { heads, width, dtype }: HeadSize, lead: Tensor | undefined): Buffer {
+  private withRoom(pass: Pass, store: (Buffer | null)[], layer: number, size: HeadSize, lead: Tensor | undefined): Buffer {
     const before = store[layer];
     if (before?.whole.dim(2) === this.slotsPerRow) return before;
+    const [held] = before ? [before.whole] : this.leading(lead, size);
     const p = this.device.primitives;
-    const room = (slots: number): Tensor => p.zeros([this.rows, heads, slots, width], dtype);
-    return this.replace(store, layer, () => {
-      if (before) return p.concat([before.whole, room(this.slotsPerRow - before.whole.dim(2))], 2);
-      return lead ? p.concat([p.tile(p.cast(lead, dtype), [this.rows, 1, 1, 1]), room(this.slotsPerRow - lead.dim(2))], 2) : room(this.slotsPerRow);
-    });
+    return this.replace(store, layer, () => (held ? p.concat([held, this.room(pass, size, this.slotsPerRow - held.dim(2))], 2) : p.zeros([this.rows, size.heads, this.slotsPerRow, size.width], size.dtype)));
+  }
+
+  /** Virtual tokens, alike in all rows. */
+  private leading(lead: Tensor | undefined, { dtype }: HeadSize): Tensor[] {
+    const p = this.device.primitives;
+    return lead ? [p.tile(p.cast(lead, dtype), [this.rows, 1, 1, 1])] : [];
+  }
+
+  private room(pass: Pass, { heads, width, dtype }: HeadSize, slots: number): Tensor {
+    if (pass.room?.dim(2) === slots) return pass.room;
+    pass.room?.dispose();
+    return (pass.room = this.device.detached(() => this.device.primitives.zeros([this.rows, heads, slots, width], dtype)));
   }
 
   private firstSlots(whole: Tensor, slots: number): Tensor {
@@ -191,11 +206,8 @@ export class LayeredCache implements KeyValueCache, KeyValueStore {
   }
 
   private replace(store: (Buffer | null)[], layer: number, make: () => Tensor): Buffer {
-    const next = this.device.detached(() => {
-      const whole = make();
-      return { whole, flat: this.device.primitives.reshape(whole, [-1, whole.dim(3)]) };
-    });
-    store[layer]?.flat.dispose();
+    const next = { whole: this.device.detached(make), flat: null };
+    store[layer]?.flat?.dispose();
     store[layer]?.whole.dispose();
     store[layer] = next;
     return next;
@@ -205,7 +217,7 @@ export class LayeredCache implements KeyValueCache, KeyValueStore {
     this.slotsPerRow = 0;
     for (const store of [this.keys, this.values]) {
       store.forEach((buffer, layer) => {
-        buffer?.flat.dispose();
+        buffer?.flat?.dispose();
         buffer?.whole.dispose();
         store[layer] = null;
       });
