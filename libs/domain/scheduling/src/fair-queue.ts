@@ -6,8 +6,12 @@ import { dueness, ENTRY_SECONDS_DEFAULT, type TeamState } from './team-shares';
 interface TeamQueue {
   readonly team: TeamState;
   readonly jobs: readonly QueuedJob[];
-  next: number;
+  /** Jobs of other queues that are counted before these. */
+  readonly offset: number;
 }
+
+/** @param at a number of its own for each job, below the number of jobs and the same whenever it is shown    @returns whether the job is given something: then its team is charged for it */
+export type Visit = (job: QueuedJob, team: TeamState, at: number) => boolean;
 
 /**
  * The order in which jobs are looked at: by class with ageing, then the team that is due most, then the team's own order (priority with
@@ -15,31 +19,40 @@ interface TeamQueue {
  */
 export class FairQueue {
   /** By class, the highest first. */
-  private readonly classes: readonly (readonly Pick<TeamQueue, 'team' | 'jobs'>[])[];
+  private readonly classes: readonly (readonly TeamQueue[])[];
 
   constructor(jobs: readonly QueuedJob[], teams: ReadonlyMap<string, TeamState>, nowMs: number) {
-    const classes: readonly Map<string, QueuedJob[]>[] = [new Map(), new Map(), new Map()];
-    for (const { job, aged } of sorted(jobs, nowMs)) {
-      const queues = classes[classOf(aged)] as Map<string, QueuedJob[]>;
+    const classes: readonly Map<string, AgedJob[]>[] = [new Map(), new Map(), new Map()];
+    for (const job of jobs) {
+      const aged = agedPriority(job, nowMs);
+      const queues = classes[classOf(aged)] as Map<string, AgedJob[]>;
       const queue = queues.get(job.teamId);
-      if (queue === undefined) queues.set(job.teamId, [job]);
-      else queue.push(job);
+      if (queue === undefined) queues.set(job.teamId, [{ job, aged }]);
+      else queue.push({ job, aged });
     }
-    this.classes = [2, 1, 0].map((index) => [...(classes[index as PriorityClass] ?? [])].map(([teamId, queue]) => ({ team: teams.get(teamId) as TeamState, jobs: queue })));
+    let counted = 0;
+    this.classes = [2, 1, 0].map((index) =>
+      [...(classes[index as PriorityClass] ?? [])].map(([teamId, queue]) => {
+        const offset = counted;
+        counted += queue.length;
+        return { team: teams.get(teamId) as TeamState, jobs: queue.sort(ownOrder).map(({ job }) => job), offset };
+      }),
+    );
   }
 
-  /** Shows every job in turn. @param visit answers whether the job is given something: then its team is charged for it */
-  inTurn(visit: (job: QueuedJob, team: TeamState) => boolean): void {
+  /** Shows every job in turn. */
+  inTurn(visit: Visit): void {
     for (const queues of this.classes) {
-      const heap = new MinHeap<TeamQueue>(isDueBefore);
+      const heap = new MinHeap<TeamQueue & { next: number }>(isDueBefore);
       for (const queue of queues) heap.push({ ...queue, next: 0 });
       for (let queue = heap.pop(); queue !== undefined; queue = heap.pop()) {
-        const { team, jobs } = queue;
+        const { team, jobs, offset } = queue;
         // Nobody else's turn comes before something changes.
         let charged = false;
         while (!charged && queue.next < jobs.length) {
-          const job = jobs[queue.next++] as QueuedJob;
-          charged = visit(job, team);
+          const at = queue.next++;
+          const job = jobs[at] as QueuedJob;
+          charged = visit(job, team, offset + at);
           if (charged) team.gpuSeconds += job.secondsEstimate ?? ENTRY_SECONDS_DEFAULT;
         }
         if (queue.next < jobs.length) heap.push(queue);
@@ -48,7 +61,7 @@ export class FairQueue {
   }
 }
 
-function isDueBefore(a: TeamQueue, b: TeamQueue): boolean {
+function isDueBefore(a: Pick<TeamQueue, 'team'>, b: Pick<TeamQueue, 'team'>): boolean {
   const difference = dueness(a.team) - dueness(b.team);
   return difference < 0 || (difference === 0 && a.team.account.id < b.team.account.id);
 }
@@ -56,10 +69,6 @@ function isDueBefore(a: TeamQueue, b: TeamQueue): boolean {
 interface AgedJob {
   readonly job: QueuedJob;
   readonly aged: number;
-}
-
-function sorted(jobs: readonly QueuedJob[], nowMs: number): readonly AgedJob[] {
-  return jobs.map((job) => ({ job, aged: agedPriority(job, nowMs) })).sort(ownOrder);
 }
 
 function ownOrder(a: AgedJob, b: AgedJob): number {

@@ -2,6 +2,7 @@ import type { Feasibility } from './feasibility';
 import { fits, memoryAvailable } from './memory-fit';
 import { Reservations } from './reservations';
 import type { QueuedJob, SchedulableWorker } from './snapshot';
+import type { WaitingReason } from './waiting-reason';
 import { loadingRank } from './worker-choice';
 import { isReady, type Fleet, type WorkerPool } from './worker-pool';
 
@@ -10,6 +11,10 @@ export interface Applicant {
   readonly job: QueuedJob;
   readonly feasible: Feasibility;
   readonly turn: number;
+  /** Why it has to wait; null: it need not. */
+  reason: WaitingReason | null;
+  /** The busy worker for which it passes free ones by. */
+  awaitedWorkerId: string | null;
 }
 
 /**

@@ -1,14 +1,13 @@
 import { FairQueue } from './fair-queue';
-import { Feasibilities, type Feasibility } from './feasibility';
+import { Feasibilities } from './feasibility';
 import { Forecast } from './forecast';
 import { Matching, type Applicant } from './matching';
 import { fits, memoryAvailable } from './memory-fit';
 import { ModelLocality } from './model-locality';
 import { Preemptions, PREEMPTION_DEADLINE_MS, type FreedWorker, type Preemption } from './preemption';
 import { quotaReason } from './quota';
-import { SharedWorkers } from './shared-workers';
+import { share, type Sharing } from './sharing';
 import type { QueuedJob, SchedulableWorker, Snapshot } from './snapshot';
-import { Succession } from './succession';
 import { teamStates, type TeamState } from './team-shares';
 import type { WaitingJob, WaitingReason } from './waiting-reason';
 import { fleetOf, isIdle, type Fleet } from './worker-pool';
@@ -35,9 +34,6 @@ export interface Plan {
   readonly lookAgainAtMs: number | null;
 }
 
-/** What a place beside others helps against, or what has a claim on a worker that others share. */
-const MAY_JOIN: ReadonlySet<WaitingReason['code']> = new Set(['workers_busy', 'no_fitting_worker', 'model_locality']);
-
 /** A worker that has just ended a job may not have told yet that its memory is free again: it is held for so long for a job that needs it. */
 const MEMORY_RETURN_MS = 30_000;
 
@@ -48,8 +44,7 @@ const MEMORY_RETURN_MS = 30_000;
 export function plan(snapshot: Snapshot, nowMs: number = snapshot.nowMs): Plan {
   const pass = new Pass(snapshot, nowMs);
   pass.place();
-  pass.share();
-  return pass.result();
+  return pass.result(pass.share());
 }
 
 class Pass {
@@ -59,11 +54,10 @@ class Pass {
   private readonly feasibilities: Feasibilities;
   private readonly matching: Matching;
   private readonly locality: ModelLocality;
-  private readonly reasons = new Map<string, { readonly reason: WaitingReason; readonly feasible: Feasibility }>();
-  /** Busy workers for which jobs pass free ones by, by job. */
-  private readonly awaited = new Map<string, string>();
-  private readonly joined: { readonly job: QueuedJob; readonly worker: number }[] = [];
-  private shared: SharedWorkers | null = null;
+  /** By the numbers that the queue has for jobs. */
+  private readonly applicants: Applicant[];
+  /** Of those that wait, who may run beside others. */
+  private sharers = 0;
   private lookAgainAtMs = Infinity;
   private turn = 0;
 
@@ -77,62 +71,28 @@ class Pass {
     this.queue = new FairQueue(snapshot.jobs, this.teams, nowMs);
     this.matching = new Matching(this.fleet, nowMs);
     this.locality = new ModelLocality(this.fleet, snapshot.running, nowMs);
+    this.applicants = new Array<Applicant>(snapshot.jobs.length);
   }
 
   place(): void {
-    this.queue.inTurn((job, team) => {
-      const feasible = this.feasibilities.of(job);
-      const reason = this.placeOne({ job, feasible, turn: this.turn++ }, team);
-      if (reason === null) {
-        team.runningJobs += 1;
-        return true;
+    this.queue.inTurn((job, team, at) => {
+      const applicant: Applicant = { job, feasible: this.feasibilities.of(job), turn: this.turn++, reason: null, awaitedWorkerId: null };
+      this.applicants[at] = applicant;
+      applicant.reason = this.placeOne(applicant, team);
+      if (applicant.reason !== null) {
+        if (job.shareKey !== null) this.sharers++;
+        return false;
       }
-      this.reasons.set(job.id, { reason, feasible });
-      return false;
+      team.runningJobs += 1;
+      return true;
     });
   }
 
-  /** Fills the slots of workers, once everybody has had its pick of free ones: in the order of the queue, and not at the cost of those before. */
-  share(): void {
-    const { snapshot, fleet, nowMs } = this;
-    if (!fleet.hasSlots || !snapshot.jobs.some(({ id, shareKey }) => shareKey !== null && this.reasons.has(id))) return;
-    const placed = this.matching.placed();
-    const shared = new SharedWorkers(fleet, snapshot.running, placed);
-    if (!shared.hasPlaces) return;
-    const succession = new Succession(fleet, snapshot.running, placed, nowMs);
-    this.shared = shared;
-    this.queue.inTurn((job, team) => {
-      const found = shared.hasPlaces ? this.reasons.get(job.id) : undefined;
-      if (found === undefined || !MAY_JOIN.has(found.reason.code)) return false;
-      const { feasible } = found;
-      const awaitedWorkerId = this.awaited.get(job.id) ?? null;
-      if (job.shareKey !== null && awaitedWorkerId === null && !this.isReturning(succession, feasible)) {
-        const excuse = quotaReason(team, nowMs);
-        if (excuse !== null) {
-          this.reasons.set(job.id, { reason: excuse, feasible });
-          return false;
-        }
-        const worker = shared.join({ job, feasible }, succession);
-        if (worker !== null) {
-          succession.joined(worker, job);
-          this.reasons.delete(job.id);
-          this.joined.push({ job, worker });
-          team.runningJobs += 1;
-          return true;
-        }
-      }
-      const next = succession.wait(job, feasible, awaitedWorkerId);
-      // One that never shares is not to wait for those either that share as long as the last of them.
-      if (job.shareKey === null) shared.close(next);
-      return false;
-    });
-  }
-
-  /** A worker of its own is as good as there. */
-  private isReturning(succession: Succession, feasible: Feasibility): boolean {
-    const untilMs = succession.returnsUntilMs(feasible);
-    if (untilMs !== null) this.lookAgainAt(untilMs);
-    return untilMs !== null;
+  share(): Sharing {
+    const { fleet, queue, applicants, sharers, nowMs } = this;
+    const sharing = share({ fleet, queue, applicants, sharers, nowMs, running: this.snapshot.running, placed: this.matching.placed() });
+    this.lookAgainAt(sharing.lookAgainAtMs);
+    return sharing;
   }
 
   /** @returns why it has to wait; null: it has a worker */
@@ -153,7 +113,7 @@ class Pass {
     }
     this.matching.reservations.hold(free, { jobId: job.id, turn: applicant.turn, fromMs: wait.untilMs });
     this.lookAgainAt(wait.untilMs);
-    this.awaited.set(job.id, wait.workerId);
+    applicant.awaitedWorkerId = wait.workerId;
     return wait.reason;
   }
 
@@ -176,25 +136,24 @@ class Pass {
     }
   }
 
-  result(): Plan {
-    const placed = [...this.matching.placed(), ...this.joined];
+  result(sharing: Sharing): Plan {
+    const placed = [...this.matching.placed(), ...sharing.joined];
     const forecast = new Forecast(this.fleet, this.snapshot, placed, this.nowMs);
     const preemptions = new Preemptions(this.fleet, this.snapshot, this.teams, this.nowMs);
     const waiting = new Map<string, WaitingJob>();
-    this.queue.inTurn((job) => {
-      const found = this.reasons.get(job.id);
-      if (found === undefined) return false;
-      const { feasible } = found;
-      const isForeseeable = feasible.impossible === null && found.reason.code !== 'quota';
+    this.queue.inTurn((job, _team, at) => {
+      const { reason, feasible } = this.applicants[at] as Applicant;
+      if (reason === null) return false;
+      const isForeseeable = feasible.impossible === null && reason.code !== 'quota';
       const startMs = isForeseeable ? forecast.next(job, feasible) : Infinity;
-      const isBusy = found.reason.code === 'workers_busy';
+      const isBusy = reason.code === 'workers_busy';
       const freed = isBusy ? (preemptions.pendingFor(job.id) ?? (startMs - this.nowMs > PREEMPTION_DEADLINE_MS ? preemptions.ask(job, feasible) : null)) : null;
-      const { code, text } = freed === null ? found.reason : preemptionPending(freed);
+      const { code, text } = freed === null ? reason : preemptionPending(freed);
       waiting.set(job.id, { code, text, position: waiting.size + 1, estimatedStartMs: startMs === Infinity ? null : Math.round(startMs) });
       return isForeseeable;
     });
     return {
-      placements: placed.map(({ job, worker }) => placementOf(job, this.fleet.workers[worker] as SchedulableWorker, this.shared?.jobIdsOn(worker) ?? [])),
+      placements: placed.map(({ job, worker }) => placementOf(job, this.fleet.workers[worker] as SchedulableWorker, sharing.jobIdsOn(worker))),
       preemptions: preemptions.chosen,
       waiting,
       lookAgainAtMs: this.lookAgainAtMs === Infinity ? null : this.lookAgainAtMs,

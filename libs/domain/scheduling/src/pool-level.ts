@@ -35,36 +35,49 @@ const NAMED_MAX = 3;
 
 type Asked = Pick<QueuedJob, 'kind' | 'workerSelector'>;
 
+/** Of the members of a pool from each place on. */
+interface Suffixes {
+  readonly open: Int32Array;
+  readonly idle: Int32Array;
+  readonly ready: Int32Array;
+  readonly largestAvailableBytes: Float64Array;
+}
+
 /** The same for all jobs that need about as much memory, so it is worked out once per pool and position. */
 export class PoolLevels {
-  private readonly known = new Map<WorkerPool, (KnownLevel | undefined)[]>();
+  private readonly known = new Map<WorkerPool, { readonly levels: (KnownLevel | undefined)[]; readonly suffixes: Suffixes }>();
 
   constructor(private readonly fleet: Fleet) {}
 
   /** @param from position in the pool's members from which on they are large enough    @param excluded workers that are kept away from the job */
   at(pool: WorkerPool, from: number, asked: Asked, excluded: ReadonlySet<string>): PoolLevel {
-    let levels = this.known.get(pool);
-    if (levels === undefined) this.known.set(pool, (levels = new Array<KnownLevel | undefined>(pool.members.length + 1).fill(undefined)));
-    const level = (levels[from] ??= this.workOut(pool, from, asked));
+    let known = this.known.get(pool);
+    if (known === undefined) this.known.set(pool, (known = { levels: new Array<KnownLevel | undefined>(pool.members.length + 1).fill(undefined), suffixes: this.suffixesOf(pool) }));
+    const level = (known.levels[from] ??= this.workOut(pool, from, asked, known.suffixes));
     return excluded.size === 0 ? level : this.without(excluded, { pool, from, asked, level });
   }
 
-  private workOut(pool: WorkerPool, from: number, asked: Asked): KnownLevel {
-    let [open, idle, ready, largestAvailableBytes] = [0, 0, 0, 0];
-    const cordoned: SchedulableWorker[] = [];
-    for (let at = from; at < pool.members.length; at++) {
+  private suffixesOf(pool: WorkerPool): Suffixes {
+    const count = pool.members.length;
+    const [open, idle, ready, largestAvailableBytes] = [new Int32Array(count + 1), new Int32Array(count + 1), new Int32Array(count + 1), new Float64Array(count + 1)] as const;
+    for (let at = count - 1; at >= 0; at--) {
       const worker = this.member(pool, at);
-      if (worker.cordoned) {
-        if (cordoned.length < NAMED_MAX) cordoned.push(worker);
-        continue;
-      }
-      open++;
-      if (isIdle(worker)) idle++;
-      if (!isReady(worker)) continue;
-      ready++;
-      largestAvailableBytes = Math.max(largestAvailableBytes, memoryAvailable(worker));
+      open[at] = (open[at + 1] as number) + Number(!worker.cordoned);
+      idle[at] = (idle[at + 1] as number) + Number(isIdle(worker));
+      ready[at] = (ready[at + 1] as number) + Number(isReady(worker));
+      largestAvailableBytes[at] = Math.max(largestAvailableBytes[at + 1] as number, isReady(worker) ? memoryAvailable(worker) : 0);
     }
-    return levelOf(pool, asked, { fitting: pool.members.length - from, open, cordoned, idle, ready }, largestAvailableBytes);
+    return { open, idle, ready, largestAvailableBytes };
+  }
+
+  private workOut(pool: WorkerPool, from: number, asked: Asked, suffixes: Suffixes): KnownLevel {
+    const [fitting, open] = [pool.members.length - from, suffixes.open[from] as number];
+    const cordoned: SchedulableWorker[] = [];
+    for (let at = from; cordoned.length < Math.min(NAMED_MAX, fitting - open); at++) {
+      const worker = this.member(pool, at);
+      if (worker.cordoned) cordoned.push(worker);
+    }
+    return levelOf(pool, asked, { fitting, open, cordoned, idle: suffixes.idle[from] as number, ready: suffixes.ready[from] as number }, suffixes.largestAvailableBytes[from] as number);
   }
 
   private without(excluded: ReadonlySet<string>, { pool, from, asked, level }: { readonly pool: WorkerPool; readonly from: number; readonly asked: Asked; readonly level: KnownLevel }): PoolLevel {

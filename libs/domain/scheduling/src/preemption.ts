@@ -79,7 +79,7 @@ export class Preemptions {
 
   /** The worker that is being freed for the job already. */
   pendingFor(jobId: string): FreedWorker | null {
-    return this.pending.get(jobId) ?? null;
+    return this.pending.size === 0 ? null : (this.pending.get(jobId) ?? null);
   }
 
   /** Asks those on a worker to make room for the job. @returns the worker; null: nobody has to */

@@ -1,6 +1,6 @@
 import type { Applicant } from './matching';
 import { memoryAvailable, MEMORY_SHARE, memoryNeed, sharedMemoryNeed } from './memory-fit';
-import { classOf, type PriorityClass } from './priority';
+import { classOf } from './priority';
 import { runningByWorker } from './running-view';
 import type { QueuedJob, RunningJob, SchedulableWorker } from './snapshot';
 import type { Succession } from './succession';
@@ -34,7 +34,8 @@ type Sharing = Pick<RunningJob, 'memoryBytesEstimate' | 'memoryCorrection' | 'sh
  * of its own has it.
  */
 export class SharedWorkers {
-  private readonly families = new Map<string, Family>();
+  /** By share key, then by class. */
+  private readonly families = new Map<string, (Family | undefined)[]>();
   private readonly groupOf = new Map<number, Group>();
   private places = 0;
 
@@ -65,7 +66,7 @@ export class SharedWorkers {
 
   /** Gives the job a place beside others: rather beside few. @returns the worker; null: there is none for it */
   join({ job, feasible }: Pick<Applicant, 'job' | 'feasible'>, succession: Succession): number | null {
-    const family = this.families.get(familyOf(job) ?? '');
+    const family = job.shareKey === null ? undefined : this.families.get(job.shareKey)?.[classOf(job.priority)];
     const addedBytes = sharedMemoryNeed(job);
     if (family === undefined || addedBytes >= (family.hopelessFrom.get(feasible.pool) ?? Infinity)) return null;
     let best: Group | undefined;
@@ -95,15 +96,18 @@ export class SharedWorkers {
   private begin(worker: number, members: readonly (Sharing & { readonly jobId: string })[], taken: number): void {
     const { online, cordoned, slots, credit, memoryBytesFree } = this.fleet.workers[worker] as SchedulableWorker;
     const places = Math.min(slots - members.length, credit - taken);
-    const [key, ...others] = new Set(members.map(familyOf));
-    if (!online || cordoned || places <= 0 || key === null || key === undefined || others.length > 0) return;
+    const [first] = members;
+    if (!online || cordoned || places <= 0 || first === undefined || first.shareKey === null) return;
+    const priorityClass = classOf(first.priority);
+    if (members.some(({ shareKey, priority }) => shareKey !== first.shareKey || classOf(priority) !== priorityClass)) return;
     const group: Group = { worker, jobIds: [], places, commonBytes: 0, addedBytes: 0, bytesForNewcomers: memoryBytesFree * MEMORY_SHARE };
     for (const member of members) this.add(group, member.jobId, member);
     this.groupOf.set(worker, group);
     this.places += places;
-    const family = this.families.get(key);
-    if (family === undefined) this.families.set(key, { groups: [group], hopelessFrom: new Map() });
-    else family.groups.push(group);
+    const classes = this.families.get(first.shareKey) ?? [];
+    const family: Family = (classes[priorityClass] ??= { groups: [], hopelessFrom: new Map() });
+    family.groups.push(group);
+    this.families.set(first.shareKey, classes);
   }
 
   private add(group: Group, jobId: string, member: Sharing): void {
@@ -124,10 +128,4 @@ export class SharedWorkers {
 
 function commonBytes(job: Sharing): number {
   return Math.max(0, memoryNeed(job) - sharedMemoryNeed(job));
-}
-
-/** Null: it runs alone. */
-function familyOf({ shareKey, priority }: Pick<Sharing, 'shareKey' | 'priority'>): string | null {
-  const priorityClass: PriorityClass = classOf(priority);
-  return shareKey === null ? null : `${priorityClass} ${shareKey}`;
 }

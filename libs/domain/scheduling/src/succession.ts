@@ -9,6 +9,13 @@ const UNKNOWN_MS = 1e15;
 /** A worker that has just ended a job is waited for so long until it says that it is ready for the next. */
 const READY_AGAIN_MS = 30_000;
 
+interface PoolMinima {
+  /** When its workers will be free, by their place in the pool. */
+  readonly minima: SuffixMinima;
+  /** Place in the pool by worker index; -1: not a member. */
+  readonly placeOf: Int32Array;
+}
+
 /**
  * Which busy worker each waiting job is to have next, in the order of the queue, so that none waits longer because others go on sharing what it waits
  * for: others come to those on the worker only if they are gone by the time at which it would have been free anyway.
@@ -17,7 +24,8 @@ export class Succession {
   private readonly freeAtMs: Float64Array;
   /** When each would be free for whoever waits for it first. */
   private readonly awaitedFromMs = new Map<number, number>();
-  private readonly pools = new Map<WorkerPool, { readonly minima: SuffixMinima; readonly placeOf: Int32Array }>();
+  private readonly pools = new Map<WorkerPool, PoolMinima>();
+  private readonly isAnyReturning: boolean;
 
   constructor(
     private readonly fleet: Fleet,
@@ -26,6 +34,7 @@ export class Succession {
     private readonly nowMs: number,
   ) {
     this.freeAtMs = Float64Array.from(fleet.workers, (worker) => (isReturning(worker, nowMs) ? nowMs : Infinity));
+    this.isAnyReturning = this.freeAtMs.includes(nowMs);
     for (const job of running) {
       const worker = fleet.indexOf.get(job.workerId);
       if (worker === undefined || fleet.workers[worker]?.cordoned !== false) continue;
@@ -58,6 +67,7 @@ export class Succession {
 
   /** Until when the job waits for a worker that has just ended another one and will be ready in a moment; null: there is none. */
   returnsUntilMs(feasible: Feasibility): number | null {
+    if (!this.isAnyReturning) return null;
     const worker = this.fleet.workers[this.firstFree(feasible)];
     return worker !== undefined && !worker.busy && isReturning(worker, this.nowMs) && (this.freeAtMs[this.fleet.indexOf.get(worker.id) ?? -1] as number) <= this.nowMs
       ? (worker.idleSinceMs ?? 0) + READY_AGAIN_MS
@@ -73,27 +83,22 @@ export class Succession {
   }
 
   private firstFree({ pool, from, excluded }: Feasibility): number {
-    if (excluded.size === 0) {
-      const place = this.minimaOf(pool).smallestFrom(from);
-      return place < 0 ? -1 : (pool.members[place] as number);
-    }
-    let first = -1;
-    for (let place = from; place < pool.members.length; place++) {
-      const worker = pool.members[place] as number;
-      if (excluded.has((this.fleet.workers[worker] as SchedulableWorker).id)) continue;
-      if ((this.freeAtMs[worker] as number) < (first < 0 ? Infinity : (this.freeAtMs[first] as number))) first = worker;
-    }
-    return first;
+    const { minima, placeOf } = this.minimaOf(pool);
+    const kept = excluded.size === 0 ? [] : [...excluded].map((id) => this.fleet.indexOf.get(id) ?? -1).filter((worker) => worker >= 0 && (placeOf[worker] as number) >= 0);
+    for (const worker of kept) minima.set(placeOf[worker] as number, Infinity);
+    const place = minima.smallestFrom(from);
+    for (const worker of kept) minima.set(placeOf[worker] as number, this.freeAtMs[worker] as number);
+    return place < 0 ? -1 : (pool.members[place] as number);
   }
 
-  private minimaOf(pool: WorkerPool): SuffixMinima {
+  private minimaOf(pool: WorkerPool): PoolMinima {
     const known = this.pools.get(pool);
-    if (known !== undefined) return known.minima;
+    if (known !== undefined) return known;
     const placeOf = new Int32Array(this.freeAtMs.length).fill(-1);
     pool.members.forEach((worker, place) => (placeOf[worker] = place));
-    const minima = new SuffixMinima(Float64Array.from(pool.members, (worker) => this.freeAtMs[worker] as number));
-    this.pools.set(pool, { minima, placeOf });
-    return minima;
+    const made = { minima: new SuffixMinima(Float64Array.from(pool.members, (worker) => this.freeAtMs[worker] as number)), placeOf };
+    this.pools.set(pool, made);
+    return made;
   }
 }
 

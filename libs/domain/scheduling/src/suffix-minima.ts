@@ -15,7 +15,11 @@ export class SuffixMinima {
   set(at: number, value: number): void {
     let node = this.size + at;
     this.tree[node] = value;
-    for (node >>= 1; node > 0; node >>= 1) this.tree[node] = this.smallerChild(node);
+    for (node >>= 1; node > 0; node >>= 1) {
+      const smaller = this.smallerChild(node);
+      if (this.tree[node] === smaller) return;
+      this.tree[node] = smaller;
+    }
   }
 
   /** Place of the first of the smallest values from `from` on; -1: they are all infinite. */

@@ -46,8 +46,10 @@ export function teamStates(snapshot: Pick<Snapshot, 'jobs' | 'running' | 'teams'
     });
   };
   for (const team of snapshot.teams) add(team);
-  for (const { teamId } of [...snapshot.jobs, ...snapshot.running]) {
-    if (!states.has(teamId)) add({ id: teamId, name: teamId, weight: 1, decayedGpuSeconds: 0, monthGpuSeconds: 0, quota: { runningJobs: null, gpuHoursPerMonth: null } });
+  for (const jobs of [snapshot.jobs, snapshot.running]) {
+    for (const { teamId } of jobs) {
+      if (!states.has(teamId)) add({ id: teamId, name: teamId, weight: 1, decayedGpuSeconds: 0, monthGpuSeconds: 0, quota: { runningJobs: null, gpuHoursPerMonth: null } });
+    }
   }
   return states;
 }

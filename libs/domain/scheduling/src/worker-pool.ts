@@ -1,4 +1,4 @@
-import { labelsMatch, selectorKey } from './labels';
+import { asksForNothing, labelsMatch, selectorKey } from './labels';
 import { MEMORY_SHARE } from './memory-fit';
 import type { QueuedJob, SchedulableWorker } from './snapshot';
 
@@ -37,8 +37,8 @@ export function fleetOf(workers: readonly SchedulableWorker[]): Fleet {
     indexOf: new Map(sorted.map((worker, index) => [worker.id, index])),
     hasSlots: sorted.some(({ slots }) => slots > 1),
     poolOf: (job) => {
-      const selector = selectorKey(job.workerSelector);
-      const [known, key] = selector === '' ? [byKind, job.kind] : [pools, `${job.kind}\n${selector}`];
+      const known = asksForNothing(job.workerSelector) ? byKind : pools;
+      const key = known === byKind ? job.kind : `${job.kind}\n${selectorKey(job.workerSelector)}`;
       let pool = known.get(key);
       if (pool === undefined) known.set(key, (pool = makePool(job, sorted)));
       return pool;
