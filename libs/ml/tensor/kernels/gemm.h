@@ -70,8 +70,7 @@ TUNEFLEET_INLINE void write(const Product& p, const Slice& s, int64_t at, int64_
 template <int Rows>
 void finish_tile(const Product& p, const Slice& s, const float* group, int64_t row, const float* panel, int64_t column, const float* next) {
   f32x8 sums[Rows][2];
-  TUNEFLEET_UNROLL
-  for (int r = 0; r < Rows; ++r) sums[r][0] = sums[r][1] = f32x8{};
+  clear(sums);
   // Rows of y lie far apart, so nobody else would fetch them in time.
   TUNEFLEET_UNROLL
   for (int r = 0; r < Rows; ++r) __builtin_prefetch(p.y + (row + r) * p.out + column, 1);

@@ -16,6 +16,13 @@ constexpr int kPanel = 2 * kLanes;
 inline int64_t groups_of(int64_t rows) { return (rows + kGroup - 1) / kGroup; }
 inline int64_t panels_of(int64_t columns) { return (columns + kPanel - 1) / kPanel; }
 
+/** Register by register: an initialiser would fill memory. */
+template <int Rows>
+TUNEFLEET_INLINE void clear(f32x8 (&sums)[Rows][2]) {
+  TUNEFLEET_UNROLL
+  for (int row = 0; row < Rows; ++row) sums[row][0] = sums[row][1] = f32x8{};
+}
+
 /** sums += a b of one step, the rows of `a` lying `row_stride` apart. */
 template <int Rows>
 TUNEFLEET_INLINE void sum_step(const float* a, int64_t row_stride, const float* panel, f32x8 (&sums)[Rows][2]) {

@@ -40,7 +40,8 @@ inline void multiply_spanned(const float* a, int rows, int64_t depth, const floa
       const Span& span = spans[row / kGroup];
       if (span.from >= column + kPanel || span.to <= column) continue;
       with_rows<kGroup>(rows - row, [&](auto count) {
-        f32x8 sums[count()][2] = {};
+        f32x8 sums[count()][2];
+        clear(sums);
         sum_products<count()>(a + row * depth, depth, 1, b, depth, sums);
         for (int i = 0; i < count(); ++i) {
           store(c + (row + i) * kTile + column, sums[i][0]);
@@ -63,7 +64,8 @@ void add_product(const float* a, int rows, const Span* spans, const float* b, in
       const Span& span = spans[row / kGroup];
       if (span.empty()) continue;
       with_rows<kGroup>(rows - row, [&](auto count) {
-        f32x8 sums[count()][2] = {};
+        f32x8 sums[count()][2];
+        clear(sums);
         const float* const from = Across ? a + span.from * kTile + row : a + row * kTile + span.from;
         sum_products<count()>(from, Across ? 1 : kTile, Across ? kTile : 1, b + span.from * kPanel, span.to - span.from, sums);
         for (int i = 0; i < count(); ++i) {
