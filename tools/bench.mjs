@@ -47,9 +47,10 @@ for (const name of chosen) {
   try {
     rows.push(...parseRows(name, await run(passedOn)));
   } catch (error) {
-    // Of an option that is wrong, what to do says more than where it was found.
+    // Of an option that is wrong, what is allowed says more than where it was found.
     if (!String(error.code).startsWith('ERR_PARSE_ARGS_')) throw error;
-    giveUp(`${name}: ${error.message}\n${headOf(join(folder, `${name}.ts`))}`);
+    process.stderr.write(`${name}: ${error.message.replaceAll('\n', ' ')} (npm run bench -- ${name} --help)\n`);
+    process.exit(1);
   }
 }
 process.stdout.write(formatRows(rows));

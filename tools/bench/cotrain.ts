@@ -11,6 +11,7 @@ import { parseArgs } from 'node:util';
 import { measureEngine } from './cotrain/engine';
 import { measureOrchestrated } from './cotrain/orchestrated';
 import type { Row } from './report/row';
+import { oneOf, someOf } from './report/options';
 
 const PARTS = ['engine', 'orchestrated'] as const;
 
@@ -25,8 +26,7 @@ export async function run(args: string[]): Promise<Row[]> {
       base: text('HuggingFaceTB/SmolLM2-135M-Instruct'),
     },
   });
-  const only = values.only.split(',');
-  const wrong = only.find((part) => !PARTS.some((known) => known === part));
-  if (wrong !== undefined) throw new Error(`--only names "${wrong}"; there are ${PARTS.join(', ')}`);
+  const only = someOf('only', values.only, PARTS);
+  oneOf('dtype', values.dtype, ['auto', 'f32', 'bf16']);
   return [...(only.includes('engine') ? await measureEngine(values) : []), ...(only.includes('orchestrated') && !values.profile ? await measureOrchestrated(values) : [])];
 }

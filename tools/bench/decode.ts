@@ -18,7 +18,7 @@ import { referencePython } from '../verify/python-environment';
 import { DecodePeer, type DecodeRequest } from './decode/peer';
 import { writeRandomModel } from './model/shape';
 import { printProfile } from './print-profile';
-import { positive } from './report/positive';
+import { countList, counts } from './report/options';
 import { median, type Row } from './report/row';
 
 const PRECISIONS: readonly { readonly name: string; readonly precision: Precision; readonly adapters: readonly boolean[] }[] = [
@@ -39,8 +39,8 @@ export async function run(args: string[]): Promise<Row[]> {
       profile: { type: 'boolean', default: false },
     },
   });
-  const [rounds, tokens, prompt] = [values.rounds, values.tokens, values.prompt].map(positive) as [number, number, number];
-  const batches = values.batches.split(',').map(positive);
+  const { rounds, tokens, prompt } = counts(values, ['rounds', 'tokens', 'prompt']);
+  const batches = countList('batches', values.batches);
   const folder = await mkdtemp(join(tmpdir(), 'tunefleet-bench-'));
   const [base, adapter] = [join(folder, 'model'), join(folder, 'adapter')];
   const profile = values.profile ? new OpProfile() : undefined;

@@ -11,6 +11,7 @@ import { measureLatency } from './dispatch/latency';
 import { measureMetricPoints } from './dispatch/metric-points';
 import { BenchService } from './dispatch/service';
 import type { Row } from './report/row';
+import { countList, counts, someOf } from './report/options';
 
 const PARTS = ['latency', 'assignments', 'metrics', 'growth'] as const;
 
@@ -25,18 +26,18 @@ export async function run(args: string[]): Promise<Row[]> {
       sizes: { type: 'string', default: '100,1000,10000,100000' },
     },
   });
-  const only = values.only.split(',');
-  const wrong = only.find((part) => !PARTS.some((known) => known === part));
-  if (wrong !== undefined) throw new Error(`--only names "${wrong}"; there are ${PARTS.join(', ')}`);
+  const only = someOf('only', values.only, PARTS);
+  const { rounds, workers, seconds } = counts(values, ['rounds', 'workers', 'seconds']);
+  const sizes = countList('sizes', values.sizes);
   const measures: Readonly<Record<(typeof PARTS)[number], (service: BenchService) => Promise<Row[]>>> = {
-    latency: (service) => measureLatency(service, positive('rounds', values.rounds)),
-    assignments: (service) => measureAssignments(service, positive('workers', values.workers)),
-    metrics: (service) => measureMetricPoints(service, positive('seconds', values.seconds)),
-    growth: (service) => measureGrowth(service, values.sizes.split(',').map((size) => positive('sizes', size)), Math.ceil(positive('rounds', values.rounds) / 10)),
+    latency: (service) => measureLatency(service, rounds),
+    assignments: (service) => measureAssignments(service, workers),
+    metrics: (service) => measureMetricPoints(service, seconds),
+    growth: (service) => measureGrowth(service, sizes, Math.ceil(rounds / 10)),
   };
   const rows: Row[] = [];
   // Each on a service of its own: what one leaves behind is not measured by the next.
-  for (const part of PARTS.filter((part) => only.includes(part))) {
+  for (const part of only) {
     const starting = BenchService.start();
     const release = stopOnSignal(async () => (await starting).stop());
     const service = await starting;
@@ -48,10 +49,4 @@ export async function run(args: string[]): Promise<Row[]> {
     }
   }
   return rows;
-}
-
-function positive(name: string, text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new Error(`--${name} is "${text}"; it must be a positive whole number`);
-  return value;
 }

@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 import type { TunefleetClient } from '@tunefleet/client-sdk';
 import { median, type Row } from './report/row';
 import { withOwnService } from './service/own-service';
+import { count } from './report/options';
 
 /** Seconds since the request was sent. */
 interface FirstStep {
@@ -19,8 +20,7 @@ const EXAMPLES = 10;
 
 export async function run(args: string[]): Promise<Row[]> {
   const { values } = parseArgs({ args, options: { jobs: { type: 'string', default: '5' }, model: { type: 'string', default: 'HuggingFaceTB/SmolLM2-135M-Instruct' } } });
-  const jobs = Number(values.jobs);
-  if (!Number.isInteger(jobs) || jobs < 1) throw new Error(`--jobs is "${values.jobs}"; it must be a positive whole number`);
+  const jobs = count('jobs', values.jobs);
   return withOwnService(async (client) => {
     const file = await client.files.upload({ filename: 'rows.jsonl', content: rowsOfText(), purpose: 'fine-tune' });
     const cold = await firstStep(client, values.model, file.id);

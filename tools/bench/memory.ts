@@ -12,6 +12,7 @@ import { openDevice } from '@tunefleet/ml-tensor';
 import { CASES, MODELS, type ModelName } from './memory/cases';
 import { measureStep, OpenedModels } from './memory/measure';
 import { writeRandomWeights } from './model/shape';
+import { OptionError } from './report/options';
 
 interface Row {
   readonly name: string;
@@ -24,7 +25,7 @@ interface Row {
 export async function run(args: string[]): Promise<Row[]> {
   const { values } = parseArgs({ args, options: { only: { type: 'string', default: '' } } });
   const cases = CASES.filter(({ name }) => name.includes(values.only));
-  if (cases.length === 0) throw new Error(`no row's name has "${values.only}" in it`);
+  if (cases.length === 0) throw new OptionError('only', values.only, `it must be part of the name of one of: ${CASES.map(({ name }) => name).join('; ')}`);
   const folder = await mkdtemp(join(tmpdir(), 'tunefleet-bench-memory-'));
   try {
     const device = await openDevice({ backend: 'tensorflow' });

@@ -22,7 +22,7 @@ import { rowsOf, type Side } from './peft/rows';
 import type { Row } from './report/row';
 import { SMOLLM2_135M, writeRandomModel } from './model/shape';
 import { printProfile } from './print-profile';
-import { positive } from './report/positive';
+import { count, OptionError, someOf } from './report/options';
 
 const execute = promisify(execFile);
 const ENGINE_SIDE = 'engine-side';
@@ -42,19 +42,21 @@ export async function run(args: string[]): Promise<Row[]> {
       growth: { type: 'boolean', default: false },
     },
   });
-  const [rounds, steps] = [values.rounds, values.steps].map(positive) as [number, number];
-  if (steps < 2) throw new Error('--steps must be at least 2: the first step of a process only warms it up');
-  const dtypes = values.dtypes.split(',');
+  const rounds = count('rounds', values.rounds);
+  // The first step of a process only warms it up.
+  const steps = count('steps', values.steps, 2);
+  const microBatch = values['micro-batch'] === undefined ? undefined : count('micro-batch', values['micro-batch']);
+  const dtypes = someOf('dtypes', values.dtypes, ['f32', 'bf16']);
   const cases = chooseCases(values.only)
     .map((each) => ({ ...each, dtypes: each.dtypes.filter((dtype) => dtypes.includes(dtype)) }))
     .filter((each) => each.dtypes.length > 0);
-  if (cases.length === 0) throw new Error(`--dtypes: none of the cases has ${values.dtypes}; there are f32 and bf16`);
+  if (cases.length === 0) throw new OptionError('dtypes', values.dtypes, 'none of the chosen cases has it');
   const python = await referencePython(process.cwd());
   const folder = await mkdtemp(join(tmpdir(), 'tunefleet-bench-'));
   try {
     const model = join(folder, 'model');
     await writeRandomModel(model);
-    const common = { model, steps, threads: availableParallelism(), ...(values['micro-batch'] !== undefined && { microBatch: positive(values['micro-batch']) }) };
+    const common = { model, steps, threads: availableParallelism(), ...(microBatch !== undefined && { microBatch }) };
     const data = (name: BenchCase['data'], examples: number) => writeBenchData({ name, examples, vocabSize: SMOLLM2_135M.vocab_size, python, folder });
     if (values.growth) return await growthRows({ ...common, data, measure: (options, label) => runEngine(options, label) });
     const rows: Row[] = [];

@@ -7,7 +7,7 @@
 import { parseArgs } from 'node:util';
 import { plan, type QueuedJob, type RunningJob, type SchedulableWorker, type Snapshot, type TeamAccount } from '@tunefleet/domain-scheduling';
 import { uniformAt } from '@tunefleet/foundation';
-import { positive } from './report/positive';
+import { count, countList } from './report/options';
 import type { Row } from './report/row';
 
 const GIBIBYTE = 1024 ** 3;
@@ -20,14 +20,15 @@ export async function run(args: string[]): Promise<Row[]> {
     args,
     options: { workers: { type: 'string', default: '500' }, sizes: { type: 'string', default: '100,1000,10000,100000' }, rounds: { type: 'string', default: '20' } },
   });
-  const workers = positive(values.workers);
+  const workers = count('workers', values.workers);
+  const roundsMax = count('rounds', values.rounds);
   const rows: Row[] = [];
-  for (const size of values.sizes.split(',').map(positive)) {
+  for (const size of countList('sizes', values.sizes)) {
     for (const variety of ['alike', 'different'] as const) {
       for (const load of ['free', 'saturated', 'shared'] as const) {
         const snapshot = snapshotOf({ jobs: size, workers, variety, load });
         // Large queues take long enough to be measured with fewer passes.
-        const rounds = Math.max(5, Math.min(positive(values.rounds), Math.ceil(400_000 / size)));
+        const rounds = Math.max(5, Math.min(roundsMax, Math.ceil(400_000 / size)));
         const times = timePasses(snapshot, rounds);
         const name = `pass over ${size} ${variety} queued x ${workers} ${load} workers`;
         rows.push({ name: `${name}, p50`, unit: 'ms', value: percentile(times, 0.5) }, { name: `${name}, p99`, unit: 'ms', value: percentile(times, 0.99) });

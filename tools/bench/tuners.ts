@@ -12,12 +12,12 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { TokenisedDataset } from '@tunefleet/ml-data';
 import { describeCausalLm, loadCausalLm, type CausalLm } from '@tunefleet/ml-models';
-import { openDevice, probeDevice, type FloatDType } from '@tunefleet/ml-tensor';
+import { openDevice, probeDevice } from '@tunefleet/ml-tensor';
 import { chooseBatching, startState, stemCacheBytes, Trainer } from '@tunefleet/ml-training';
 import { createTuner, fixedStates, parseTunerSpec, specHalfOf, tunerSpecs } from '@tunefleet/ml-tuners';
 import { writeRandomModel } from './model/shape';
 import { answersToQuestions, type DataShape } from './tuners/data';
-import { positive } from './report/positive';
+import { count, counts, oneOf, OptionError, someOf } from './report/options';
 import { median, type Row } from './report/row';
 
 /** Forms of a tuner that are measured beside its defaults. */
@@ -59,17 +59,21 @@ export async function run(args: string[]): Promise<Row[]> {
     args,
     options: { steps: text('4'), epochs: text('2'), rounds: text('1'), batch: text('4'), length: text('256'), answer: text('64'), layers: text('30'), dtype: text('auto'), only: { type: 'string' }, model: { type: 'string' } },
   });
-  const [steps, epochs, rounds, batch, length, answer, layers] = [values.steps, values.epochs, values.rounds, values.batch, values.length, values.answer, values.layers].map(positive) as [number, number, number, number, number, number, number];
-  if (epochs < 2) throw new Error('--epochs must be at least 2: later epochs are what kept hidden states are measured for');
+  const { steps, rounds, batch, length, answer, layers } = counts(values, ['steps', 'rounds', 'batch', 'length', 'answer', 'layers']);
+  // Later epochs are what kept hidden states are measured for.
+  const epochs = count('epochs', values.epochs, 2);
+  const dtype = oneOf('dtype', values.dtype, ['auto', 'f32', 'bf16']);
+  if (answer >= length) throw new OptionError('answer', values.answer, `it must be less than --length, ${length}`);
   const folder = await mkdtemp(join(tmpdir(), 'tunefleet-bench-tuners-'));
   try {
     const base = values.model ?? join(folder, 'model');
     if (values.model === undefined) await writeRandomModel(base, layers);
     const device = await openDevice({ backend: 'tensorflow' });
-    const computeDtype = values.dtype === 'auto' ? probeDevice(device).recommended : (values.dtype as FloatDType);
+    const computeDtype = dtype === 'auto' ? probeDevice(device).recommended : dtype;
     const config = JSON.parse(await readFile(join(base, 'config.json'), 'utf8')) as unknown;
     const specs: Readonly<Record<string, Readonly<Record<string, unknown>>>> = { ...Object.fromEntries(Object.keys(tunerSpecs).map((kind) => [kind, { kind }])), ...variantsFor(describeCausalLm(config).layers) };
-    const names = [PEER, ...Object.keys(specs).filter((name) => name !== PEER && (values.only === undefined || values.only.split(',').includes(name)))];
+    const known = Object.keys(specs);
+    const names = [PEER, ...(values.only === undefined ? known : someOf('only', values.only, known)).filter((name) => name !== PEER)];
     using model = await loadCausalLm(device, { folder: base, config, computeDtype });
     const shape: Run = { steps, epochs, batch, length, answer };
     const dataset = answersToQuestions(steps * batch, shape, model.vocabSize);

@@ -8,7 +8,7 @@ import { createTuner, parseTunerSpec } from '@tunefleet/ml-tuners';
 import { writeRandomModel } from '../model/shape';
 import { printProfile } from '../print-profile';
 import { answersToQuestions } from '../tuners/data';
-import { positive } from '../report/positive';
+import { counts } from '../report/options';
 import { median, type Row } from '../report/row';
 
 /** Room of a pass, as jobs choose it with memory to spare. */
@@ -32,7 +32,7 @@ export interface EngineValues {
 
 /** Runs in one process: steps together, and one after the other, in turns. */
 export async function measureEngine(values: EngineValues): Promise<Row[]> {
-  const [runs, batch, length, answer, rank, steps, rounds, layers] = [values.runs, values.batch, values.length, values.answer, values.rank, values.steps, values.rounds, values.layers].map(positive) as [number, number, number, number, number, number, number, number];
+  const { runs, batch, length, answer, rank, steps, rounds, layers } = counts(values, ['runs', 'batch', 'length', 'answer', 'rank', 'steps', 'rounds', 'layers']);
   const folder = await mkdtemp(join(tmpdir(), 'tunefleet-bench-cotrain-'));
   try {
     const base = values.model ?? join(folder, 'model');

@@ -1,6 +1,6 @@
 import { fineTuneResultSchema, type FineTuneResult } from '@tunefleet/contracts';
 import type { TunefleetClient } from '@tunefleet/client-sdk';
-import { positive } from '../report/positive';
+import { counts } from '../report/options';
 import { median, type Row } from '../report/row';
 import { withOwnService } from '../service/own-service';
 
@@ -34,7 +34,7 @@ interface Taken {
 
 /** Jobs submitted at once to a service with one worker: sharing it, and each with the worker to itself, in turns. */
 export async function measureOrchestrated(values: OrchestratedValues): Promise<Row[]> {
-  const [runs, steps, rounds, rank] = [values.runs, values['job-steps'], values.rounds, values.rank].map(positive) as [number, number, number, number];
+  const { runs, 'job-steps': steps, rounds, rank } = counts(values, ['runs', 'job-steps', 'rounds', 'rank']);
   return withOwnService(async (client) => {
     const [team] = (await client.teams.list()).data;
     await client.teams.change(team?.name ?? '', { shares_workers: true });

@@ -1,4 +1,5 @@
 /** What is measured: a tuner, its data, and how the peer batches it. */
+import { OptionError } from '../report/options';
 export interface BenchCase {
   readonly name: string;
   /** Fields of a tuner's spec as both sides understand them. */
@@ -36,12 +37,12 @@ export const CASES: readonly BenchCase[] = [
   { name: 'full 4 x 256', tuner: { kind: 'full' }, data: 'dense-256', batch: 4, dtypes: ONE, peers: PADDING },
 ];
 
-/** Cases whose name holds one of the words; all without. @throws Error naming what there is when a word fits none */
+/** Cases whose name holds one of the words; all without. @throws OptionError naming what there is when a word fits none */
 export function chooseCases(words: string | undefined): readonly BenchCase[] {
   if (words === undefined) return CASES;
   const wanted = words.split(',').map((word) => word.trim().toLowerCase());
   for (const word of wanted) {
-    if (!CASES.some(({ name }) => name.toLowerCase().includes(word))) throw new Error(`--only: no case has "${word}" in its name; there are: ${CASES.map(({ name }) => name).join('; ')}`);
+    if (!CASES.some(({ name }) => name.toLowerCase().includes(word))) throw new OptionError('only', word, `it must be part of the name of one of: ${CASES.map(({ name }) => name).join('; ')}`);
   }
   return CASES.filter(({ name }) => wanted.some((word) => name.toLowerCase().includes(word)));
 }
