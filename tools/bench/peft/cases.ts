@@ -1,5 +1,6 @@
 /** What is measured: a tuner, its data, and how the peer batches it. */
 import { OptionError } from '../report/options';
+
 export interface BenchCase {
   readonly name: string;
   /** Fields of a tuner's spec as both sides understand them. */

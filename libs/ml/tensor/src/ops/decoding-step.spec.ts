@@ -69,6 +69,8 @@ test('there is no such op for many rows, for maps of two kinds, with biases, or 
     expect(fusedGated(few, norm, map('f32'), map('bf16'))).toBeNull();
     expect(fusedGated(few, norm, map('f32'), map('4-bit'))).toBeNull();
     expect(fusedGated(few, norm, map('4-bit with quantised scales'), map('4-bit'))).toBeNull();
+    const twoParts = { weight: quantisedMatrix([quantisedCase(device, 4, 64, false).weights, quantisedCase(device, 4, 64, false).weights]), bias: null };
+    for (const other of [map('f32'), map('4-bit'), twoParts]) expect([fusedGated(few, norm, twoParts, other), fusedGated(few, norm, other, twoParts)]).toEqual([null, null]);
     expect(fusedGated(few, norm, map('f32'), map('f32', random([8], 5)))).toBeNull();
     gradients(device, [few], () => {
       expect(fusedNormed(few, norm, map('f32'))).toBeNull();

@@ -72,11 +72,15 @@ export function fusedNormed(x: Tensor, norm: RowNorm<Tensor>, { weight, bias }: 
 /** silu(norm(x) Gᵀ) * (norm(x) Uᵀ), as `fusedNormed`. */
 export function fusedGated(x: Tensor, norm: RowNorm<Tensor>, gate: FrozenMap, up: FrozenMap): Tensor | null {
   if (!isFew(x) || !isFused(norm.weight) || gate.bias || up.bias) return null;
-  const [a, b] = [gate.weight, up.weight];
   const { fused } = x.device;
-  if (!a.quantised && !b.quantised) return a.value.dtype === b.value.dtype && a.layout === 'outIn' && b.layout === 'outIn' ? fused.gatedLinear(x, a.value, b.value, norm) : null;
-  const [first, second, ...others] = [...(a.quantised ?? []), ...(b.quantised ?? [])];
-  return first && second && others.length === 0 && areAlike(first, second) && fitsFused(first) ? fused.gatedLinearFourBit(x, first, second, norm) : null;
+  const [a, b] = [gate.weight, up.weight];
+  if (a.quantised && b.quantised) {
+    const [[first, ...restOfGate], [second, ...restOfUp]] = [a.quantised, b.quantised];
+    const fits = first && second && restOfGate.length + restOfUp.length === 0 && areAlike(first, second) && fitsFused(first);
+    return fits ? fused.gatedLinearFourBit(x, first, second, norm) : null;
+  }
+  const fits = !a.quantised && !b.quantised && a.value.dtype === b.value.dtype && a.layout === 'outIn' && b.layout === 'outIn';
+  return fits ? fused.gatedLinear(x, a.value, b.value, norm) : null;
 }
 
 function isFew(x: Tensor): x is FusedTensor {
